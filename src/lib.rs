@@ -1,0 +1,7 @@
+//! Matrix over links of about 100 bit/s.
+//!
+//! See ARCHITECTURE.md for how the modules fit together.
+
+pub mod codec;
+pub mod coap;
+pub mod matrix;

@@ -1,0 +1,3 @@
+//! The `lowband` binary.
+
+fn main() {}

@@ -1,1 +1,15 @@
-//! CoAP
+//! CoAP without sockets and clocks: messages, exchanges, transfers and observations.
+//!
+//! Uses nothing else of this crate. Time and chance are arguments.
+
+mod code;
+mod message;
+mod option;
+mod request;
+mod time;
+
+pub use code::Code;
+pub use message::{DecodeError, Kind, Malformed, Message, MessageId, Token};
+pub use option::{OptionFormat, OptionNumber, Options, read_uint, uint};
+pub use request::{Observe, Request, Response, content_format};
+pub use time::Instant;

@@ -2,6 +2,6 @@
 //!
 //! See ARCHITECTURE.md for how the modules fit together.
 
-pub mod codec;
 pub mod coap;
+pub mod codec;
 pub mod matrix;

@@ -216,8 +216,9 @@ fn unescape(text: &str) -> Vec<u8> {
     let mut pieces = text.split('%');
     let mut bytes = pieces.next().unwrap_or_default().as_bytes().to_vec();
     for piece in pieces {
-        bytes.push(u8::from_str_radix(&piece[..2], 16).expect("hexadecimal"));
-        bytes.extend(&piece.as_bytes()[2..]);
+        let (digits, rest) = piece.split_at(2);
+        bytes.push(u8::from_str_radix(digits, 16).expect("hexadecimal"));
+        bytes.extend(rest.bytes());
     }
     bytes
 }

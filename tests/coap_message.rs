@@ -2,6 +2,8 @@
 //!
 //! The vectors are data: `tests/vectors/coap/*.txt`, the first line of each naming its source.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::PathBuf;
 

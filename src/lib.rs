@@ -4,5 +4,8 @@
 
 pub mod coap;
 pub mod codec;
+<<<<<<< HEAD
 pub mod endpoint;
+=======
+>>>>>>> codec
 pub mod matrix;

@@ -2,6 +2,7 @@
 //!
 //! See ARCHITECTURE.md for how the modules fit together.
 
-pub mod codec;
 pub mod coap;
+pub mod codec;
+pub mod homeserver;
 pub mod matrix;

@@ -102,7 +102,8 @@ impl Homeserver {
         Homeserver {
             ids: Identifiers::new(config.seed),
             config,
-            position: 0,
+            // Zero is the position of a client that has seen nothing yet.
+            position: 1,
             stored_bytes: 0,
             users: BTreeMap::new(),
             tokens: BTreeMap::new(),
@@ -190,3 +191,6 @@ fn json_length(value: &Value) -> usize {
 fn nothing() -> Handled {
     Ok(Value::Object(serde_json::Map::new()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,8 +4,6 @@
 
 pub mod coap;
 pub mod codec;
-<<<<<<< HEAD
 pub mod endpoint;
-=======
->>>>>>> codec
+pub mod homeserver;
 pub mod matrix;

@@ -5,4 +5,5 @@
 pub mod coap;
 pub mod codec;
 pub mod endpoint;
+pub mod inspect;
 pub mod matrix;

@@ -8,3 +8,4 @@ pub mod endpoint;
 pub mod homeserver;
 pub mod inspect;
 pub mod matrix;
+pub mod translate;

@@ -1,6 +1,6 @@
 //! Requests and responses between CoAP and HTTP, at a gateway and at a client.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use bytes::Bytes;
 use http::Method;

@@ -178,7 +178,7 @@ fn says_when(status: StatusCode) -> bool {
 
 /// The seconds of `Retry-After`, or of the `retry_after_ms` that older homeservers send, rounded up. A date in
 /// `Retry-After` would need a clock and counts as none.
-fn retry_after(response: &http::Response<Bytes>) -> Option<u32> {
+pub fn retry_after(response: &http::Response<Bytes>) -> Option<u32> {
     #[derive(Deserialize)]
     struct Wait {
         retry_after_ms: u64,

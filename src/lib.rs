@@ -4,5 +4,6 @@
 
 pub mod coap;
 pub mod codec;
+pub mod endpoint;
 pub mod homeserver;
 pub mod matrix;

@@ -87,6 +87,20 @@ impl Upstream {
         time::timeout(timeout, self.fetch_when_free(request)).await.unwrap_or(Err(FetchError::Timeout))
     }
 
+    /// Asks the homeserver which versions it speaks (`GET /_matrix/client/versions`): the one call that every homeserver
+    /// answers to everybody.
+    ///
+    /// # Errors
+    /// As [`Upstream::fetch`].
+    pub async fn versions(&self, homeserver: &Uri, timeout: Duration) -> Result<Response<Bytes>, FetchError> {
+        let base = homeserver.to_string();
+        let request = Request::get(format!("{}/_matrix/client/versions", base.trim_end_matches('/')));
+        match request.body(Bytes::new()) {
+            Ok(request) => self.fetch(request, timeout).await,
+            Err(error) => Err(FetchError::Unreachable(error.to_string())),
+        }
+    }
+
     async fn fetch_when_free(&self, request: Request<Bytes>) -> Result<Response<Bytes>, FetchError> {
         let places = if is_long_poll(request.uri()) { &self.polls } else { &self.requests };
         let Ok(_place) = places.acquire().await else {

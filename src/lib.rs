@@ -4,4 +4,5 @@
 
 pub mod coap;
 pub mod codec;
+pub mod endpoint;
 pub mod matrix;

@@ -14,8 +14,8 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use tracing::debug;
 
 use crate::coap::{
-    Delivery, Instant, Limits, Message, ObservationId, Observe, Parameters, Plan, Request, RequestError,
-    Response, Step, Token, TransferLimits,
+    Instant, Limits, Message, ObservationId, Observe, Parameters, Plan, Request, RequestError, Response,
+    Step, Token, TransferLimits,
 };
 use peer::{Outcome, Peer};
 

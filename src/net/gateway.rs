@@ -313,8 +313,12 @@ pub struct DatagramCounters {
     pub receive_errors: u64,
 }
 
-/// An [`Address`] knows its local address and not its port, so no two sockets may share the one and differ in the other.
-fn check_distinct(listen: &[SocketAddr]) -> Result<(), StartError> {
+/// Checks that each datagram's own destination will say which of these addresses it came to: an [`Address`] knows its local
+/// address and not its port, so no two sockets may share the one and differ in the other.
+///
+/// # Errors
+/// [`StartError::Ambiguous`].
+pub fn check_distinct(listen: &[SocketAddr]) -> Result<(), StartError> {
     for (at, first) in listen.iter().enumerate() {
         for second in listen.iter().skip(at + 1) {
             let one_is_wildcard = first.ip().is_unspecified() || second.ip().is_unspecified();

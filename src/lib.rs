@@ -5,5 +5,6 @@
 pub mod coap;
 pub mod codec;
 pub mod endpoint;
+pub mod homeserver;
 pub mod inspect;
 pub mod matrix;

@@ -1,6 +1,6 @@
 //! The codec against the vectors under `tests/vectors/codec/` and against other implementations.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use lowband::codec::EncodeError;
 use lowband::codec::Keys;
@@ -19,7 +19,7 @@ const TOLERANT: &str = include_str!("vectors/codec/tolerant.tsv");
 fn appendix_a_of_rfc_8949_becomes_json() {
     let mut rows = 0;
     for [hex, _, json] in table(APPENDIX_A) {
-        assert_eq!(decoded(&bytes(hex)), json, "{hex}");
+        assert_eq!(decoded(&bytes(hex)), written(json), "{hex}");
         rows += 1;
     }
     assert_eq!(rows, 81);
@@ -64,7 +64,7 @@ fn example_of_msc3079_maps_both_ways() {
 #[test]
 fn everything_well_formed_is_read_and_the_rest_refused_in_place() {
     for [hex, json] in table(TOLERANT) {
-        assert_eq!(decoded(&bytes(hex)), json, "{hex}");
+        assert_eq!(decoded(&bytes(hex)), written(json), "{hex}");
     }
 }
 
@@ -130,13 +130,13 @@ fn floats_come_back_as_the_same_float() {
         ("1.401298464324817e-45", "fa00000001"),
     ] {
         assert_eq!(encoded(json, Keys::V1), cbor, "{json}");
-        assert_eq!(decoded(&bytes(cbor)), json, "{cbor}");
+        assert_eq!(decoded(&bytes(cbor)), written(json), "{cbor}");
     }
     // Other spellings of the same numbers. 18446744073709551616.0 is a float, its integer would be an error.
     for (json, same) in
         [("1e3", "1000.0"), ("-0", "-0.0"), ("18446744073709551616.0", "1.8446744073709552e19")]
     {
-        assert_eq!(decoded(&bytes(&encoded(json, Keys::V1))), same);
+        assert_eq!(decoded(&bytes(&encoded(json, Keys::V1))), written(same));
     }
 }
 
@@ -325,6 +325,11 @@ fn decoded(cbor: &[u8]) -> String {
         Ok(decoded) => String::from_utf8(decoded.json).unwrap(),
         Err(error) => format!("error: {error}"),
     }
+}
+
+/// The way serde_json spells the same JSON; errors stay as they are.
+fn written(json: &str) -> String {
+    serde_json::from_str::<Value>(json).map_or_else(|_| json.to_owned(), |value| value.to_string())
 }
 
 fn value(json: &[u8]) -> Value {

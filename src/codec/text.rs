@@ -69,7 +69,8 @@ impl Text {
 
     /// Writes a finite float with the fewest digits that read back as the same float, and never as an integer.
     pub(super) fn float(&mut self, value: f64) -> Result<(), DecodeError> {
-        self.display(format_args!("{value:?}"))
+        serde_json::to_writer(&mut self.bytes, &value).expect("writing to a Vec cannot fail");
+        self.reserve(0)
     }
 
     /// Writes a string with its quotes.

@@ -4,4 +4,7 @@
 
 pub mod coap;
 pub mod codec;
+pub mod endpoint;
+pub mod homeserver;
+pub mod inspect;
 pub mod matrix;

@@ -36,6 +36,18 @@ pub struct Exchanges {
     next_exchange: u64,
     datagrams: VecDeque<Vec<u8>>,
     events: VecDeque<Event>,
+    counts: Counts,
+}
+
+/// How often something happened that nobody else hears of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages that had come before.
+    pub duplicates: u64,
+    /// Messages of ours that were sent again.
+    pub repeats: u64,
+    /// Messages of ours that were never acknowledged.
+    pub timeouts: u64,
 }
 
 /// What one peer may take up.
@@ -108,6 +120,7 @@ impl Exchanges {
             next_exchange: 0,
             datagrams: VecDeque::new(),
             events: VecDeque::new(),
+            counts: Counts::default(),
         }
     }
 
@@ -130,6 +143,7 @@ impl Exchanges {
             self.forget_received(message.id);
         }
         if let Some(received) = self.received.get(&message.id) {
+            self.counts.duplicates += 1;
             // §4.5: a duplicate gets the same reply, and reaches nobody else.
             if let Reply::Sent(datagram) = &received.reply {
                 self.datagrams.push_back(datagram.clone());
@@ -311,6 +325,7 @@ impl Exchanges {
                 continue;
             }
             // §4.2: the timeout doubles with each repeat.
+            self.counts.repeats += 1;
             sent.repeats += 1;
             sent.timeout = sent.timeout.saturating_mul(2);
             sent.due = now + sent.timeout;
@@ -318,6 +333,7 @@ impl Exchanges {
         }
         for id in given_up {
             if let Some(sent) = self.sent.remove(&id) {
+                self.counts.timeouts += 1;
                 self.events.push_back(Event::TimedOut(sent.exchange));
             }
         }
@@ -343,6 +359,11 @@ impl Exchanges {
     /// The next thing that happened.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
+    }
+
+    /// What was counted since the last call.
+    pub fn take_counts(&mut self) -> Counts {
+        std::mem::take(&mut self.counts)
     }
 
     /// Whether nothing is owed, sent or remembered, so that all of this could be made anew.

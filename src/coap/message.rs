@@ -117,9 +117,15 @@ impl Message {
             packet.add_option(CoapOption::from(number.0), value.to_vec());
         }
         packet.payload = self.payload.to_vec();
-        packet
+        let mut datagram = packet
             .to_bytes_unlimited()
-            .expect("a token of at most 8 bytes, options in order and no limit always encode")
+            .expect("a token of at most 8 bytes, options in order and no limit always encode");
+        // coap-lite drops a payload under the code 0.00, which `decode` reads from MSC3079 servers.
+        if self.code == Code::EMPTY && !self.payload.is_empty() {
+            datagram.push(0xff);
+            datagram.extend_from_slice(&self.payload);
+        }
+        datagram
     }
 
     /// Whether this is no request and no response.

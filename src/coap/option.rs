@@ -232,9 +232,24 @@ impl Options {
         self.0.is_empty()
     }
 
-    /// Bytes that the values take in memory, for limits.
-    pub fn size(&self) -> usize {
-        self.0.iter().map(|(_, value)| value.len() + size_of::<(OptionNumber, Vec<u8>)>()).sum()
+    /// The options that `is_known` here and are well-formed; elective others are left out (RFC 7252 §5.4.1).
+    ///
+    /// # Errors
+    /// The first critical option that is unknown, of a wrong length (§5.4.3), or a repeat of one that may stand once (§5.4.5).
+    pub fn understood(self, is_known: impl Fn(OptionNumber) -> bool) -> Result<Self, OptionNumber> {
+        let mut understood = Vec::with_capacity(self.0.len());
+        let mut previous = None;
+        for (number, value) in self.0 {
+            let fits =
+                number.definition().is_some_and(|(_, _, least, most)| (least..=most).contains(&value.len()));
+            let repeats = previous.replace(number) == Some(number) && !number.is_repeatable();
+            match fits && !repeats && is_known(number) {
+                true => understood.push((number, value)),
+                false if number.is_critical() => return Err(number),
+                false => {}
+            }
+        }
+        Ok(Self(understood))
     }
 }
 
@@ -279,6 +294,23 @@ mod tests {
         assert_eq!(uint(65_536), [1, 0, 0]);
         assert_eq!(read_uint(&[0, 0, 1]), Some(1));
         assert_eq!(read_uint(&[0; 5]), None);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_left_out_if_elective_and_refused_if_critical() {
+        let known = |number| number != OptionNumber::Q_BLOCK2;
+        let options = |all: &[(u16, &str)]| {
+            all.iter().map(|(number, value)| (OptionNumber(*number), *value)).collect::<Options>()
+        };
+        assert_eq!(
+            options(&[(11, "a"), (2_000, "x"), (12, "long")]).understood(known),
+            Ok(options(&[(11, "a")]))
+        );
+        assert_eq!(options(&[(31, "")]).understood(known), Err(OptionNumber::Q_BLOCK2));
+        assert_eq!(options(&[(2_001, "")]).understood(known), Err(OptionNumber(2_001)));
+        assert_eq!(options(&[(17, "abc")]).understood(known), Err(OptionNumber::ACCEPT));
+        assert_eq!(options(&[(17, "a"), (17, "a")]).understood(known), Err(OptionNumber::ACCEPT));
+        assert_eq!(options(&[(60, "a"), (60, "b")]).understood(known), Ok(options(&[(60, "a")])));
     }
 
     #[test]

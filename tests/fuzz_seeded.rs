@@ -28,7 +28,7 @@ use serde_json::Value;
 static ALLOCATOR: Metered = Metered;
 
 /// Inputs for each target, when `LOWBAND_FUZZ_INPUTS` does not say another number.
-const INPUTS: u64 = 200_000;
+const INPUTS: u64 = 100_000;
 /// What one input may make a target hold at once: the limit of an output (1 MiB) in all its shapes, far below what a
 /// length field of an input can name.
 const MEMORY: i64 = 16 << 20;

@@ -5,6 +5,8 @@
 pub mod coap;
 pub mod codec;
 pub mod endpoint;
+pub mod gateway;
 pub mod homeserver;
 pub mod inspect;
 pub mod matrix;
+pub mod translate;

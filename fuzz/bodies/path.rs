@@ -71,7 +71,7 @@ fn assert_well_formed(path: &str) {
     let inside = |prefix: &&str| {
         path.strip_prefix(*prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    assert!(forwarded.iter().any(|prefix| inside(prefix)), "{path:?}");
+    assert!(forwarded.iter().any(inside), "{path:?}");
 }
 
 fn assert_uri(uri: &str) {

@@ -138,6 +138,10 @@ impl Exchanges {
     }
 
     fn receive_new(&mut self, message: Message, now: Instant) {
+        // §4.4: once its lifetime is over, an id may come again with another message.
+        if self.received.get(&message.id).is_some_and(|received| received.expires <= now) {
+            self.forget_received(message.id);
+        }
         if let Some(received) = self.received.get(&message.id) {
             self.counts.duplicates += 1;
             // §4.5: a duplicate gets the same reply, and reaches nobody else.
@@ -181,9 +185,15 @@ impl Exchanges {
         self.remembered.push_back(message.id);
     }
 
-    /// Forgets the oldest remembered message; an acknowledgement that it is still owed goes out first.
     fn forget_oldest(&mut self) {
-        let Some(id) = self.remembered.pop_front() else { return };
+        if let Some(id) = self.remembered.front().copied() {
+            self.forget_received(id);
+        }
+    }
+
+    /// Forgets a remembered message; an acknowledgement that it is still owed goes out first.
+    fn forget_received(&mut self, id: MessageId) {
+        self.remembered.retain(|remembered| *remembered != id);
         let Some(received) = self.received.remove(&id) else { return };
         match received.reply {
             Reply::Owed { .. } => {
@@ -199,7 +209,8 @@ impl Exchanges {
     /// # Errors
     /// [`Busy`] where too many wait already.
     pub fn send(&mut self, message: Message, now: Instant) -> Result<ExchangeId, Busy> {
-        if self.waiting.len() >= self.limits.waiting {
+        let is_its_turn = self.waiting.is_empty() && self.may_start();
+        if !is_its_turn && self.waiting.len() >= self.limits.waiting {
             return Err(Busy);
         }
         let exchange = ExchangeId(self.next_exchange);
@@ -334,7 +345,7 @@ impl Exchanges {
         let owed = self.received.values().filter_map(|received| received.reply.due()).min();
         let expiry =
             self.remembered.front().and_then(|id| self.received.get(id)).map(|received| received.expires);
-        let id = (!self.waiting.is_empty() && self.sent.len() < self.parameters.nstart)
+        let id = (!self.waiting.is_empty() && self.may_start())
             .then(|| self.ids.free_at(self.parameters.exchange_lifetime()))
             .flatten();
         [repeats, owed, expiry, id].into_iter().flatten().min()
@@ -387,9 +398,13 @@ impl Exchanges {
         Some(sent.exchange)
     }
 
+    /// §4.7: at most NSTART outstanding messages to one peer.
+    fn may_start(&self) -> bool {
+        self.sent.len() < self.parameters.nstart.max(1)
+    }
+
     fn start_waiting(&mut self, now: Instant) {
-        // §4.7: at most NSTART outstanding messages to one peer.
-        while self.sent.len() < self.parameters.nstart.max(1) && !self.waiting.is_empty() {
+        while self.may_start() && !self.waiting.is_empty() {
             let Some(id) = self.ids.take(now, self.parameters.exchange_lifetime()) else { return };
             let Some((exchange, message)) = self.waiting.pop_front() else { return };
             let datagram = Message { id, ..message }.encode();

@@ -14,8 +14,8 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use tracing::debug;
 
 use crate::coap::{
-    Instant, Limits, Message, ObservationId, Observe, Parameters, Plan, Request, RequestError, Response,
-    Step, Token, TransferLimits,
+    Instant, Kind, Limits, Message, ObservationId, Observe, Parameters, Plan, Request, RequestError,
+    Response, Step, Token, TransferLimits,
 };
 use peer::{Outcome, Peer};
 
@@ -202,9 +202,15 @@ impl Endpoint {
                 return;
             }
         };
-        if !self.peers.contains_key(&address) && !self.admit(address, now) {
-            self.counters.peers_refused += 1;
-            return;
+        if !self.peers.contains_key(&address) {
+            // RFC 7252 §4.2: an acknowledgement or a reset of nothing is silently ignored.
+            if matches!(message.kind, Kind::Acknowledgement | Kind::Reset) {
+                return;
+            }
+            if !self.admit(address, now) {
+                self.counters.peers_refused += 1;
+                return;
+            }
         }
         self.with_peer(address, now, |peer, _| {
             peer.heard = now;
@@ -251,11 +257,10 @@ impl Endpoint {
         let id = ObservationId(self.number());
         let mut accepted = false;
         self.with_peer(address, now, |peer, config| {
-            accepted = observe == Some(Observe::Register)
-                && response.code.is_success()
-                && peer.observations.len() < config.observations;
+            let fits = peer.observations.len() < config.observations;
+            accepted = fits && observe == Some(Observe::Register) && response.code.is_success();
             if accepted {
-                peer.observations.register(request.token, id, plan.clone());
+                peer.register(&request, id, plan.clone(), now);
             }
             peer.respond(&request, plan, response, accepted.then_some(id), config, now);
         });

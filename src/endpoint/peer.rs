@@ -286,6 +286,14 @@ impl Peer {
         }
     }
 
+    /// Takes the sender of a request as an observer. A registration with the same token that was accepted meanwhile ends.
+    pub(super) fn register(&mut self, asked: &Asked, id: ObservationId, plan: Plan, now: Instant) {
+        if let Some(replaced) = self.observations.register(asked.token, id, plan) {
+            self.end_observation(replaced, now);
+            self.outcomes.push_back(Outcome::Deregistered(replaced));
+        }
+    }
+
     /// Sends a notification, or its first block.
     pub(super) fn notify(&mut self, id: ObservationId, response: Response, config: &Config, now: Instant) {
         let Some((token, observation)) = self.observations.next(id) else { return };

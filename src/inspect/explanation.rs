@@ -282,7 +282,25 @@ fn read_options(options: &[WireOption<'_>], code: Code, secrets: Secrets) -> Vec
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn arbitrary_datagrams_are_explained(
+            header in prop_oneof![Just([0x41, 2, 0, 1, 9]), any::<[u8; 5]>()],
+            rest in prop::collection::vec(prop_oneof![any::<u8>(), 0xb0_u8..0xb8, Just(0xff)], 0..60),
+        ) {
+            let datagram = [&header[..], &rest].concat();
+            for secrets in [Secrets::Hidden, Secrets::Shown] {
+                let explanation = explain(&datagram, secrets);
+                prop_assert_eq!(explanation.fault.is_none(), Message::decode(&datagram).is_ok());
+                prop_assert!(explanation.to_string().ends_with(" s\n"));
+                prop_assert!(serde_json::to_string(&explanation).is_ok());
+            }
+        }
+    }
 
     #[test]
     fn bytes_of_all_layers_add_up_also_where_a_datagram_breaks() {

@@ -106,7 +106,7 @@ pub fn expand(method: &str, segments: &[&str]) -> Result<Target, PathError> {
 /// Mirrors [`expand`]: that gives back the same path, except that a short r0 path has become v3, and that each
 /// character is percent-encoded only if it must be. A code names a path whatever the method, so that is not asked for.
 pub fn shorten(path: &str) -> Result<Vec<String>, PathError> {
-    let decoded = split(path)?;
+    let decoded = split_path(path)?;
     let segments: Vec<&str> = decoded.iter().map(String::as_str).collect();
     check(&segments)?;
     for (segment, text) in segments.iter().enumerate() {
@@ -168,7 +168,8 @@ fn join(segments: &[&str]) -> String {
     path
 }
 
-fn split(path: &str) -> Result<Vec<String>, PathError> {
+/// The segments of a path, percent-decoded, whatever they mean (RFC 7252 §6.4).
+pub fn split_path(path: &str) -> Result<Vec<String>, PathError> {
     let Some(relative) = path.strip_prefix('/') else {
         return Err(PathError::NotAbsolute);
     };

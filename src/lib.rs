@@ -4,4 +4,9 @@
 
 pub mod coap;
 pub mod codec;
+pub mod endpoint;
+pub mod gateway;
+pub mod homeserver;
+pub mod inspect;
 pub mod matrix;
+pub mod translate;

@@ -1,3 +1,9 @@
-//! The `lowband` binary.
+//! The `lowband` binary: arguments to a machine and a driver. Everything it does is in the library.
 
-fn main() {}
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}

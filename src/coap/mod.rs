@@ -1,1 +1,27 @@
-//! CoAP
+//! CoAP without sockets and clocks: messages, exchanges, transfers and observations.
+//!
+//! Uses nothing else of this crate. Time and chance are arguments.
+
+mod block;
+mod code;
+mod exchange;
+mod message;
+mod observe;
+mod option;
+mod parameters;
+mod request;
+mod time;
+mod transfer;
+
+pub use block::{Block, BlockSize, ReservedSize};
+pub use code::Code;
+pub use exchange::{Answered, Busy, Counts, Event, ExchangeId, Exchanges, Limits};
+pub use message::{DecodeError, Kind, Malformed, Message, MessageId, Token};
+pub use observe::{Observation, ObservationId, Observations, is_newer};
+pub use option::{OptionFormat, OptionNumber, Options, read_uint, uint};
+pub use parameters::Parameters;
+pub use request::{Observe, Request, Response, content_format};
+pub use time::Instant;
+pub use transfer::{
+    ClientTransfers, Delivery, Plan, Received, Reply, RequestError, ServerTransfers, Step, TransferLimits,
+};

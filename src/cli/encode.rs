@@ -1,0 +1,92 @@
+//! `lowband encode`: JSON to the CBOR that crosses the link.
+
+use clap::Args;
+use clap::ValueEnum;
+
+use lowband::codec::EncodeError;
+use lowband::codec::Keys;
+use lowband::codec::Limits;
+use lowband::codec::json_to_cbor;
+
+use super::Failure;
+use super::input;
+use super::output;
+
+/// Turn JSON on standard input into CBOR on standard output.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example: a Matrix message in the bytes that cross the link
+  $ echo '{\"msgtype\":\"m.text\",\"body\":\"Hello\"}' | lowband encode --hex
+  a2181b6548656c6c6f181c666d2e74657874
+
+A terminal gets hexadecimal in any case; a file or a pipe gets bytes unless --hex asks for it.")]
+pub(crate) struct EncodeArgs {
+    /// Which integer keys to use: the table of MSC3079 version 1, or none
+    #[arg(long, value_enum, default_value = "v1")]
+    keys: KeysArg,
+    /// Write hexadecimal
+    #[arg(long)]
+    hex: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum KeysArg {
+    /// Integers for the keys of MSC3079 Appendix A
+    V1,
+    /// Every key as it is
+    Strings,
+}
+
+pub(crate) fn run(args: EncodeArgs) -> Result<(), Failure> {
+    let json = input::read_stdin()?;
+    let keys = match args.keys {
+        KeysArg::V1 => Keys::V1,
+        KeysArg::Strings => Keys::Strings,
+    };
+    let cbor = json_to_cbor(&json, keys, &Limits::default()).map_err(|error| failure(&error, &json))?;
+    if args.hex || output::is_terminal() {
+        let hex: String = cbor.iter().map(|byte| format!("{byte:02x}")).collect();
+        return output::write_line(&hex);
+    }
+    output::write(&cbor)
+}
+
+fn failure(error: &EncodeError, json: &[u8]) -> Failure {
+    let failure = Failure::new(format_args!("cannot encode standard input: {error}"));
+    if json.iter().all(u8::is_ascii_whitespace) {
+        return failure
+            .hint("give JSON on standard input, as in: echo '{\"body\":\"Hello\"}' | lowband encode");
+    }
+    match error {
+        EncodeError::Syntax { offset, .. }
+        | EncodeError::IntegerRange { offset }
+        | EncodeError::Depth { offset, .. } => failure.hint(place(json, *offset)),
+        _ => failure,
+    }
+}
+
+/// A byte of a text as editors count: line and column, and what stands there.
+fn place(text: &[u8], offset: usize) -> String {
+    let (before, after) = text.split_at_checked(offset).unwrap_or((text, &[]));
+    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+    let column = String::from_utf8_lossy(before.get(start..).unwrap_or_default()).chars().count() + 1;
+    let found: String = String::from_utf8_lossy(after.get(..80).unwrap_or(after)).chars().take(20).collect();
+    match found.lines().next().filter(|found| !found.is_empty()) {
+        Some(found) => format!("look at line {line}, column {column}: {found:?}"),
+        None => format!("look at line {line}, column {column}, where it ends"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_counted_as_editors_count() {
+        assert_eq!(place(b"{\"a\":1,}", 7), "look at line 1, column 8: \"}\"");
+        assert_eq!(place("{\n \"é\": x\n}".as_bytes(), 9), "look at line 2, column 7: \"x\"");
+        assert_eq!(place(b"{", 1), "look at line 1, column 2, where it ends");
+        assert_eq!(place(b"", 9), "look at line 1, column 1, where it ends");
+    }
+}

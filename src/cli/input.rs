@@ -1,0 +1,117 @@
+//! What people give: bytes, or hexadecimal as they copied it from somewhere.
+
+use std::io;
+use std::io::Read;
+
+use super::Failure;
+
+/// The most that is read from standard input.
+const LIMIT: u64 = 16 << 20;
+
+/// Standard input, whole.
+pub(super) fn read_stdin() -> Result<Vec<u8>, Failure> {
+    let mut input = Vec::new();
+    io::stdin()
+        .lock()
+        .take(LIMIT + 1)
+        .read_to_end(&mut input)
+        .map_err(|error| Failure::new(format_args!("cannot read standard input: {error}")))?;
+    if input.len() as u64 > LIMIT {
+        return Err(Failure::new(format_args!("standard input is larger than {} MiB", LIMIT >> 20)));
+    }
+    Ok(input)
+}
+
+/// Whether the input is text that can only be meant as hexadecimal.
+pub(super) fn is_hex(input: &[u8]) -> bool {
+    let is_possible =
+        |byte: &u8| byte.is_ascii_hexdigit() || is_separator(*byte) || matches!(byte, b'x' | b'X');
+    input.iter().all(is_possible) && input.iter().any(u8::is_ascii_hexdigit)
+}
+
+/// The bytes that hexadecimal text stands for. Spaces, line ends, colons and `0x` may stand between them.
+pub(super) fn parse_hex(text: &[u8]) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let mut high = None;
+    let mut characters = text.iter().copied().enumerate().peekable();
+    while let Some((at, character)) = characters.next() {
+        let prefix = |&(_, next): &(usize, u8)| matches!(next, b'x' | b'X');
+        if character == b'0' && high.is_none() && characters.next_if(prefix).is_some() {
+            continue;
+        }
+        if is_separator(character) && high.is_none() {
+            continue;
+        }
+        let Some(digit) = char::from(character).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+        else {
+            return Err(no_digit(text, at));
+        };
+        match high.take() {
+            Some(high) => bytes.push(high << 4 | digit),
+            None => high = Some(digit),
+        }
+    }
+    match high {
+        Some(_) => Err(Failure::new("an odd number of hexadecimal digits: the last byte has only one")),
+        None => Ok(bytes),
+    }
+}
+
+fn no_digit(text: &[u8], at: usize) -> Failure {
+    let rest = String::from_utf8_lossy(text.get(at..).unwrap_or_default()).into_owned();
+    let found = rest.chars().next().unwrap_or_default();
+    let failure = Failure::new(format_args!("{found:?} at character {at} is no hexadecimal digit"));
+    match is_separator(found as u8) && found.is_ascii() {
+        true => failure.hint("each byte has two digits, and nothing stands between them"),
+        false => failure.hint("bytes are given as in 4101 0001, 41:01:00:01 or 0x41 0x01"),
+    }
+}
+
+fn is_separator(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || byte == b':'
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        parse_hex(text.as_bytes()).expect_err(text).to_string()
+    }
+
+    #[test]
+    fn hexadecimal_is_read_as_people_copy_it() {
+        for text in [
+            "41010aff",
+            "41 01 0A ff",
+            "41:01:0a:ff\n",
+            "0x41 0x01 0x0a 0xff",
+            "0x41010aff",
+            "\t4101\r\n0aff",
+        ] {
+            assert!(is_hex(text.as_bytes()), "{text}");
+            assert_eq!(parse_hex(text.as_bytes()).expect(text), [0x41, 0x01, 0x0a, 0xff], "{text}");
+        }
+        assert_eq!(parse_hex(b"00").expect("zero"), [0]);
+        assert_eq!(parse_hex(b"").expect("nothing"), b"");
+    }
+
+    #[test]
+    fn what_is_no_hexadecimal_is_named_with_its_place() {
+        assert!(error("41 0g").starts_with("error: 'g' at character 4 is no hexadecimal digit\nhint: bytes"));
+        assert!(
+            error("4 1").starts_with("error: ' ' at character 1 is no hexadecimal digit\nhint: each byte")
+        );
+        assert!(error("41 é").starts_with("error: 'é' at character 3"));
+        assert!(error("410").starts_with("error: an odd number"));
+        assert!(error("4x1").starts_with("error: 'x' at character 1"));
+    }
+
+    #[test]
+    fn bytes_are_not_taken_for_hexadecimal() {
+        assert!(!is_hex(&[0xa1, 0x61, 0x61, 0x01]));
+        assert!(!is_hex(b"{}"));
+        assert!(!is_hex(b""));
+        assert!(!is_hex(b" \n"));
+    }
+}

@@ -1,0 +1,56 @@
+//! The command line: one subcommand, one file.
+//!
+//! A subcommand `name` is `name.rs` with `NameArgs` and `run(NameArgs) -> Result<(), Failure>`, a variant of [`Command`] and a
+//! line in [`run`]. It uses what the library makes public, and nothing else of it.
+
+mod decode;
+mod encode;
+mod failure;
+mod input;
+mod inspect;
+mod output;
+mod routes;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::Subcommand;
+
+pub(crate) use self::failure::Failure;
+
+/// What `lowband` was asked for.
+#[derive(Parser)]
+#[command(name = "lowband", version, about = "Matrix over links of about 100 bit/s", max_term_width = 100)]
+#[command(after_help = "\
+Example: what a message costs on the link
+  $ echo '{\"msgtype\":\"m.text\",\"body\":\"Hello\"}' | lowband encode --hex
+  $ lowband routes PUT '/_matrix/client/v3/rooms/!a:hs/send/m.room.message/t1'
+
+lowband COMMAND --help shows an example of each.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The subcommands, in the order in which `--help` lists them.
+#[derive(Subcommand)]
+enum Command {
+    Encode(encode::EncodeArgs),
+    Decode(decode::DecodeArgs),
+    Inspect(inspect::InspectArgs),
+    Routes(routes::RoutesArgs),
+}
+
+/// Does what the arguments say. Exit codes: 0 done, 1 failed, 2 not understood.
+pub(crate) fn run() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Encode(args) => encode::run(args),
+        Command::Decode(args) => decode::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Routes(args) => routes::run(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

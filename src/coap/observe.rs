@@ -1,0 +1,90 @@
+//! Observations with one peer, as the server keeps them, and the order of notifications (RFC 7641 §3.4, §4).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::message::Token;
+use super::time::Instant;
+use super::transfer::Plan;
+
+/// The observations that one peer has registered, by their tokens.
+#[derive(Debug, Default)]
+pub struct Observations(BTreeMap<Token, Observation>);
+
+/// One entry of the list of observers (RFC 7641 §4.1).
+#[derive(Debug)]
+pub struct Observation {
+    /// The number that it is known by outside.
+    pub id: ObservationId,
+    /// How its notifications are cut.
+    pub plan: Plan,
+    /// The value of Observe in its last notification.
+    pub sequence: u32,
+}
+
+/// A registered observation, never used again for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ObservationId(pub u64);
+
+impl Observations {
+    /// Registers; an observation with the same token is replaced, and returned (RFC 7641 §4.1).
+    pub fn register(&mut self, token: Token, id: ObservationId, plan: Plan) -> Option<ObservationId> {
+        self.0.insert(token, Observation { id, plan, sequence: 0 }).map(|replaced| replaced.id)
+    }
+
+    /// Removes by token.
+    pub fn remove(&mut self, token: Token) -> Option<ObservationId> {
+        self.0.remove(&token).map(|removed| removed.id)
+    }
+
+    /// Removes by number.
+    pub fn end(&mut self, id: ObservationId) {
+        self.0.retain(|_, observation| observation.id != id);
+    }
+
+    /// The observation, its token, and the value of Observe for its next notification: 24 bits, growing (RFC 7641 §4.4).
+    pub fn next(&mut self, id: ObservationId) -> Option<(Token, &Observation)> {
+        let (token, observation) = self.0.iter_mut().find(|(_, observation)| observation.id == id)?;
+        observation.sequence = (observation.sequence + 1) & SEQUENCE_MASK;
+        Some((*token, observation))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All their numbers.
+    pub fn ids(&self) -> impl Iterator<Item = ObservationId> {
+        self.0.values().map(|observation| observation.id)
+    }
+}
+
+/// Observe's 24 bits.
+const SEQUENCE_MASK: u32 = (1 << 24) - 1;
+
+/// Whether a notification that came later also was sent later (RFC 7641 §3.4).
+pub fn is_newer(known: (u32, Instant), come: (u32, Instant)) -> bool {
+    let ((v1, t1), (v2, t2)) = (known, come);
+    v1 < v2 && v2 - v1 < 1 << 23 || v1 > v2 && v1 - v2 > 1 << 23 || t2 > t1 + Duration::from_secs(128)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notifications_are_ordered_by_their_24_bits_and_by_time() {
+        let at = |seconds| Instant::START + Duration::from_secs(seconds);
+        assert!(is_newer((1, at(0)), (2, at(0))));
+        assert!(!is_newer((2, at(0)), (1, at(1))));
+        assert!(!is_newer((2, at(0)), (2, at(1))));
+        assert!(is_newer((SEQUENCE_MASK, at(0)), (0, at(1))));
+        assert!(is_newer((2, at(0)), (1, at(129))));
+    }
+}

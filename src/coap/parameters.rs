@@ -1,0 +1,88 @@
+//! Transmission parameters and the times derived from them (RFC 7252 §4.8).
+
+use std::time::Duration;
+
+/// How messages are repeated and how long they are remembered. The default is RFC 7252's, §4.8.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parameters {
+    /// ACK_TIMEOUT: the shortest wait for an acknowledgement before the first repeat.
+    pub ack_timeout: Duration,
+    /// ACK_RANDOM_FACTOR: the longest such wait, as a multiple of the shortest; at least 1.
+    pub ack_random_factor: f64,
+    /// MAX_RETRANSMIT: how often a confirmable message is repeated.
+    pub max_retransmit: u32,
+    /// NSTART: how many of our own confirmable messages may wait for one peer at a time (§4.7).
+    pub nstart: usize,
+    /// MAX_LATENCY: how long a datagram may be under way (§4.8.2).
+    pub max_latency: Duration,
+    /// How long a confirmable request waits for its answer before it is acknowledged by an empty message (§5.2.2).
+    /// Less than the peer's ACK_TIMEOUT, or the peer repeats itself meanwhile.
+    pub piggyback_wait: Duration,
+}
+
+impl Default for Parameters {
+    fn default() -> Self {
+        Self {
+            ack_timeout: Duration::from_secs(2),
+            ack_random_factor: 1.5,
+            max_retransmit: 4,
+            nstart: 1,
+            max_latency: Duration::from_secs(100),
+            piggyback_wait: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Parameters {
+    /// MAX_TRANSMIT_SPAN: from the first transmission of a confirmable message to its last (§4.8.2).
+    pub fn max_transmit_span(&self) -> Duration {
+        self.backoff(self.max_retransmit)
+    }
+
+    /// MAX_TRANSMIT_WAIT: from the first transmission to giving up (§4.8.2).
+    pub fn max_transmit_wait(&self) -> Duration {
+        self.backoff(self.max_retransmit.saturating_add(1))
+    }
+
+    /// PROCESSING_DELAY: how long a peer takes to acknowledge (§4.8.2).
+    pub fn processing_delay(&self) -> Duration {
+        self.ack_timeout
+    }
+
+    /// MAX_RTT: the longest round trip (§4.8.2).
+    pub fn max_rtt(&self) -> Duration {
+        self.max_latency.saturating_mul(2).saturating_add(self.processing_delay())
+    }
+
+    /// EXCHANGE_LIFETIME: how long a message ID must not be used again, and a confirmable message is remembered (§4.8.2).
+    pub fn exchange_lifetime(&self) -> Duration {
+        self.max_transmit_span().saturating_add(self.max_rtt())
+    }
+
+    /// NON_LIFETIME: the same for a non-confirmable message (§4.8.2).
+    pub fn non_lifetime(&self) -> Duration {
+        self.max_transmit_span().saturating_add(self.max_latency)
+    }
+
+    /// The longest time for a number of waits, each twice the one before.
+    fn backoff(&self, waits: u32) -> Duration {
+        let times = 2_u32.saturating_pow(waits).saturating_sub(1);
+        self.ack_timeout.saturating_mul(times).mul_f64(self.ack_random_factor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_derived_times_are_those_of_the_table_in_the_rfc() {
+        // RFC 7252 §4.8.2, Table 3.
+        let parameters = Parameters::default();
+        assert_eq!(parameters.max_transmit_span(), Duration::from_secs(45));
+        assert_eq!(parameters.max_transmit_wait(), Duration::from_secs(93));
+        assert_eq!(parameters.max_rtt(), Duration::from_secs(202));
+        assert_eq!(parameters.exchange_lifetime(), Duration::from_secs(247));
+        assert_eq!(parameters.non_lifetime(), Duration::from_secs(145));
+    }
+}

@@ -1,0 +1,68 @@
+//! Requests and responses, complete: what is left when messages, exchanges and blocks are taken away.
+
+use bytes::Bytes;
+
+use super::code::Code;
+use super::option::{OptionNumber, Options};
+
+/// A complete request. Its options are those that a resource reads: no Block1, Block2, Size1, Size2 or Observe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The method.
+    pub method: Code,
+    /// The options, without those of transfer and observation.
+    pub options: Options,
+    /// Whether it registers or deregisters an observation (RFC 7641 §2).
+    pub observe: Option<Observe>,
+    /// The whole body.
+    pub payload: Bytes,
+}
+
+impl Request {
+    /// A request without options and body.
+    pub fn new(method: Code) -> Self {
+        Self { method, options: Options::new(), observe: None, payload: Bytes::new() }
+    }
+}
+
+/// What a request's Observe option asks for (RFC 7641 §2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Observe {
+    /// 0: add the client to the list of observers.
+    Register,
+    /// 1: remove it.
+    Deregister,
+}
+
+/// A complete response. Its options are those that a client reads: no Block1, Block2, Size1, Size2 or Observe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// The response code; 0.00 only from MSC3079 servers that had none for a status.
+    pub code: Code,
+    /// The options, without those of transfer and observation.
+    pub options: Options,
+    /// The whole body.
+    pub payload: Bytes,
+}
+
+impl Response {
+    /// A response without options and body.
+    pub fn new(code: Code) -> Self {
+        Self { code, options: Options::new(), payload: Bytes::new() }
+    }
+
+    /// Whether an ETag or a Content-Format and such stand in it: the first value of a number.
+    pub fn option(&self, number: OptionNumber) -> Option<&[u8]> {
+        self.options.get(number)
+    }
+}
+
+/// Content-Formats by their numbers (RFC 7252 §12.3).
+pub mod content_format {
+    /// `application/octet-stream`.
+    pub const OCTET_STREAM: u32 = 42;
+    /// `application/json`.
+    pub const JSON: u32 = 50;
+    /// `application/cbor` (RFC 8949 §9.3).
+    pub const CBOR: u32 = 60;
+}

@@ -1,0 +1,401 @@
+//! The client's half of requests to one peer, with their blockwise transfers (RFC 7959) and observations (RFC 7641).
+
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
+use thiserror::Error;
+
+use super::{TransferLimits, is_of_transfer, is_sticky};
+use crate::coap::block::{Block, BlockSize};
+use crate::coap::code::Code;
+use crate::coap::message::{Kind, Message, MessageId, Token};
+use crate::coap::observe::is_newer;
+use crate::coap::option::{OptionNumber, Options};
+use crate::coap::request::{Observe, Request, Response};
+use crate::coap::time::Instant;
+
+/// Requests that are waiting for a response, and observations, by their tokens.
+#[derive(Debug, Default)]
+pub struct ClientTransfers {
+    asked: BTreeMap<Token, Asked>,
+}
+
+/// What a response message came to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Its token belongs to no request: it is to be rejected.
+    Unknown,
+    /// It was expected, and nothing follows from it.
+    Nothing,
+    /// The next message of this request is to be sent, with this token.
+    Send(Message),
+    /// The response to a request, complete. After a notification more may follow.
+    Complete {
+        /// The number that the request was made under.
+        id: u64,
+        /// The response.
+        response: Response,
+        /// Whether the observation goes on.
+        notification: bool,
+    },
+    /// The request has failed.
+    Failed {
+        /// The number that the request was made under.
+        id: u64,
+        /// Why.
+        error: RequestError,
+    },
+}
+
+/// Why there is no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// The peer did not acknowledge, or not answer in time.
+    #[error("no answer in time")]
+    Timeout,
+    /// The peer reset the request: it has no use for it (RFC 7252 §4.2).
+    #[error("the peer reset the request")]
+    Reset,
+    /// Too many messages wait for the peer.
+    #[error("too many requests wait for this peer")]
+    Busy,
+    /// The response's body is over the limit.
+    #[error("the response is larger than {0} bytes")]
+    TooLarge(usize),
+    /// A response's option that must be understood is not (RFC 7252 §5.4.1).
+    #[error("the response has a critical option that is not known here: {0}")]
+    UnknownOption(OptionNumber),
+    /// The blocks of the response do not fit together, and did not on a second attempt.
+    #[error("the response's blocks do not fit together")]
+    BlocksDiffer,
+}
+
+/// One request, from its first message to its response, or to the end of its observation.
+#[derive(Debug)]
+struct Asked {
+    id: u64,
+    request: Request,
+    size: BlockSize,
+    /// How many bytes of the request's body the peer has.
+    uploaded: usize,
+    /// How many bytes of it are under way.
+    uploading: usize,
+    download: Option<Download>,
+    restarted: bool,
+    /// When it has waited too long; none while an observation waits for its next notification.
+    expires: Option<Instant>,
+    /// The last notification's place in their order.
+    latest: Option<(u32, Instant)>,
+    /// The token of the observation whose notification's body this fetches.
+    observation: Option<Token>,
+}
+
+/// A response's body, as far as it has come.
+#[derive(Debug)]
+struct Download {
+    code: Code,
+    options: Options,
+    etag: Option<Vec<u8>>,
+    body: BytesMut,
+}
+
+impl ClientTransfers {
+    /// Starts a request under a number and a token that no other request has; returns its first message.
+    pub fn start(&mut self, id: u64, request: Request, token: Token, limits: &TransferLimits) -> Message {
+        let mut asked = Asked {
+            id,
+            request,
+            size: limits.block,
+            uploaded: 0,
+            uploading: 0,
+            download: None,
+            restarted: false,
+            expires: None,
+            latest: None,
+            observation: None,
+        };
+        let first = asked.next_upload(token, limits);
+        self.asked.insert(token, asked);
+        first
+    }
+
+    /// Takes in a response message, its options checked already. `fresh` is a token that is not in use.
+    pub fn receive(
+        &mut self,
+        message: &Message,
+        fresh: Token,
+        limits: &TransferLimits,
+        now: Instant,
+    ) -> Step {
+        let token = message.token;
+        let Some(asked) = self.asked.get_mut(&token) else { return Step::Unknown };
+        asked.expires = Some(now + limits.response_timeout);
+        let block = |number| Block::find(&message.options, number);
+        let (Ok(block1), Ok(block2)) = (block(OptionNumber::BLOCK1), block(OptionNumber::BLOCK2)) else {
+            return self.fail(token, RequestError::BlocksDiffer);
+        };
+        if let Some(block1) = block1 {
+            match asked.receive_block1(message, block1) {
+                Upload::Next => return Step::Send(asked.next_upload(token, limits)),
+                Upload::Repeat => return Step::Nothing,
+                Upload::Done => {}
+            }
+        }
+        if message.code == Code::REQUEST_ENTITY_INCOMPLETE && asked.uploaded > 0 && !asked.restarted {
+            return Step::Send(asked.restart(token, limits));
+        }
+        let sequence = message.options.get_uint(OptionNumber::OBSERVE).filter(|_| message.code.is_success());
+        if let (Some(sequence), Some(Observe::Register)) = (sequence, asked.request.observe) {
+            return self.receive_notification(message, block2, (sequence, now), fresh, limits);
+        }
+        match asked.receive_block2(message, block2, limits) {
+            Download2::Whole(response) => self.complete(token, response),
+            Download2::Next(block) => Step::Send(asked.next_download(token, block)),
+            Download2::Restart => Step::Send(asked.restart(token, limits)),
+            Download2::Failed(error) => self.fail(token, error),
+        }
+    }
+
+    /// A notification, whole or the first block of it (RFC 7641 §3.2, RFC 7959 §2.6).
+    fn receive_notification(
+        &mut self,
+        message: &Message,
+        block2: Option<Block>,
+        place: (u32, Instant),
+        fresh: Token,
+        limits: &TransferLimits,
+    ) -> Step {
+        let token = message.token;
+        let Some(asked) = self.asked.get_mut(&token) else { return Step::Unknown };
+        asked.expires = None;
+        // §3.4: what was sent before the newest that has come is not used.
+        if asked.latest.is_some_and(|latest| !is_newer(latest, place)) {
+            return Step::Nothing;
+        }
+        asked.latest = Some(place);
+        asked.download = None;
+        let (id, size) = (asked.id, asked.size);
+        let request = Request { observe: None, ..asked.request.clone() };
+        let received = asked.receive_block2(message, block2, limits);
+        let download = asked.download.take();
+        // A body that was still being fetched belongs to an older notification.
+        self.asked.retain(|_, other| other.observation != Some(token));
+        match received {
+            Download2::Whole(response) => Step::Complete { id, response, notification: true },
+            Download2::Next(block) => {
+                // RFC 7959 §2.6: the rest is fetched by requests with another token.
+                let expires = Some(place.1 + limits.response_timeout);
+                let rest = Asked {
+                    id,
+                    request,
+                    size,
+                    uploaded: 0,
+                    uploading: 0,
+                    download,
+                    restarted: false,
+                    expires,
+                    latest: None,
+                    observation: Some(token),
+                };
+                let next = rest.next_download(fresh, block);
+                self.asked.insert(fresh, rest);
+                Step::Send(next)
+            }
+            Download2::Restart => self.fail(token, RequestError::BlocksDiffer),
+            Download2::Failed(error) => self.fail(token, error),
+        }
+    }
+
+    fn complete(&mut self, token: Token, response: Response) -> Step {
+        let Some(asked) = self.asked.remove(&token) else { return Step::Unknown };
+        let observed = asked.observation.and_then(|observation| self.asked.get_mut(&observation));
+        Step::Complete { id: asked.id, response, notification: observed.is_some() }
+    }
+
+    /// Ends a request whose message failed; for the rest of a notification its observation ends too, since that body is lost.
+    pub fn fail(&mut self, token: Token, error: RequestError) -> Step {
+        let Some(asked) = self.asked.remove(&token) else { return Step::Nothing };
+        if let Some(observation) = asked.observation {
+            self.asked.remove(&observation);
+        }
+        Step::Failed { id: asked.id, error }
+    }
+
+    /// Says that a request's message was acknowledged, and its response follows separately.
+    pub fn acknowledged(&mut self, token: Token, limits: &TransferLimits, now: Instant) {
+        if let Some(asked) = self.asked.get_mut(&token).filter(|asked| asked.latest.is_none()) {
+            asked.expires = Some(now + limits.response_timeout);
+        }
+    }
+
+    /// Forgets a request. For an observation, returns the message that deregisters it (RFC 7641 §3.6) and wants no response.
+    pub fn cancel(&mut self, id: u64, limits: &TransferLimits) -> Option<Message> {
+        let token = self
+            .asked
+            .iter()
+            .find(|(_, asked)| asked.id == id && asked.observation.is_none())
+            .map(|(token, _)| *token)?;
+        self.asked.retain(|_, asked| asked.id != id || asked.observation.is_none());
+        let mut asked = self.asked.remove(&token)?;
+        asked.latest?;
+        asked.request.observe = Some(Observe::Deregister);
+        // RFC 7967 §2.1: no response of any class is wanted, only the acknowledgement.
+        asked.request.options.set_uint(OptionNumber::NO_RESPONSE, 26);
+        Some(asked.next_upload(token, limits))
+    }
+
+    /// Fails one request that has waited too long; call until it returns `None`.
+    pub fn expire(&mut self, now: Instant) -> Option<Step> {
+        let due = |asked: &Asked| asked.expires.is_some_and(|expires| expires <= now);
+        let token = self.asked.iter().find(|(_, asked)| due(asked)).map(|(token, _)| *token)?;
+        Some(self.fail(token, RequestError::Timeout))
+    }
+
+    /// When [`ClientTransfers::expire`] next has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.asked.values().filter_map(|asked| asked.expires).min()
+    }
+
+    /// Whether a token is in use.
+    pub fn contains(&self, token: Token) -> bool {
+        self.asked.contains_key(&token)
+    }
+
+    /// Whether no request waits and nothing is observed.
+    pub fn is_idle(&self) -> bool {
+        self.asked.is_empty()
+    }
+}
+
+enum Upload {
+    /// The peer has these blocks and waits for the next.
+    Next,
+    /// An answer that came before.
+    Repeat,
+    /// The message is the response.
+    Done,
+}
+
+enum Download2 {
+    Whole(Response),
+    Next(Block),
+    Restart,
+    Failed(RequestError),
+}
+
+impl Asked {
+    /// The message with the next block of the request's body, or with the whole of it.
+    fn next_upload(&mut self, token: Token, limits: &TransferLimits) -> Message {
+        let body = &self.request.payload;
+        let mut options = self.request.options.clone();
+        if let Some(observe) = self.request.observe {
+            options.push_uint(OptionNumber::OBSERVE, u32::from(observe == Observe::Deregister));
+        }
+        // RFC 7959 §2.4: an early wish for the size of the response's blocks.
+        if limits.block < BlockSize::MAX {
+            options.push(OptionNumber::BLOCK2, Block { number: 0, more: false, size: limits.block }.encode());
+        }
+        let end = body.len().min(self.uploaded + self.size.bytes());
+        if body.len() > self.size.bytes() {
+            let block = Block::at(self.uploaded, self.size, end < body.len());
+            options.push(OptionNumber::BLOCK1, block.map(Block::encode).unwrap_or_default());
+            if self.uploaded == 0 {
+                options.push_uint(OptionNumber::SIZE1, u32::try_from(body.len()).unwrap_or(u32::MAX));
+            }
+        }
+        self.uploading = end - self.uploaded;
+        message(self.request.method, token, options, body.slice(self.uploaded..end))
+    }
+
+    fn receive_block1(&mut self, message: &Message, block: Block) -> Upload {
+        let here = self.uploaded == block.offset() || self.uploaded == 0 && block.number == 0;
+        if message.code == Code::CONTINUE {
+            if !here || self.uploading == 0 {
+                return Upload::Repeat;
+            }
+            self.uploaded += self.uploading;
+            // §2.3: the peer's wish for smaller blocks holds from the next one on.
+            self.size = self.size.min(block.size);
+            return Upload::Next;
+        }
+        // §2.9.3: too large, with a smaller size: once more in such blocks.
+        if message.code == Code::REQUEST_ENTITY_TOO_LARGE && block.size < self.size && self.uploaded == 0 {
+            self.size = block.size;
+            return Upload::Next;
+        }
+        Upload::Done
+    }
+
+    /// The message that asks for a block of the response.
+    fn next_download(&self, token: Token, block: Block) -> Message {
+        let kept =
+            |number| !is_of_transfer(number) && !is_sticky(number) && number != OptionNumber::CONTENT_FORMAT;
+        let options = self.request.options.iter().filter(|(number, _)| kept(*number));
+        let mut options: Options = options.map(|(number, value)| (number, value.to_vec())).collect();
+        options.push(OptionNumber::BLOCK2, block.encode());
+        message(self.request.method, token, options, Bytes::new())
+    }
+
+    fn receive_block2(
+        &mut self,
+        message: &Message,
+        block: Option<Block>,
+        limits: &TransferLimits,
+    ) -> Download2 {
+        let held = self.download.as_ref().map_or(0, |download| download.body.len());
+        let Some(block) = block else {
+            return Download2::Whole(response(message.code, &message.options, message.payload.clone()));
+        };
+        if held + message.payload.len() > limits.body {
+            return Download2::Failed(RequestError::TooLarge(limits.body));
+        }
+        let etag = message.options.get(OptionNumber::ETAG).map(<[u8]>::to_vec);
+        let same = self
+            .download
+            .as_ref()
+            .is_none_or(|download| download.etag == etag && download.code == message.code);
+        // A body that changed meanwhile, or a block that does not fit, is asked for anew, once, where asking twice does no harm.
+        let full = !block.more || message.payload.len() == block.size.bytes();
+        if block.offset() != held || !same || !full {
+            if !message.code.is_success() && self.download.is_some() {
+                return Download2::Whole(response(message.code, &message.options, message.payload.clone()));
+            }
+            let safe = self.request.method == Code::GET && !self.restarted && self.observation.is_none();
+            return if safe { Download2::Restart } else { Download2::Failed(RequestError::BlocksDiffer) };
+        }
+        let download = self.download.get_or_insert_with(|| Download {
+            code: message.code,
+            options: message.options.clone(),
+            etag,
+            body: BytesMut::new(),
+        });
+        download.body.extend_from_slice(&message.payload);
+        let size = block.size.min(self.size);
+        match Block::at(download.body.len(), size, false) {
+            Some(next) if block.more => Download2::Next(next),
+            None if block.more => Download2::Failed(RequestError::TooLarge(limits.body)),
+            _ => {
+                let body = std::mem::take(&mut download.body).freeze();
+                Download2::Whole(response(download.code, &download.options, body))
+            }
+        }
+    }
+
+    /// The request again from its beginning.
+    fn restart(&mut self, token: Token, limits: &TransferLimits) -> Message {
+        self.restarted = true;
+        self.uploaded = 0;
+        self.download = None;
+        self.next_upload(token, limits)
+    }
+}
+
+fn message(code: Code, token: Token, options: Options, payload: Bytes) -> Message {
+    Message { kind: Kind::Confirmable, code, id: MessageId(0), token, options, payload }
+}
+
+fn response(code: Code, options: &Options, payload: Bytes) -> Response {
+    let options = options.iter().filter(|(number, _)| !is_of_transfer(*number));
+    Response { code, options: options.map(|(number, value)| (number, value.to_vec())).collect(), payload }
+}

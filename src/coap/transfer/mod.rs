@@ -1,0 +1,61 @@
+//! Bodies in blocks (RFC 7959), in both directions and both roles, with one peer.
+//!
+//! Makes complete requests and responses out of messages and the reverse; knows nothing of message IDs and repeats.
+
+mod client;
+mod server;
+
+use std::time::Duration;
+
+pub use client::{ClientTransfers, RequestError, Step};
+pub use server::{Delivery, Plan, Received, Reply, ServerTransfers};
+
+use super::block::BlockSize;
+use super::option::OptionNumber;
+
+/// What one peer's transfers may take up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransferLimits {
+    /// The greatest body, in bytes, in either direction.
+    pub body: usize,
+    /// Bodies held at a time in each direction; the one unused for longest goes first.
+    pub bodies: usize,
+    /// Bytes of all bodies held at a time in each direction.
+    pub bytes: usize,
+    /// How long a body is held after its last block was asked for or came.
+    pub lifetime: Duration,
+    /// How long a client waits for a response, after its request was acknowledged or repeated for the last time.
+    pub response_timeout: Duration,
+    /// The greatest block that is sent, and asked for.
+    pub block: BlockSize,
+}
+
+impl Default for TransferLimits {
+    fn default() -> Self {
+        Self {
+            body: 8 << 20,
+            bodies: 8,
+            bytes: 16 << 20,
+            lifetime: Duration::from_secs(247),
+            response_timeout: Duration::from_secs(247),
+            block: BlockSize::MAX,
+        }
+    }
+}
+
+/// Options of the transfer, not of the request or response that it carries.
+fn is_of_transfer(number: OptionNumber) -> bool {
+    matches!(
+        number,
+        OptionNumber::BLOCK1
+            | OptionNumber::BLOCK2
+            | OptionNumber::SIZE1
+            | OptionNumber::SIZE2
+            | OptionNumber::OBSERVE
+    )
+}
+
+/// Options that hold for the connection once they were sent (MSC3079): a transfer's later blocks need not repeat them.
+fn is_sticky(number: OptionNumber) -> bool {
+    matches!(number, OptionNumber::ACCESS_TOKEN | OptionNumber::CBOR_VERSION)
+}

@@ -1,0 +1,386 @@
+//! The server's half of blockwise transfers with one peer (RFC 7959 §2.4, §2.5).
+
+use bytes::{Bytes, BytesMut};
+use sha2::{Digest, Sha256};
+
+use super::{TransferLimits, is_of_transfer, is_sticky};
+use crate::coap::block::{Block, BlockSize};
+use crate::coap::code::Code;
+use crate::coap::message::Message;
+use crate::coap::option::{OptionNumber, Options};
+use crate::coap::request::{Observe, Request, Response};
+use crate::coap::time::Instant;
+
+/// Request bodies being put together, and response bodies being handed out.
+#[derive(Debug, Default)]
+pub struct ServerTransfers {
+    uploads: Vec<Upload>,
+    downloads: Vec<Download>,
+    undelivered: Vec<Delivery>,
+}
+
+/// What a request message came to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Received {
+    /// The request is complete. [`ServerTransfers::respond`] makes its answer, by this plan.
+    Request(Request, Plan),
+    /// The request goes no further; this is its answer.
+    Answer(Reply),
+}
+
+/// How the response to a request is to be cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    key: Key,
+    /// The block that was asked for.
+    wanted: Block,
+    /// The request's last block, to be acknowledged in the response.
+    block1: Option<Block>,
+    /// Whether the request asks for the body's size (RFC 7959 §4).
+    size_wanted: bool,
+}
+
+/// A response message, but for its kind, id and token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The response code.
+    pub code: Code,
+    /// All options.
+    pub options: Options,
+    /// The body, or one block of it.
+    pub payload: Bytes,
+    /// What has been delivered in full once this message is acknowledged.
+    pub delivers: Option<Delivery>,
+}
+
+/// A body whose arrival somebody waits for, by a number of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Delivery(pub u64);
+
+impl ServerTransfers {
+    /// Takes in a request message, its options checked already.
+    pub fn receive(&mut self, message: &Message, limits: &TransferLimits, now: Instant) -> Received {
+        self.expire(now);
+        let block = |number| Block::find(&message.options, number);
+        // §2.2: the reserved size exponent 7 leads to 4.00.
+        let (Ok(block1), Ok(block2)) = (block(OptionNumber::BLOCK1), block(OptionNumber::BLOCK2)) else {
+            return refuse(Code::BAD_REQUEST, "block size exponent 7 is reserved");
+        };
+        let key = Key::of(message);
+        let first = Block { number: 0, more: false, size: limits.block };
+        let plan = Plan {
+            key,
+            wanted: block2.unwrap_or(first),
+            block1,
+            size_wanted: message.options.get(OptionNumber::SIZE2).is_some(),
+        };
+        if let Some(block1) = block1 {
+            return self.receive_block(message, block1, plan, limits, now);
+        }
+        if message.payload.len() > limits.body {
+            return too_large(limits.body);
+        }
+        if let Some(reply) = self.continue_download(message, &plan, limits, now) {
+            return Received::Answer(reply);
+        }
+        // A client that goes on with a body that is held no more: a safe request is asked anew, and the ETag tells whether it is
+        // the same body; any other must not be done twice.
+        if plan.wanted.number > 0 && message.code != Code::GET {
+            return refuse(Code::REQUEST_ENTITY_INCOMPLETE, "the response's body is held no more");
+        }
+        Received::Request(request(message, message.payload.clone()), plan)
+    }
+
+    /// Takes in one block of a request's body (§2.5).
+    fn receive_block(
+        &mut self,
+        message: &Message,
+        block: Block,
+        plan: Plan,
+        limits: &TransferLimits,
+        now: Instant,
+    ) -> Received {
+        let announced = message.options.get_uint(OptionNumber::SIZE1).unwrap_or(0) as usize;
+        if announced > limits.body || block.offset() + message.payload.len() > limits.body {
+            self.uploads.retain(|upload| upload.key != plan.key);
+            return too_large(limits.body);
+        }
+        // §2.2: every block but the last is full.
+        if block.more && message.payload.len() != block.size.bytes()
+            || message.payload.len() > block.size.bytes()
+        {
+            return refuse(Code::BAD_REQUEST, "block and its size differ");
+        }
+        if block.number == 0 {
+            self.uploads.retain(|upload| upload.key != plan.key);
+            let options = message.options.clone();
+            self.uploads.push(Upload { key: plan.key.clone(), options, body: BytesMut::new(), expires: now });
+        }
+        let Some(at) = self.uploads.iter().rposition(|upload| upload.key.serves(&plan.key)) else {
+            // §2.9.2: the blocks before this one are not here.
+            return refuse(
+                Code::REQUEST_ENTITY_INCOMPLETE,
+                "earlier blocks are missing: start again from block 0",
+            );
+        };
+        let mut upload = self.uploads.remove(at);
+        if !upload.accept(block, &message.payload) {
+            return refuse(Code::REQUEST_ENTITY_INCOMPLETE, "block out of order: start again from block 0");
+        }
+        if !block.more {
+            let mut whole = Message { options: upload.options, ..message.clone() };
+            for (number, value) in message.options.iter().filter(|(number, _)| is_sticky(*number)) {
+                whole.options.set(number, value);
+            }
+            return Received::Request(request(&whole, upload.body.freeze()), plan);
+        }
+        upload.expires = now + limits.lifetime;
+        self.uploads.push(upload);
+        self.shrink_uploads(limits);
+        let size = block.size.min(limits.block);
+        let mut options = Options::new();
+        options.push(OptionNumber::BLOCK1, Block { size, ..block }.encode());
+        Received::Answer(Reply { code: Code::CONTINUE, options, payload: Bytes::new(), delivers: None })
+    }
+
+    /// The wanted block of a body that is held.
+    fn continue_download(
+        &mut self,
+        message: &Message,
+        plan: &Plan,
+        limits: &TransferLimits,
+        now: Instant,
+    ) -> Option<Reply> {
+        let at = self.downloads.iter().rposition(|download| {
+            let pushed =
+                download.delivery.is_some() && message.code == Code::GET && observe(message).is_none();
+            download.key.serves(&plan.key) && (plan.wanted.number > 0 || pushed)
+        })?;
+        let mut download = self.downloads.remove(at);
+        download.expires = now + limits.lifetime;
+        let reply = download.reply(plan.wanted, limits.block, plan.size_wanted);
+        self.downloads.push(download);
+        Some(reply)
+    }
+
+    /// The answer to a complete request, whole or its first block; the rest is held for the requests that follow.
+    ///
+    /// `delivery` names what somebody wants to know the arrival of.
+    pub fn respond(
+        &mut self,
+        plan: Plan,
+        response: Response,
+        delivery: Option<Delivery>,
+        limits: &TransferLimits,
+        now: Instant,
+    ) -> Reply {
+        let Plan { key, wanted, block1, size_wanted } = plan;
+        // A new response to the same request takes the place of the old one.
+        self.drop_downloads(|download| download.key == key);
+        let mut reply =
+            if response.payload.len() <= wanted.size.min(limits.block).bytes() && wanted.number == 0 {
+                Reply {
+                    code: response.code,
+                    options: response.options,
+                    payload: response.payload,
+                    delivers: delivery,
+                }
+            } else {
+                let etag = Sha256::digest(&response.payload).iter().take(4).copied().collect();
+                let mut download = Download { key, response, etag, delivery, expires: now + limits.lifetime };
+                let reply = download.reply(wanted, limits.block, size_wanted);
+                self.downloads.push(download);
+                self.shrink_downloads(limits);
+                reply
+            };
+        if let Some(block1) = block1 {
+            reply.options.push(OptionNumber::BLOCK1, block1.encode());
+        }
+        reply
+    }
+
+    /// Says that a delivery was acknowledged: its body is held on for repeats, but it is no longer pushed.
+    pub fn delivered(&mut self, delivery: Delivery) {
+        for download in self.downloads.iter_mut().filter(|download| download.delivery == Some(delivery)) {
+            download.delivery = None;
+        }
+    }
+
+    /// Gives up a delivery: its body is dropped, and not reported.
+    pub fn abandon(&mut self, delivery: Delivery) {
+        self.downloads.retain(|download| download.delivery != Some(delivery));
+    }
+
+    /// Drops what nobody has asked for in a while.
+    pub fn expire(&mut self, now: Instant) {
+        self.uploads.retain(|upload| upload.expires > now);
+        self.drop_downloads(|download| download.expires <= now);
+    }
+
+    /// When [`ServerTransfers::expire`] next has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        let uploads = self.uploads.iter().map(|upload| upload.expires);
+        uploads.chain(self.downloads.iter().map(|download| download.expires)).min()
+    }
+
+    /// The next delivery that will not arrive: its body expired, or another took its place.
+    pub fn poll_undelivered(&mut self) -> Option<Delivery> {
+        self.undelivered.pop()
+    }
+
+    /// Whether no body is held.
+    pub fn is_idle(&self) -> bool {
+        self.uploads.is_empty() && self.downloads.is_empty() && self.undelivered.is_empty()
+    }
+
+    fn drop_downloads(&mut self, is_dropped: impl Fn(&Download) -> bool) {
+        self.undelivered.extend(
+            self.downloads
+                .iter()
+                .filter(|download| is_dropped(download))
+                .filter_map(|download| download.delivery),
+        );
+        self.downloads.retain(|download| !is_dropped(download));
+    }
+
+    fn shrink_uploads(&mut self, limits: &TransferLimits) {
+        while self.uploads.len() > limits.bodies
+            || total(self.uploads.iter().map(|upload| upload.body.len())) > limits.bytes
+        {
+            self.uploads.remove(0);
+        }
+    }
+
+    fn shrink_downloads(&mut self, limits: &TransferLimits) {
+        while self.downloads.len() > limits.bodies.max(1)
+            || self.downloads.len() > 1
+                && total(self.downloads.iter().map(|download| download.response.payload.len())) > limits.bytes
+        {
+            self.undelivered.extend(self.downloads.remove(0).delivery);
+        }
+    }
+}
+
+fn total(sizes: impl Iterator<Item = usize>) -> usize {
+    sizes.sum()
+}
+
+/// What blocks of one body have in common besides the peer (RFC 7959 §2.4, §2.5; RFC 9175 §3.3): method and all options that
+/// are part of the cache key, Request-Tag with them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Key {
+    method: Code,
+    options: Options,
+    /// The access token, where the message carries it.
+    access_token: Option<Vec<u8>>,
+}
+
+impl Key {
+    fn of(message: &Message) -> Self {
+        // Content-Format describes a body that later blocks' requests need not have.
+        let of_body = |number| matches!(number, OptionNumber::CONTENT_FORMAT | OptionNumber::NO_RESPONSE);
+        let of_key = |number: OptionNumber| {
+            !is_of_transfer(number) && !is_sticky(number) && !of_body(number) && !number.is_no_cache_key()
+        };
+        let options = message
+            .options
+            .iter()
+            .filter(|(number, _)| of_key(*number))
+            .map(|(number, value)| (number, value.to_vec()));
+        let access_token = message.options.get(OptionNumber::ACCESS_TOKEN).map(<[u8]>::to_vec);
+        Self { method: message.code, options: options.collect(), access_token }
+    }
+
+    /// Whether a message with the key `wanted` goes on with this one's body. One without an access token means the last one used.
+    fn serves(&self, wanted: &Self) -> bool {
+        self.method == wanted.method
+            && self.options == wanted.options
+            && (wanted.access_token.is_none() || self.access_token == wanted.access_token)
+    }
+}
+
+/// A request's body, as far as it has come.
+#[derive(Debug)]
+struct Upload {
+    key: Key,
+    options: Options,
+    body: BytesMut,
+    expires: Instant,
+}
+
+impl Upload {
+    /// Adds a block; `false` where it is neither the next nor one that is here already.
+    fn accept(&mut self, block: Block, payload: &[u8]) -> bool {
+        let offset = block.offset();
+        if offset == self.body.len() {
+            self.body.extend_from_slice(payload);
+            return true;
+        }
+        block.more && self.body.get(offset..offset + payload.len()) == Some(payload)
+    }
+}
+
+/// A response's body, held for the requests for its blocks.
+#[derive(Debug)]
+struct Download {
+    key: Key,
+    response: Response,
+    etag: Vec<u8>,
+    delivery: Option<Delivery>,
+    expires: Instant,
+}
+
+impl Download {
+    fn reply(&mut self, wanted: Block, greatest: BlockSize, size_wanted: bool) -> Reply {
+        let (size, offset) = (wanted.size.min(greatest), wanted.offset());
+        let body = &self.response.payload;
+        let end = body.len().min(offset + size.bytes());
+        let block = Block::at(offset, size, end < body.len()).filter(|_| offset < body.len());
+        let Some(block) = block else {
+            return diagnostic(Code::BAD_REQUEST, "block is beyond the end of the body");
+        };
+        let mut options = self.response.options.clone();
+        options.set(OptionNumber::ETAG, self.etag.clone());
+        options.push(OptionNumber::BLOCK2, block.encode());
+        if size_wanted {
+            options.push_uint(OptionNumber::SIZE2, u32::try_from(body.len()).unwrap_or(u32::MAX));
+        }
+        let delivers = self.delivery.filter(|_| !block.more);
+        Reply { code: self.response.code, options, payload: body.slice(offset..end), delivers }
+    }
+}
+
+/// The request that a message completes, without the options of its transfer.
+fn request(message: &Message, payload: Bytes) -> Request {
+    let options = message
+        .options
+        .iter()
+        .filter(|(number, _)| !is_of_transfer(*number))
+        .map(|(number, value)| (number, value.to_vec()));
+    Request { method: message.code, options: options.collect(), observe: observe(message), payload }
+}
+
+/// RFC 7641 §2: 0 registers and 1 deregisters; other values mean nothing in a request.
+fn observe(message: &Message) -> Option<Observe> {
+    match message.options.get_uint(OptionNumber::OBSERVE) {
+        Some(0) => Some(Observe::Register),
+        Some(1) => Some(Observe::Deregister),
+        _ => None,
+    }
+}
+
+/// RFC 7959 §2.9.3: 4.13, and in Size1 the greatest body that would do.
+fn too_large(limit: usize) -> Received {
+    let mut reply = diagnostic(Code::REQUEST_ENTITY_TOO_LARGE, "body is larger than the limit");
+    reply.options.push_uint(OptionNumber::SIZE1, u32::try_from(limit).unwrap_or(u32::MAX));
+    Received::Answer(reply)
+}
+
+fn refuse(code: Code, text: &'static str) -> Received {
+    Received::Answer(diagnostic(code, text))
+}
+
+/// RFC 7252 §5.5.2: an error with a diagnostic text, which has no Content-Format.
+fn diagnostic(code: Code, text: &'static str) -> Reply {
+    Reply { code, options: Options::new(), payload: Bytes::from_static(text.as_bytes()), delivers: None }
+}

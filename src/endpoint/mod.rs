@@ -1,0 +1,494 @@
+//! One socket's CoAP: all layers, many peers, both roles.
+//!
+//! Sans-IO: after every call that takes `now`, drain [`Endpoint::poll_datagram`] and [`Endpoint::poll_event`] until `None`, then sleep
+//! until [`Endpoint::deadline`]. Security will open and seal datagrams between here and the network; a peer's state hangs on
+//! its [`Address`], which stands for the association.
+
+mod peer;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use tracing::debug;
+
+use crate::coap::{
+    Instant, Kind, Limits, Message, ObservationId, Observe, Parameters, Plan, Request, RequestError,
+    Response, Step, Token, TransferLimits,
+};
+use peer::{Outcome, Peer};
+
+/// All peers that one socket speaks with.
+#[derive(Debug)]
+pub struct Endpoint {
+    config: Config,
+    chance: ChaCha8Rng,
+    peers: BTreeMap<Address, Peer>,
+    /// When each peer next has something to do.
+    schedule: BTreeSet<(Instant, Address)>,
+    /// When each peer was last heard of.
+    activity: BTreeSet<(Instant, Address)>,
+    pending: BTreeMap<RequestKey, Pending>,
+    observations: BTreeMap<ObservationId, Address>,
+    requests: BTreeMap<RequestId, Address>,
+    next_number: u64,
+    datagrams: VecDeque<(Address, Vec<u8>)>,
+    events: VecDeque<Event>,
+    counters: Counters,
+}
+
+/// Where a peer is, and where it reached us: answers leave from the address that was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Address {
+    /// The peer's address and port.
+    pub remote: SocketAddr,
+    /// Our address that the peer's datagrams came to; unspecified on a client's socket.
+    pub local: IpAddr,
+}
+
+/// How an endpoint behaves towards each peer, and how much it takes up in all.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Transmission parameters.
+    pub parameters: Parameters,
+    /// What one peer's exchanges may take up.
+    pub exchanges: Limits,
+    /// What one peer's transfers may take up.
+    pub transfers: TransferLimits,
+    /// Peers at a time. At the limit the one unheard of for longest goes, if nothing waits for it.
+    pub peers: usize,
+    /// Requests of one peer at a time that wait for their answer; 5.03 beyond that.
+    pub pending: usize,
+    /// Observations of one peer at a time; a registration beyond that is answered, and not registered (RFC 7641 §4.1).
+    pub observations: usize,
+    /// Bytes of random in a token of ours, 1 to 8.
+    pub token_length: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            parameters: Parameters::default(),
+            exchanges: Limits::default(),
+            transfers: TransferLimits::default(),
+            peers: 10_000,
+            pending: 32,
+            observations: 8,
+            token_length: 4,
+        }
+    }
+}
+
+/// A peer's request that waits for its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RequestKey(u64);
+
+/// A request of our own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RequestId(u64);
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A peer's request is complete. It is answered with [`Endpoint::respond`] or [`Endpoint::accept_observation`].
+    Request {
+        /// What it is answered by.
+        key: RequestKey,
+        /// Whose it is.
+        address: Address,
+        /// The request.
+        request: Request,
+    },
+    /// All of an observation's last notification, or of the answer to its registration, was acknowledged.
+    Delivered(ObservationId),
+    /// An observation's last notification was not acknowledged, or its blocks were not asked for. The observation goes on.
+    Undelivered(ObservationId),
+    /// The peer has ended or replaced an observation.
+    Deregistered(ObservationId),
+    /// The response to a request of ours.
+    Response {
+        /// The request.
+        id: RequestId,
+        /// The response.
+        response: Response,
+        /// Whether it is a notification that more may follow.
+        notification: bool,
+    },
+    /// A request of ours, or an observation, has failed.
+    Failed {
+        /// The request.
+        id: RequestId,
+        /// Why.
+        error: RequestError,
+    },
+}
+
+/// What was counted since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Datagrams that came.
+    pub received_datagrams: u64,
+    /// Bytes of UDP payload that came.
+    pub received_bytes: u64,
+    /// Datagrams that were sent.
+    pub sent_datagrams: u64,
+    /// Bytes of UDP payload that were sent.
+    pub sent_bytes: u64,
+    /// Datagrams that are no CoAP message.
+    pub malformed: u64,
+    /// Datagrams of new peers dropped because there are too many.
+    pub peers_refused: u64,
+    /// Messages that had come before.
+    pub duplicates: u64,
+    /// Messages of ours that were sent again.
+    pub repeats: u64,
+    /// Messages of ours that were never acknowledged.
+    pub timeouts: u64,
+    /// Messages with a critical option that is not understood.
+    pub bad_options: u64,
+    /// Complete requests.
+    pub requests: u64,
+    /// Requests refused because too many of the same peer waited.
+    pub requests_refused: u64,
+    /// Answers and notifications dropped because too many messages waited for the peer, or the peer was gone.
+    pub answers_dropped: u64,
+    /// Responses and notifications that belong to no request.
+    pub unexpected_responses: u64,
+}
+
+/// A peer's request between its arrival and its answer.
+#[derive(Debug)]
+struct Pending {
+    address: Address,
+    request: peer::Asked,
+    plan: Plan,
+    observe: Option<Observe>,
+}
+
+impl Endpoint {
+    /// An endpoint without peers. All its randomness comes from `seed`.
+    pub fn new(config: Config, seed: [u8; 32]) -> Self {
+        Self {
+            config,
+            chance: ChaCha8Rng::from_seed(seed),
+            peers: BTreeMap::new(),
+            schedule: BTreeSet::new(),
+            activity: BTreeSet::new(),
+            pending: BTreeMap::new(),
+            observations: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            next_number: 0,
+            datagrams: VecDeque::new(),
+            events: VecDeque::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes in a datagram. What cannot be used is dropped and counted.
+    pub fn handle(&mut self, address: Address, datagram: &[u8], now: Instant) {
+        self.counters.received_datagrams += 1;
+        self.counters.received_bytes += datagram.len() as u64;
+        let message = match Message::decode(datagram) {
+            Ok(message) => message,
+            Err(error) => {
+                self.counters.malformed += 1;
+                debug!(remote = %address.remote, %error, "datagram dropped");
+                // RFC 7252 §4.2: a confirmable message that cannot be processed is rejected.
+                if let Some(reset) = error.reset() {
+                    self.send(address, reset.encode());
+                }
+                return;
+            }
+        };
+        if !self.peers.contains_key(&address) {
+            // RFC 7252 §4.2: an acknowledgement or a reset of nothing is silently ignored.
+            if matches!(message.kind, Kind::Acknowledgement | Kind::Reset) {
+                return;
+            }
+            if !self.admit(address, now) {
+                self.counters.peers_refused += 1;
+                return;
+            }
+        }
+        self.with_peer(address, now, |peer, _| {
+            peer.heard = now;
+            peer.exchanges.receive(message, now);
+        });
+    }
+
+    /// Sends a request of ours. An observation stays open until [`Endpoint::cancel`], an error response, or [`Event::Failed`].
+    pub fn request(&mut self, address: Address, request: Request, now: Instant) -> RequestId {
+        let id = RequestId(self.number());
+        if !self.peers.contains_key(&address) && !self.admit(address, now) {
+            self.events.push_back(Event::Failed { id, error: RequestError::Busy });
+            return id;
+        }
+        self.requests.insert(id, address);
+        let token = self.fresh_token(address);
+        self.with_peer(address, now, |peer, config| peer.request(id.0, request, token, config, now));
+        id
+    }
+
+    /// Forgets a request of ours; an observation is deregistered.
+    pub fn cancel(&mut self, id: RequestId, now: Instant) {
+        let Some(address) = self.requests.remove(&id) else { return };
+        self.with_peer(address, now, |peer, config| peer.cancel(id.0, config, now));
+    }
+
+    /// Answers a peer's request.
+    pub fn respond(&mut self, key: RequestKey, response: Response, now: Instant) {
+        let Some(Pending { address, request, plan, .. }) = self.take_pending(key) else { return };
+        self.with_peer(address, now, |peer, config| {
+            peer.respond(&request, plan, response, None, config, now)
+        });
+    }
+
+    /// Answers a peer's registration and takes it as an observer (RFC 7641 §4.1), unless it has too many observations
+    /// already or did not ask: then it is answered all the same. The answer's arrival is reported.
+    pub fn accept_observation(
+        &mut self,
+        key: RequestKey,
+        response: Response,
+        now: Instant,
+    ) -> Option<ObservationId> {
+        let Pending { address, request, plan, observe } = self.take_pending(key)?;
+        let id = ObservationId(self.number());
+        let mut accepted = false;
+        self.with_peer(address, now, |peer, config| {
+            let fits = peer.observations.len() < config.observations;
+            accepted = fits && observe == Some(Observe::Register) && response.code.is_success();
+            if accepted {
+                peer.register(&request, id, plan.clone(), now);
+            }
+            peer.respond(&request, plan, response, accepted.then_some(id), config, now);
+        });
+        // The peer may have gone while its request waited.
+        let accepted = accepted && self.peers.contains_key(&address);
+        accepted.then(|| self.observations.insert(id, address));
+        accepted.then_some(id)
+    }
+
+    /// Sends a notification, which is confirmable; its end is reported as [`Event::Delivered`] or [`Event::Undelivered`]. One with
+    /// an error code ends the observation (RFC 7641 §4.2).
+    pub fn notify(&mut self, id: ObservationId, response: Response, now: Instant) {
+        let Some(address) = self.observations.get(&id).copied() else { return };
+        let ends = !response.code.is_success();
+        self.with_peer(address, now, |peer, config| peer.notify(id, response, config, now));
+        if ends {
+            self.end_observation(id, now);
+        }
+    }
+
+    /// Ends an observation without telling the peer.
+    pub fn end_observation(&mut self, id: ObservationId, now: Instant) {
+        let Some(address) = self.observations.remove(&id) else { return };
+        self.with_peer(address, now, |peer, _| peer.end_observation(id, now));
+    }
+
+    /// Lets time pass.
+    pub fn advance(&mut self, now: Instant) {
+        while let Some((due, address)) = self.schedule.first().copied() {
+            if due > now {
+                return;
+            }
+            self.schedule.remove(&(due, address));
+            self.with_peer(address, now, |peer, _| peer.advance(now));
+        }
+    }
+
+    /// When [`Endpoint::advance`] next has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.schedule.first().map(|(due, _)| *due)
+    }
+
+    /// The next datagram to send.
+    pub fn poll_datagram(&mut self) -> Option<(Address, Vec<u8>)> {
+        self.datagrams.pop_front()
+    }
+
+    /// The next thing that happened.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// What was counted since the start.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// How many peers are held.
+    pub fn peers(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// How many peers' requests wait for their answer.
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Whether every message of ours is acknowledged and nobody's request waits.
+    pub fn is_settled(&self) -> bool {
+        self.pending.is_empty()
+            && self.datagrams.is_empty()
+            && self.peers.values().all(|peer| !peer.exchanges.is_sending())
+    }
+
+    /// Does something with a peer, and then all that follows from it.
+    fn with_peer(&mut self, address: Address, now: Instant, act: impl FnOnce(&mut Peer, &Config)) {
+        let Some(peer) = self.peers.get_mut(&address) else { return };
+        let (scheduled, heard) = (peer.scheduled, peer.heard);
+        act(peer, &self.config);
+        self.pump(address, now);
+        let Some(peer) = self.peers.get_mut(&address) else { return };
+        if peer.heard != heard {
+            self.activity.remove(&(heard, address));
+            self.activity.insert((peer.heard, address));
+        }
+        let counts = peer.exchanges.take_counts();
+        self.counters.duplicates += counts.duplicates;
+        self.counters.repeats += counts.repeats;
+        self.counters.timeouts += counts.timeouts;
+        self.schedule.extend(peer.deadline().map(|due| (due, address)));
+        if let Some(scheduled) = scheduled.filter(|scheduled| Some(*scheduled) != peer.deadline()) {
+            self.schedule.remove(&(scheduled, address));
+        }
+        peer.scheduled = peer.deadline();
+        if peer.is_idle() {
+            self.drop_peer(address);
+        }
+    }
+
+    /// Carries out what a peer's layers have to say, until they are silent.
+    fn pump(&mut self, address: Address, now: Instant) {
+        loop {
+            let fresh = self.fresh_token(address);
+            let Some(peer) = self.peers.get_mut(&address) else { return };
+            let outcome = peer.poll(fresh, &self.config, now);
+            while let Some(datagram) = peer.exchanges.poll_datagram() {
+                self.counters.sent_datagrams += 1;
+                self.counters.sent_bytes += datagram.len() as u64;
+                self.datagrams.push_back((address, datagram));
+            }
+            match outcome {
+                Some(outcome) => self.report(address, outcome, now),
+                None => return,
+            }
+        }
+    }
+
+    fn report(&mut self, address: Address, outcome: Outcome, now: Instant) {
+        match outcome {
+            Outcome::Nothing => {}
+            Outcome::Request { asked, request, plan } => {
+                self.admit_request(address, asked, request, plan, now)
+            }
+            Outcome::Delivered(id) => self.events.push_back(Event::Delivered(id)),
+            Outcome::Undelivered(id) => self.events.push_back(Event::Undelivered(id)),
+            Outcome::Deregistered(id) => {
+                self.observations.remove(&id);
+                self.events.push_back(Event::Deregistered(id));
+            }
+            Outcome::Client(step) => self.report_client(step),
+            Outcome::BadOption => self.counters.bad_options += 1,
+            Outcome::Unexpected => self.counters.unexpected_responses += 1,
+            Outcome::AnswerDropped => self.counters.answers_dropped += 1,
+        }
+    }
+
+    fn report_client(&mut self, step: Step) {
+        match step {
+            Step::Complete { id, response, notification } => {
+                let id = RequestId(id);
+                if !notification {
+                    self.requests.remove(&id);
+                }
+                self.events.push_back(Event::Response { id, response, notification });
+            }
+            Step::Failed { id, error } => {
+                self.requests.remove(&RequestId(id));
+                self.events.push_back(Event::Failed { id: RequestId(id), error });
+            }
+            Step::Send(_) | Step::Nothing | Step::Unknown => {}
+        }
+    }
+
+    /// Reports a peer's request, or refuses it where too many wait.
+    fn admit_request(
+        &mut self,
+        address: Address,
+        asked: peer::Asked,
+        request: Request,
+        plan: Plan,
+        now: Instant,
+    ) {
+        let Some(peer) = self.peers.get_mut(&address) else { return };
+        if peer.pending >= self.config.pending {
+            self.counters.requests_refused += 1;
+            peer.respond(&asked, plan, peer::too_busy(), None, &self.config, now);
+            return;
+        }
+        peer.pending += 1;
+        self.counters.requests += 1;
+        let key = RequestKey(self.number());
+        self.pending.insert(key, Pending { address, request: asked, plan, observe: request.observe });
+        self.events.push_back(Event::Request { key, address, request });
+    }
+
+    fn take_pending(&mut self, key: RequestKey) -> Option<Pending> {
+        let pending = self.pending.remove(&key)?;
+        if let Some(peer) = self.peers.get_mut(&pending.address) {
+            peer.pending -= 1;
+        }
+        Some(pending)
+    }
+
+    /// Makes room for a new peer; `false` where there is none.
+    fn admit(&mut self, address: Address, now: Instant) -> bool {
+        if self.peers.len() >= self.config.peers {
+            // Those unheard of for longest, and of them the first that nothing waits for.
+            let idle = self.activity.iter().take(16).map(|(_, address)| *address);
+            let Some(idle) =
+                idle.into_iter().find(|idle| self.peers.get(idle).is_some_and(Peer::is_expendable))
+            else {
+                return false;
+            };
+            self.drop_peer(idle);
+        }
+        let peer = Peer::new(&self.config, self.chance.next_u64(), now);
+        self.peers.insert(address, peer);
+        self.activity.insert((now, address));
+        true
+    }
+
+    fn drop_peer(&mut self, address: Address) {
+        let Some(peer) = self.peers.remove(&address) else { return };
+        self.activity.remove(&(peer.heard, address));
+        if let Some(due) = peer.scheduled {
+            self.schedule.remove(&(due, address));
+        }
+    }
+
+    fn send(&mut self, address: Address, datagram: Vec<u8>) {
+        self.counters.sent_datagrams += 1;
+        self.counters.sent_bytes += datagram.len() as u64;
+        self.datagrams.push_back((address, datagram));
+    }
+
+    fn fresh_token(&mut self, address: Address) -> Token {
+        loop {
+            let random = self.chance.next_u64().to_be_bytes();
+            let length = self.config.token_length.clamp(1, Token::MAX_LENGTH);
+            let token = random.get(..length).and_then(Token::new).unwrap_or(Token::EMPTY);
+            if self.peers.get(&address).is_none_or(|peer| !peer.client.contains(token)) {
+                return token;
+            }
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+}

@@ -1,0 +1,419 @@
+//! One peer: its exchanges, its transfers in both roles, and its observations, put together.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use super::Config;
+use crate::coap::{
+    ClientTransfers, Code, Delivery, Event, ExchangeId, Exchanges, Instant, Kind, Message, MessageId,
+    ObservationId, Observations, OptionNumber, Options, Plan, Received, Reply, Request, RequestError,
+    Response, ServerTransfers, Step, Token,
+};
+
+/// All that is known of one peer.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) exchanges: Exchanges,
+    pub(super) server: ServerTransfers,
+    pub(super) client: ClientTransfers,
+    pub(super) observations: Observations,
+    /// How many of its requests wait for their answer.
+    pub(super) pending: usize,
+    /// When a datagram last came from it.
+    pub(super) heard: Instant,
+    /// Where it stands in the endpoint's schedule.
+    pub(super) scheduled: Option<Instant>,
+    /// What the confirmable messages under way are for.
+    purposes: BTreeMap<ExchangeId, Purpose>,
+    outcomes: VecDeque<Outcome>,
+}
+
+/// What an answer needs to know of its request's message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub(super) token: Token,
+    message: (Kind, MessageId),
+    /// RFC 7967 §2.1: a bit for each class of response that the client does not want.
+    unwanted: u32,
+}
+
+/// What a confirmable message of ours is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// A request, by its token.
+    Request(Token),
+    /// The first block of a notification, whose further blocks the peer is to ask for.
+    Beginning(ObservationId),
+    /// A whole notification or its last block.
+    End(ObservationId),
+}
+
+/// What the endpoint has to know.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// Something was done, and there may be more.
+    Nothing,
+    /// A complete request.
+    Request { asked: Asked, request: Request, plan: Plan },
+    /// See [`super::Event::Delivered`].
+    Delivered(ObservationId),
+    /// See [`super::Event::Undelivered`].
+    Undelivered(ObservationId),
+    /// See [`super::Event::Deregistered`].
+    Deregistered(ObservationId),
+    /// What a request of ours came to.
+    Client(Step),
+    /// A message with a critical option that is not understood.
+    BadOption,
+    /// A response that belongs to no request.
+    Unexpected,
+    /// An answer that could not be sent.
+    AnswerDropped,
+}
+
+impl Peer {
+    pub(super) fn new(config: &Config, seed: u64, now: Instant) -> Self {
+        Self {
+            exchanges: Exchanges::new(config.parameters.clone(), config.exchanges.clone(), seed),
+            server: ServerTransfers::default(),
+            client: ClientTransfers::default(),
+            observations: Observations::default(),
+            pending: 0,
+            heard: now,
+            scheduled: None,
+            purposes: BTreeMap::new(),
+            outcomes: VecDeque::new(),
+        }
+    }
+
+    /// The next outcome; `None` once there is nothing more to do. `fresh` is a token that is not in use.
+    pub(super) fn poll(&mut self, fresh: Token, config: &Config, now: Instant) -> Option<Outcome> {
+        if let Some(outcome) = self.outcomes.pop_front() {
+            return Some(outcome);
+        }
+        if let Some(Delivery(id)) = self.server.poll_undelivered() {
+            return Some(Outcome::Undelivered(ObservationId(id)));
+        }
+        match self.exchanges.poll_event()? {
+            Event::Request(message) => self.receive_request(message, config, now),
+            Event::Response(message) => self.receive_response(message, fresh, config, now),
+            Event::Acknowledged(exchange) => self.acknowledged(exchange, config, now),
+            Event::Reset(exchange) => self.failed(exchange, RequestError::Reset),
+            Event::TimedOut(exchange) => self.failed(exchange, RequestError::Timeout),
+        }
+        Some(self.outcomes.pop_front().unwrap_or(Outcome::Nothing))
+    }
+
+    fn receive_request(&mut self, message: Message, config: &Config, now: Instant) {
+        let reply_to = (message.kind, message.id);
+        let options = match message.options.clone().understood(is_known_in_request) {
+            Ok(options) => options,
+            Err(number) => return self.refuse_option(&message, number, now),
+        };
+        let message = Message { options, ..message };
+        let unwanted = message.options.get_uint(OptionNumber::NO_RESPONSE).unwrap_or(0);
+        let asked = Asked { token: message.token, message: reply_to, unwanted };
+        match self.server.receive(&message, &config.transfers, now) {
+            Received::Answer(reply) => self.answer(&asked, reply, now),
+            Received::Request(request, plan) => {
+                // RFC 7641 §4.1: a registration with the same token takes the place of the one before; Observe 1 removes it.
+                if request.observe.is_some()
+                    && let Some(id) = self.observations.remove(asked.token)
+                {
+                    self.end_observation(id, now);
+                    self.outcomes.push_back(Outcome::Deregistered(id));
+                }
+                self.outcomes.push_back(Outcome::Request { asked, request, plan });
+            }
+        }
+    }
+
+    /// RFC 7252 §5.4.1: 4.02 for a confirmable request; a non-confirmable one is rejected by silence.
+    fn refuse_option(&mut self, message: &Message, number: OptionNumber, now: Instant) {
+        self.outcomes.push_back(Outcome::BadOption);
+        if message.kind == Kind::Confirmable {
+            let asked = Asked { token: message.token, message: (message.kind, message.id), unwanted: 0 };
+            let payload = Bytes::from(format!("{number} ({}) is not understood", number.0));
+            self.answer(
+                &asked,
+                Reply { code: Code::BAD_OPTION, options: Options::new(), payload, delivers: None },
+                now,
+            );
+        }
+    }
+
+    fn receive_response(&mut self, message: Message, fresh: Token, config: &Config, now: Instant) {
+        let (kind, id, token) = (message.kind, message.id, message.token);
+        if !self.client.contains(token) {
+            // RFC 7252 §5.3.2: a response that is not expected is rejected.
+            self.exchanges.reject(id);
+            return self.outcomes.push_back(Outcome::Unexpected);
+        }
+        // §4.2: the response says that the request has arrived, even where the acknowledgement is lost.
+        let request = self
+            .purposes
+            .iter()
+            .find(|(_, purpose)| **purpose == Purpose::Request(token))
+            .map(|(exchange, _)| *exchange);
+        if let Some(exchange) = request {
+            self.purposes.remove(&exchange);
+            self.exchanges.forget(exchange, now);
+        }
+        let step = match message.options.clone().understood(is_known_in_response) {
+            Ok(options) => {
+                self.client.receive(&Message { options, ..message }, fresh, &config.transfers, now)
+            }
+            Err(number) => {
+                self.outcomes.push_back(Outcome::BadOption);
+                self.exchanges.reject(id);
+                self.client.fail(token, RequestError::UnknownOption(number))
+            }
+        };
+        if kind == Kind::Confirmable {
+            self.exchanges.acknowledge(id);
+        }
+        self.follow(step, now);
+    }
+
+    /// Does what follows from a step of a request of ours.
+    fn follow(&mut self, step: Step, now: Instant) {
+        match step {
+            Step::Send(message) => self.send_request(message, now),
+            step => self.outcomes.push_back(Outcome::Client(step)),
+        }
+    }
+
+    fn send_request(&mut self, message: Message, now: Instant) {
+        let token = message.token;
+        match self.exchanges.send(message, now) {
+            Ok(exchange) => drop(self.purposes.insert(exchange, Purpose::Request(token))),
+            Err(_) => {
+                let step = self.client.fail(token, RequestError::Busy);
+                self.outcomes.push_back(Outcome::Client(step));
+            }
+        }
+    }
+
+    fn acknowledged(&mut self, exchange: ExchangeId, config: &Config, now: Instant) {
+        match self.purposes.remove(&exchange) {
+            Some(Purpose::Request(token)) => self.client.acknowledged(token, &config.transfers, now),
+            Some(Purpose::End(id)) => {
+                self.server.delivered(Delivery(id.0));
+                self.outcomes.push_back(Outcome::Delivered(id));
+            }
+            Some(Purpose::Beginning(_)) | None => {}
+        }
+    }
+
+    /// A message of ours was reset, or never acknowledged.
+    fn failed(&mut self, exchange: ExchangeId, error: RequestError) {
+        match self.purposes.remove(&exchange) {
+            Some(Purpose::Request(token)) => {
+                let step = self.client.fail(token, error);
+                self.outcomes.push_back(Outcome::Client(step));
+            }
+            Some(Purpose::Beginning(id) | Purpose::End(id)) => {
+                self.server.abandon(Delivery(id.0));
+                self.outcomes.push_back(match error {
+                    // RFC 7641 §3.6: a reset of a notification ends the observation.
+                    RequestError::Reset => {
+                        self.observations.end(id);
+                        Outcome::Deregistered(id)
+                    }
+                    _ => Outcome::Undelivered(id),
+                });
+            }
+            None => {}
+        }
+    }
+
+    /// Starts a request of ours.
+    pub(super) fn request(&mut self, id: u64, request: Request, token: Token, config: &Config, now: Instant) {
+        let first = self.client.start(id, request, token, &config.transfers);
+        self.send_request(first, now);
+    }
+
+    /// Forgets a request of ours, or deregisters an observation.
+    pub(super) fn cancel(&mut self, id: u64, config: &Config, now: Instant) {
+        if let Some(message) = self.client.cancel(id, &config.transfers) {
+            // It is best effort: a peer that does not hear it gets a reset for its next notification.
+            let _ = self.exchanges.send(message, now);
+        }
+    }
+
+    /// Answers a request; for an observer, with its first notification.
+    pub(super) fn respond(
+        &mut self,
+        asked: &Asked,
+        plan: Plan,
+        response: Response,
+        observer: Option<ObservationId>,
+        config: &Config,
+        now: Instant,
+    ) {
+        let mut reply =
+            self.server.respond(plan, response, observer.map(|id| Delivery(id.0)), &config.transfers, now);
+        if observer.is_some() {
+            reply.options.push_uint(OptionNumber::OBSERVE, 0);
+        }
+        self.answer(asked, reply, now);
+    }
+
+    /// Sends the answer to a request's message; where a delivery depends on it, in a confirmable message.
+    fn answer(&mut self, asked: &Asked, reply: Reply, now: Instant) {
+        // RFC 7967 §2.1: 2, 8 and 16 for the classes 2, 4 and 5.
+        let class = reply.code.class();
+        if reply.delivers.is_none() && matches!(class, 2 | 4 | 5) && asked.unwanted & 1 << (class - 1) != 0 {
+            return self.exchanges.acknowledge(asked.message.1);
+        }
+        let delivers = reply.delivers;
+        let message = message(asked.token, reply);
+        let sent = match delivers {
+            None => self.exchanges.respond(asked.message, message, now).map(|_| ()),
+            Some(Delivery(id)) => {
+                self.exchanges.respond_confirmed(asked.message, message, now).map(|exchange| {
+                    self.purposes.insert(exchange, Purpose::End(ObservationId(id)));
+                })
+            }
+        };
+        if sent.is_err() {
+            self.outcomes.push_back(Outcome::AnswerDropped);
+            if let Some(delivery) = delivers {
+                self.server.abandon(delivery);
+                self.outcomes.push_back(Outcome::Undelivered(ObservationId(delivery.0)));
+            }
+        }
+    }
+
+    /// Takes the sender of a request as an observer. A registration with the same token that was accepted meanwhile ends.
+    pub(super) fn register(&mut self, asked: &Asked, id: ObservationId, plan: Plan, now: Instant) {
+        if let Some(replaced) = self.observations.register(asked.token, id, plan) {
+            self.end_observation(replaced, now);
+            self.outcomes.push_back(Outcome::Deregistered(replaced));
+        }
+    }
+
+    /// Sends a notification, or its first block.
+    pub(super) fn notify(&mut self, id: ObservationId, response: Response, config: &Config, now: Instant) {
+        let Some((token, observation)) = self.observations.next(id) else { return };
+        let (plan, sequence, success) =
+            (observation.plan.clone(), observation.sequence, response.code.is_success());
+        let delivery = success.then_some(Delivery(id.0));
+        let mut reply = self.server.respond(plan, response, delivery, &config.transfers, now);
+        // RFC 7641 §4.2: a notification of an error has no Observe option, and is the last.
+        if success {
+            reply.options.push_uint(OptionNumber::OBSERVE, sequence);
+        }
+        let whole = reply.delivers.is_some();
+        let Ok(exchange) = self.exchanges.send(message(token, reply), now) else {
+            self.server.abandon(Delivery(id.0));
+            return self.outcomes.extend([Outcome::AnswerDropped, Outcome::Undelivered(id)]);
+        };
+        if success {
+            self.purposes.insert(exchange, if whole { Purpose::End(id) } else { Purpose::Beginning(id) });
+        }
+    }
+
+    /// Ends an observation, and what is under way for it.
+    pub(super) fn end_observation(&mut self, id: ObservationId, now: Instant) {
+        self.observations.end(id);
+        self.server.abandon(Delivery(id.0));
+        let of_it = |purpose: &Purpose| matches!(purpose, Purpose::Beginning(other) | Purpose::End(other) if *other == id);
+        let exchanges: Vec<_> = self
+            .purposes
+            .iter()
+            .filter(|(_, purpose)| of_it(purpose))
+            .map(|(exchange, _)| *exchange)
+            .collect();
+        for exchange in exchanges {
+            self.purposes.remove(&exchange);
+            self.exchanges.forget(exchange, now);
+        }
+    }
+
+    pub(super) fn advance(&mut self, now: Instant) {
+        self.exchanges.advance(now);
+        self.server.expire(now);
+        while let Some(step) = self.client.expire(now) {
+            self.outcomes.push_back(Outcome::Client(step));
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        [self.exchanges.deadline(), self.server.deadline(), self.client.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Whether nothing would be lost if this peer were forgotten.
+    pub(super) fn is_idle(&self) -> bool {
+        self.is_expendable() && self.exchanges.is_idle() && self.server.is_idle() && self.outcomes.is_empty()
+    }
+
+    /// Whether only its memory of what has been would be lost.
+    pub(super) fn is_expendable(&self) -> bool {
+        self.pending == 0
+            && self.observations.is_empty()
+            && self.client.is_idle()
+            && !self.exchanges.is_sending()
+    }
+}
+
+/// The refusal of a request where too many wait already: 5.03, to be tried again after Max-Age (RFC 7252 §5.9.3.4).
+pub(super) fn too_busy() -> Response {
+    let mut response = Response::new(Code::SERVICE_UNAVAILABLE);
+    response.options.push_uint(OptionNumber::MAX_AGE, 5);
+    response.payload = Bytes::from_static(b"too many requests of yours wait for their answer");
+    response
+}
+
+fn message(token: Token, reply: Reply) -> Message {
+    let Reply { code, options, payload, .. } = reply;
+    Message { kind: Kind::Confirmable, code, id: MessageId(0), token, options, payload }
+}
+
+/// The options that mean something in a request. Without If-Match and If-None-Match: no Matrix resource has them; without the
+/// Q-Block options (RFC 9177 §4.1: 4.02 tells a client to use Block1 and Block2).
+fn is_known_in_request(number: OptionNumber) -> bool {
+    matches!(
+        number,
+        OptionNumber::URI_HOST
+            | OptionNumber::OBSERVE
+            | OptionNumber::URI_PORT
+            | OptionNumber::URI_PATH
+            | OptionNumber::CONTENT_FORMAT
+            | OptionNumber::URI_QUERY
+            | OptionNumber::HOP_LIMIT
+            | OptionNumber::ACCEPT
+            | OptionNumber::BLOCK2
+            | OptionNumber::BLOCK1
+            | OptionNumber::SIZE2
+            | OptionNumber::PROXY_URI
+            | OptionNumber::PROXY_SCHEME
+            | OptionNumber::SIZE1
+            | OptionNumber::ACCESS_TOKEN
+            | OptionNumber::CBOR_VERSION
+            | OptionNumber::NO_RESPONSE
+            | OptionNumber::REQUEST_TAG
+    )
+}
+
+/// The options that mean something in a response.
+fn is_known_in_response(number: OptionNumber) -> bool {
+    matches!(
+        number,
+        OptionNumber::ETAG
+            | OptionNumber::OBSERVE
+            | OptionNumber::LOCATION_PATH
+            | OptionNumber::CONTENT_FORMAT
+            | OptionNumber::MAX_AGE
+            | OptionNumber::LOCATION_QUERY
+            | OptionNumber::BLOCK2
+            | OptionNumber::BLOCK1
+            | OptionNumber::SIZE2
+            | OptionNumber::SIZE1
+            | OptionNumber::HTTP_STATUS
+    )
+}

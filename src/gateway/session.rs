@@ -1,0 +1,59 @@
+//! What is remembered of each peer between its requests (MSC3079: the sticky access token and table version).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::coap::Instant;
+use crate::endpoint::Address;
+use crate::translate::Session;
+
+/// The sessions of all peers, bounded in number and in time.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    sessions: BTreeMap<Address, (Session, Instant)>,
+    /// The same, the one unused for longest first.
+    used: BTreeSet<(Instant, Address)>,
+    limit: usize,
+    lifetime: Duration,
+}
+
+impl Sessions {
+    pub(super) fn new(limit: usize, lifetime: Duration) -> Self {
+        Self { sessions: BTreeMap::new(), used: BTreeSet::new(), limit: limit.max(1), lifetime }
+    }
+
+    /// The session of a peer, a new one if it has none; the one unused for longest makes room for it.
+    pub(super) fn of(&mut self, address: Address, now: Instant) -> &mut Session {
+        if !self.sessions.contains_key(&address) && self.sessions.len() >= self.limit {
+            self.drop_first();
+        }
+        let (session, used) = self.sessions.entry(address).or_insert_with(|| (Session::default(), now));
+        self.used.remove(&(*used, address));
+        self.used.insert((now, address));
+        *used = now;
+        session
+    }
+
+    /// Drops the sessions that were not used in a lifetime.
+    pub(super) fn expire(&mut self, now: Instant) {
+        while self.deadline().is_some_and(|deadline| deadline <= now) {
+            self.drop_first();
+        }
+    }
+
+    /// When [`Sessions::expire`] next has something to do.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.used.first().map(|(used, _)| *used + self.lifetime)
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    fn drop_first(&mut self) {
+        if let Some((_, address)) = self.used.pop_first() {
+            self.sessions.remove(&address);
+        }
+    }
+}

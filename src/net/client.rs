@@ -1,0 +1,442 @@
+//! One peer's endpoint in real time: requests, observations, and what they cost on the wire.
+//!
+//! A task owns the endpoint's machine and a connected socket; a [`Client`] tells it what to do. It ends when the client and all
+//! its observations are gone.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+use tokio::time;
+use tracing::debug;
+
+use super::clock::Clock;
+use crate::coap;
+use crate::coap::Code;
+use crate::coap::Observe;
+use crate::coap::Response;
+use crate::endpoint;
+use crate::endpoint::Address;
+use crate::endpoint::Endpoint;
+use crate::endpoint::Event;
+use crate::endpoint::RequestId;
+
+/// A CoAP client of one peer. Clones share its socket.
+#[derive(Clone)]
+pub struct Client {
+    commands: mpsc::UnboundedSender<Command>,
+    keys: Arc<AtomicU64>,
+    traffic: Arc<Meter>,
+    local: SocketAddr,
+    remote: SocketAddr,
+}
+
+impl Client {
+    /// A client with a socket of its own on a free port. Sends nothing yet.
+    ///
+    /// # Errors
+    /// What the system says: no route, no free port, no randomness.
+    pub async fn connect(remote: SocketAddr, config: endpoint::Config) -> io::Result<Self> {
+        Self::connect_watched(remote, config, Box::new(|_, _| {})).await
+    }
+
+    /// As [`Client::connect`]; `watch` sees each datagram as it leaves or arrives, before anything is made of it.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn connect_watched(
+        remote: SocketAddr,
+        config: endpoint::Config,
+        watch: Watch,
+    ) -> io::Result<Self> {
+        let any: IpAddr = match remote {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((any, 0)).await?;
+        socket.connect(remote).await?;
+        let local = socket.local_addr()?;
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
+        let (commands, orders) = mpsc::unbounded_channel();
+        let traffic = Arc::new(Meter::default());
+        let driver = Driver {
+            machine: Endpoint::new(config, seed),
+            clock: Clock::start(),
+            // The peer is known by the connected socket: there is nothing to choose from.
+            address: Address { remote, local: any },
+            socket,
+            waiting: BTreeMap::new(),
+            watch,
+            traffic: Arc::clone(&traffic),
+        };
+        tokio::spawn(driver.run(orders));
+        Ok(Self { commands, keys: Arc::default(), traffic, local, remote })
+    }
+
+    /// Sends a request and waits for its whole response. Dropping the future forgets the request.
+    ///
+    /// # Errors
+    /// No response: none in time, a reset, nobody there.
+    pub async fn request(&self, request: coap::Request) -> Result<Response, RequestError> {
+        let (sender, receiver) = oneshot::channel();
+        let _cancel = self.start(request, Waiter::Once(Some(sender)));
+        receiver.await.unwrap_or(Err(RequestError::Closed))
+    }
+
+    /// Sends a request that asks for an observation, whatever it asked for before.
+    pub fn observe(&self, mut request: coap::Request) -> Observation {
+        request.observe = Some(Observe::Register);
+        let (sender, receiver) = mpsc::channel(Observation::QUEUE);
+        let cancel = self.start(request, Waiter::Many(sender));
+        Observation { responses: receiver, cancel }
+    }
+
+    /// What has crossed the wire so far.
+    pub fn traffic(&self) -> Traffic {
+        self.traffic.read()
+    }
+
+    /// The address that its datagrams leave from, as far as the system has said.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The peer's address.
+    pub fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+
+    /// Ends all observations and waits until the peer has acknowledged that, for at most `patience`.
+    pub async fn close(self, patience: Duration) {
+        let (sender, receiver) = oneshot::channel();
+        let _ = self.commands.send(Command::Close { patience, done: sender });
+        let _ = receiver.await;
+    }
+
+    fn start(&self, request: coap::Request, waiter: Waiter) -> CancelOnDrop {
+        let key = Key(self.keys.fetch_add(1, Ordering::Relaxed));
+        // A task that is gone drops the waiter, and that is what the waiter hears.
+        let _ = self.commands.send(Command::Start { key, request, waiter });
+        CancelOnDrop { key, commands: self.commands.clone() }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("local", &self.local)
+            .field("remote", &self.remote)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An observation: the response to its registration, then its notifications. Dropped, it is deregistered.
+#[derive(Debug)]
+pub struct Observation {
+    responses: mpsc::Receiver<Result<Response, RequestError>>,
+    cancel: CancelOnDrop,
+}
+
+impl Observation {
+    /// Responses that wait to be taken. When they are nearly so many, the socket is not read: the peer hears nothing, and
+    /// holds back.
+    const QUEUE: usize = 64;
+    /// Room that one more datagram may need.
+    const ROOM: usize = 8;
+
+    /// The next response; `None` after the last. A response of an error class is the last, and so is the first where
+    /// the peer does not observe.
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<Result<Response, RequestError>> {
+        let response = self.responses.recv().await;
+        // There is room again.
+        let _ = self.cancel.commands.send(Command::Resume);
+        response
+    }
+
+    /// Tells the peer to stop. [`Client::close`] waits until it has heard that.
+    pub fn cancel(self) {}
+}
+
+/// A request that stays without response.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// The endpoint gave it up.
+    #[error(transparent)]
+    Failed(#[from] coap::RequestError),
+    /// The peer's host says that nobody listens there.
+    #[error("nobody listens there (connection refused)")]
+    Refused,
+    /// The client was closed meanwhile.
+    #[error("the client is closed")]
+    Closed,
+}
+
+/// What has crossed the wire: UDP payload, without IP and UDP headers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes that left.
+    pub sent_bytes: u64,
+    /// Bytes that arrived.
+    pub received_bytes: u64,
+    /// Datagrams that left.
+    pub sent_datagrams: u64,
+    /// Datagrams that arrived.
+    pub received_datagrams: u64,
+}
+
+/// Which way a datagram goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From us.
+    Sent,
+    /// To us.
+    Received,
+}
+
+/// Sees datagrams as they pass.
+pub type Watch = Box<dyn FnMut(Direction, &[u8]) + Send>;
+
+#[derive(Debug, Default)]
+struct Meter {
+    sent_bytes: AtomicU64,
+    received_bytes: AtomicU64,
+    sent_datagrams: AtomicU64,
+    received_datagrams: AtomicU64,
+}
+
+impl Meter {
+    fn read(&self) -> Traffic {
+        Traffic {
+            sent_bytes: self.sent_bytes.load(Ordering::Relaxed),
+            received_bytes: self.received_bytes.load(Ordering::Relaxed),
+            sent_datagrams: self.sent_datagrams.load(Ordering::Relaxed),
+            received_datagrams: self.received_datagrams.load(Ordering::Relaxed),
+        }
+    }
+
+    fn count(&self, direction: Direction, datagram: &[u8]) {
+        let (datagrams, bytes) = match direction {
+            Direction::Sent => (&self.sent_datagrams, &self.sent_bytes),
+            Direction::Received => (&self.received_datagrams, &self.received_bytes),
+        };
+        datagrams.fetch_add(1, Ordering::Relaxed);
+        bytes.fetch_add(u64::try_from(datagram.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
+/// What a client calls its request; the machine's own name for it is known to the task alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key(u64);
+
+enum Command {
+    Start { key: Key, request: coap::Request, waiter: Waiter },
+    Cancel { key: Key },
+    Resume,
+    Close { patience: Duration, done: oneshot::Sender<()> },
+}
+
+enum Waiter {
+    Once(Option<oneshot::Sender<Result<Response, RequestError>>>),
+    Many(mpsc::Sender<Result<Response, RequestError>>),
+}
+
+impl Waiter {
+    fn tell(&mut self, result: Result<Response, RequestError>) {
+        // One who has gone has cancelled, and does not miss it.
+        match self {
+            Self::Once(sender) => drop(sender.take().map(|sender| sender.send(result))),
+            Self::Many(sender) => drop(sender.try_send(result)),
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        match self {
+            Self::Once(_) => true,
+            Self::Many(sender) => sender.is_closed() || sender.capacity() >= Observation::ROOM,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct CancelOnDrop {
+    key: Key,
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        let _ = self.commands.send(Command::Cancel { key: self.key });
+    }
+}
+
+/// A request on its way, or an observation.
+struct Waiting {
+    key: Key,
+    waiter: Waiter,
+    answered: bool,
+}
+
+struct Driver {
+    machine: Endpoint,
+    clock: Clock,
+    address: Address,
+    socket: UdpSocket,
+    waiting: BTreeMap<RequestId, Waiting>,
+    watch: Watch,
+    traffic: Arc<Meter>,
+}
+
+impl Driver {
+    /// How long a task whose client is gone goes on telling the peer that its observations have ended.
+    const PATIENCE: Duration = Duration::from_secs(5);
+    /// The rest after a receive that failed.
+    const REST: Duration = Duration::from_millis(5);
+
+    async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
+        let mut buffer = vec![0; coap::Message::MAX_SIZE];
+        let (patience, done) = loop {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::Close { patience, done }) => break (patience, Some(done)),
+                    Some(command) => self.obey(command),
+                    None => break (Self::PATIENCE, None),
+                },
+                () = self.turn(&mut buffer) => {}
+            }
+        };
+        let now = self.clock.now();
+        for id in std::mem::take(&mut self.waiting).into_keys() {
+            self.machine.cancel(id, now);
+        }
+        self.drain();
+        let settled = time::timeout(patience, async {
+            while !self.machine.is_settled() {
+                self.turn(&mut buffer).await;
+            }
+        });
+        if settled.await.is_err() {
+            debug!(remote = %self.address.remote, "closed before the peer has acknowledged");
+        }
+        done.map(|done| done.send(()));
+    }
+
+    fn obey(&mut self, command: Command) {
+        let now = self.clock.now();
+        match command {
+            Command::Start { key, request, waiter } => {
+                let id = self.machine.request(self.address, request, now);
+                self.waiting.insert(id, Waiting { key, waiter, answered: false });
+            }
+            Command::Cancel { key } => {
+                let found = self.waiting.iter().find(|(_, waiting)| waiting.key == key).map(|(id, _)| *id);
+                if let Some(id) = found {
+                    self.waiting.remove(&id);
+                    self.machine.cancel(id, now);
+                }
+            }
+            // That it came is all: whether there is room is asked again now.
+            Command::Resume | Command::Close { .. } => {}
+        }
+        self.drain();
+    }
+
+    /// Waits until a datagram or a deadline comes, and handles it. Dropped while it waits, it loses nothing.
+    async fn turn(&mut self, buffer: &mut [u8]) {
+        let room = self.waiting.values().all(|waiting| waiting.waiter.has_room());
+        let received = tokio::select! {
+            received = self.socket.recv(buffer), if room => Some(received),
+            () = self.clock.sleep_until(self.machine.deadline()) => None,
+        };
+        match received {
+            Some(Ok(length)) => {
+                let datagram = buffer.get(..length).unwrap_or_default();
+                self.traffic.count(Direction::Received, datagram);
+                (self.watch)(Direction::Received, datagram);
+                self.machine.handle(self.address, datagram, self.clock.now());
+            }
+            Some(Err(error)) => self.cannot_receive(&error).await,
+            None => {}
+        }
+        self.machine.advance(self.clock.now());
+        self.drain();
+    }
+
+    /// What the network says of something sent before: on a connected socket, of this peer.
+    async fn cannot_receive(&mut self, error: &io::Error) {
+        debug!(remote = %self.address.remote, %error, "cannot receive");
+        if error.kind() == io::ErrorKind::ConnectionRefused {
+            let unanswered = self.waiting.iter().filter(|(_, waiting)| !waiting.answered);
+            let unanswered: Vec<_> = unanswered.map(|(id, _)| *id).collect();
+            for id in unanswered {
+                self.machine.cancel(id, self.clock.now());
+                self.tell(id, Err(RequestError::Refused), Then::Forget);
+            }
+        } else {
+            time::sleep(Self::REST).await;
+        }
+    }
+
+    fn drain(&mut self) {
+        self.report();
+        while let Some((_, datagram)) = self.machine.poll_datagram() {
+            self.traffic.count(Direction::Sent, &datagram);
+            (self.watch)(Direction::Sent, &datagram);
+            // Lost, as any datagram may be. Without tokio's readiness: it does not know of any before the first wait.
+            if let Err(error) = socket2::SockRef::from(&self.socket).send(&datagram) {
+                debug!(remote = %self.address.remote, %error, "cannot send");
+            }
+        }
+    }
+
+    fn report(&mut self) {
+        while let Some(event) = self.machine.poll_event() {
+            match event {
+                Event::Response { id, response, notification: true } => {
+                    self.tell(id, Ok(response), Then::Keep)
+                }
+                Event::Response { id, response, notification: false } => {
+                    self.tell(id, Ok(response), Then::Forget)
+                }
+                Event::Failed { id, error } => self.tell(id, Err(error.into()), Then::Forget),
+                // A client has no resources; a peer that asks all the same is told so.
+                Event::Request { key, .. } => {
+                    let response = Response::new(Code::NOT_FOUND);
+                    self.machine.respond(key, response, self.clock.now());
+                }
+                Event::Delivered(_) | Event::Undelivered(_) | Event::Deregistered(_) => {}
+            }
+        }
+    }
+
+    fn tell(&mut self, id: RequestId, result: Result<Response, RequestError>, then: Then) {
+        if let Some(waiting) = self.waiting.get_mut(&id) {
+            waiting.answered = true;
+            waiting.waiter.tell(result);
+        }
+        match then {
+            Then::Keep => {}
+            Then::Forget => drop(self.waiting.remove(&id)),
+        }
+    }
+}
+
+enum Then {
+    Keep,
+    Forget,
+}

@@ -1,0 +1,371 @@
+//! The gateway's machine in real time: datagrams from sockets, calls to the homeserver, one clock.
+//!
+//! One task owns the machine, so nothing is locked. Each turn takes at most one batch from each socket and a bounded number
+//! of finished calls: neither a burst of datagrams nor a burst of answers keeps the other waiting for longer than that.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http::Response;
+use serde::Serialize;
+use thiserror::Error;
+use tokio::task::AbortHandle;
+use tokio::task::JoinError;
+use tokio::task::JoinSet;
+use tokio::time;
+use tracing::debug;
+use tracing::info;
+use tracing::warn;
+
+use super::clock::Clock;
+use super::socket::Batch;
+use super::socket::Socket;
+use super::upstream;
+use super::upstream::Upstream;
+use crate::endpoint::Address;
+use crate::gateway;
+use crate::gateway::FetchError;
+use crate::gateway::FetchId;
+use crate::gateway::Gateway;
+use crate::gateway::Input;
+use crate::gateway::Output;
+
+/// A gateway that is bound and not yet running.
+pub struct Server {
+    machine: Gateway,
+    clock: Clock,
+    batch: Batch,
+    outside: Outside,
+    config: Config,
+}
+
+impl Server {
+    /// Finished calls that one turn takes, beside a batch of datagrams from each socket.
+    const CALLS_PER_TURN: usize = 16;
+    /// The rest after a receive that failed, so that a socket that fails for good does not take a processor with it.
+    const REST: Duration = Duration::from_millis(5);
+
+    /// Binds all addresses. From here on datagrams wait in the sockets for [`Server::run`].
+    ///
+    /// # Errors
+    /// An address that cannot be bound, two that cannot be told apart, certificates that cannot be read, no randomness.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn bind(config: Config) -> Result<Self, StartError> {
+        check_distinct(&config.listen)?;
+        let upstream = Upstream::new(&config.upstream)?;
+        let mut sockets = Vec::new();
+        for address in &config.listen {
+            let bound = Socket::bind(*address);
+            sockets.push(bound.map_err(|source| StartError::Bind { address: *address, source })?);
+        }
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|error| StartError::Randomness(error.to_string()))?;
+        Ok(Self {
+            machine: Gateway::new(config.gateway.clone(), seed),
+            clock: Clock::start(),
+            batch: Batch::new(),
+            outside: Outside::new(sockets, upstream),
+            config,
+        })
+    }
+
+    /// The addresses that are bound, with their real ports, in the order of the configuration.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.outside.sockets.iter().map(Socket::local).collect()
+    }
+
+    /// The way to the homeserver that this gateway uses.
+    pub fn upstream(&self) -> &Upstream {
+        &self.outside.upstream
+    }
+
+    /// Serves until `stop` is ready. Then takes no more requests, lets answers in flight finish for [`Config::grace`], and
+    /// returns what it counted.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Counters {
+        self.serve(stop).await;
+        self.machine.shutdown(self.clock.now());
+        self.drain();
+        let finished = time::timeout(self.config.grace, async {
+            while !self.machine.is_idle() {
+                self.turn().await;
+            }
+        });
+        if finished.await.is_err() {
+            warn!(grace = ?self.config.grace, calls = self.outside.running.len(), "stopped with answers unfinished");
+        }
+        let counters = self.counters();
+        report(&counters);
+        counters
+    }
+
+    async fn serve(&mut self, stop: impl Future<Output = ()>) {
+        let mut stop = std::pin::pin!(stop);
+        let mut reports = time::interval(self.config.report.max(Duration::from_secs(1)));
+        reports.tick().await; // The first is at once.
+        loop {
+            tokio::select! {
+                () = &mut stop => return,
+                _ = reports.tick() => report(&self.counters()),
+                () = self.turn() => {}
+            }
+        }
+    }
+
+    /// Waits until something is there, then handles a bounded part of all that is. Dropped while it waits, it loses nothing.
+    async fn turn(&mut self) {
+        let finished = tokio::select! {
+            () = readable(&self.outside.sockets) => None,
+            Some(finished) = self.outside.calls.join_next() => Some(finished),
+            () = self.clock.sleep_until(self.machine.deadline()) => None,
+        };
+        let mut finished = finished;
+        for _ in 0..Self::CALLS_PER_TURN {
+            let Some(call) = finished.take().or_else(|| self.outside.calls.try_join_next()) else { break };
+            self.finish(call);
+        }
+        let received: Vec<_> = (0..self.outside.sockets.len()).map(|index| self.receive(index)).collect();
+        self.machine.advance(self.clock.now());
+        self.drain();
+        if received.iter().any(Result::is_err) {
+            time::sleep(Self::REST).await;
+        }
+    }
+
+    fn receive(&mut self, index: usize) -> Result<(), ()> {
+        let Some(socket) = self.outside.sockets.get(index) else { return Ok(()) };
+        if let Err(error) = socket.receive(&mut self.batch) {
+            debug!(socket = %socket.local(), %error, "cannot receive");
+            self.outside.counters.receive_errors += 1;
+            return Err(());
+        }
+        let now = self.clock.now();
+        for (address, datagram) in self.batch.datagrams() {
+            self.outside.counters.received += 1;
+            self.outside.counters.received_bytes += count(datagram.len());
+            self.machine.handle(Input::Datagram { address, datagram }, now);
+            // At each one, so that what the machine holds stays small however large the batch is.
+            self.outside.drain(&mut self.machine);
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, call: Finished) {
+        if let Some((id, result)) = self.outside.finish(call) {
+            self.machine.handle(Input::Fetched { id, result }, self.clock.now());
+            self.drain();
+        }
+    }
+
+    fn drain(&mut self) {
+        self.outside.drain(&mut self.machine);
+    }
+
+    fn counters(&self) -> Counters {
+        Counters { datagrams: self.outside.counters, gateway: self.machine.counters() }
+    }
+}
+
+/// Everything that the machine acts on.
+struct Outside {
+    sockets: Vec<Socket>,
+    upstream: Upstream,
+    calls: JoinSet<Call>,
+    running: BTreeMap<FetchId, AbortHandle>,
+    counters: DatagramCounters,
+}
+
+type Call = (FetchId, Result<Response<Bytes>, FetchError>);
+type Finished = Result<Call, JoinError>;
+
+impl Outside {
+    fn new(sockets: Vec<Socket>, upstream: Upstream) -> Self {
+        let counters = DatagramCounters::default();
+        Self { sockets, upstream, calls: JoinSet::new(), running: BTreeMap::new(), counters }
+    }
+
+    fn drain(&mut self, machine: &mut Gateway) {
+        while let Some(output) = machine.poll() {
+            match output {
+                Output::Datagram { address, datagram } => self.send(address, &datagram),
+                Output::Fetch { id, request, timeout } => self.fetch(id, request, timeout),
+                Output::Abandon { id } => self.abandon(id),
+            }
+        }
+    }
+
+    fn send(&mut self, address: Address, datagram: &[u8]) {
+        let Some(socket) = self.sockets.iter().find(|socket| socket.serves(address.local)) else {
+            debug!(local = %address.local, "no socket to send from");
+            self.counters.send_errors += 1;
+            return;
+        };
+        match socket.send(address, datagram) {
+            Ok(()) => {
+                self.counters.sent += 1;
+                self.counters.sent_bytes += count(datagram.len());
+            }
+            // Lost, as any datagram may be: retransmission is the machine's part.
+            Err(error) => {
+                debug!(remote = %address.remote, bytes = datagram.len(), %error, "cannot send");
+                self.counters.send_errors += 1;
+            }
+        }
+    }
+
+    fn fetch(&mut self, id: FetchId, request: Request<Bytes>, timeout: Duration) {
+        let upstream = self.upstream.clone();
+        let task = self.calls.spawn(async move { (id, upstream.fetch(request, timeout).await) });
+        self.running.insert(id, task);
+    }
+
+    fn abandon(&mut self, id: FetchId) {
+        if let Some(task) = self.running.remove(&id) {
+            task.abort();
+        }
+    }
+
+    /// A call's result for the machine; `None` where the machine has given the call up.
+    fn finish(&mut self, call: Finished) -> Option<Call> {
+        let (id, result) = match call {
+            Ok(call) => call,
+            Err(error) if error.is_cancelled() => return None,
+            Err(error) => {
+                // A bug in a call must not leave its peer without an answer.
+                warn!(%error, "a call to the homeserver panicked");
+                let (id, _) = self.running.iter().find(|(_, task)| task.id() == error.id())?;
+                (*id, Err(FetchError::Unreachable("the call failed inside the gateway".into())))
+            }
+        };
+        self.running.remove(&id)?;
+        Some((id, result))
+    }
+}
+
+/// What a gateway serves, and where.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The UDP addresses, in any order. `[::]` takes IPv6 alone: for both, list `0.0.0.0` too.
+    pub listen: Vec<SocketAddr>,
+    /// The machine.
+    pub gateway: gateway::Config,
+    /// The way to the homeserver.
+    pub upstream: upstream::Config,
+    /// How long answers in flight may take after the order to stop.
+    pub grace: Duration,
+    /// How often the counters are logged; at least a second.
+    pub report: Duration,
+}
+
+/// A gateway that cannot start.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// An address that the system does not give.
+    #[error("cannot bind {address}: {source}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Two addresses where one datagram's own destination does not say which of them it came to.
+    #[error("cannot tell {0} and {1} apart: they share an address and differ in the port")]
+    Ambiguous(SocketAddr, SocketAddr),
+    /// The way to the homeserver.
+    #[error(transparent)]
+    Upstream(#[from] upstream::ConfigError),
+    /// The system gives no random bytes.
+    #[error("cannot get random bytes: {0}")]
+    Randomness(String),
+}
+
+/// What a gateway has counted since its start.
+#[derive(Clone, Debug, Serialize)]
+pub struct Counters {
+    /// Below the machine.
+    pub datagrams: DatagramCounters,
+    /// The machine's own.
+    pub gateway: gateway::Counters,
+}
+
+/// Datagrams and their bytes (of UDP payload).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DatagramCounters {
+    /// Datagrams that arrived.
+    pub received: u64,
+    /// Their bytes.
+    pub received_bytes: u64,
+    /// Datagrams that left.
+    pub sent: u64,
+    /// Their bytes.
+    pub sent_bytes: u64,
+    /// Datagrams that could not leave: no route, too large, the system's buffer full.
+    pub send_errors: u64,
+    /// Receives that failed.
+    pub receive_errors: u64,
+}
+
+/// Checks that each datagram's own destination will say which of these addresses it came to: an [`Address`] knows its local
+/// address and not its port, so no two sockets may share the one and differ in the other.
+///
+/// # Errors
+/// [`StartError::Ambiguous`].
+pub fn check_distinct(listen: &[SocketAddr]) -> Result<(), StartError> {
+    for (at, first) in listen.iter().enumerate() {
+        for second in listen.iter().skip(at + 1) {
+            let one_is_wildcard = first.ip().is_unspecified() || second.ip().is_unspecified();
+            let share = first.ip() == second.ip() || one_is_wildcard && first.is_ipv4() == second.is_ipv4();
+            if share {
+                return Err(StartError::Ambiguous(*first, *second));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Ready once a datagram may be in one of the sockets.
+async fn readable(sockets: &[Socket]) {
+    std::future::poll_fn(|context| {
+        // All are asked, so that all wake this task.
+        let ready = sockets.iter().filter(|socket| socket.poll_readable(context).is_ready()).count();
+        if ready > 0 { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+fn report(counters: &Counters) {
+    match serde_json::to_string(counters) {
+        Ok(counters) => info!(%counters, "counters"),
+        Err(error) => debug!(%error, "counters cannot be written"),
+    }
+}
+
+fn count(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(listen: &[&str]) -> Result<(), String> {
+        let listen: Vec<_> = listen.iter().map(|address| address.parse().unwrap()).collect();
+        check_distinct(&listen).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn addresses_that_share_an_ip_address_are_refused_and_others_are_not() {
+        assert_eq!(check(&["127.0.0.1:5683", "[::1]:5683", "127.0.0.2:5683"]), Ok(()));
+        assert_eq!(check(&["0.0.0.0:5683", "[::]:5683"]), Ok(()));
+        assert!(check(&["127.0.0.1:5683", "127.0.0.1:5684"]).unwrap_err().contains("127.0.0.1:5684"));
+        assert!(check(&["[::1]:5684", "0.0.0.0:5683", "127.0.0.1:5684"]).is_err());
+    }
+}

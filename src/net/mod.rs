@@ -1,0 +1,14 @@
+//! The driver in real time: sockets, the clock, and the way to the homeserver.
+//!
+//! The machines decide; what is here only carries. [`gateway`] runs the gateway's machine, [`client`] one peer's endpoint.
+
+pub mod client;
+pub mod gateway;
+pub mod upstream;
+
+mod clock;
+mod socket;
+
+pub use clock::Clock;
+pub use socket::Batch;
+pub use socket::Socket;

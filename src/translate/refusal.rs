@@ -1,0 +1,93 @@
+//! Why a request gets an answer that is not the homeserver's.
+
+use http::StatusCode;
+
+use crate::coap::Code;
+use crate::coap::OptionNumber;
+use crate::codec;
+use crate::matrix::PathError;
+use crate::matrix::QueryError;
+
+/// Why a request is refused, or its answer withheld. The text goes to the peer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// A method other than GET, POST, PUT and DELETE.
+    #[error("method {0} is not supported")]
+    Method(Code),
+    /// The request asks for a forward proxy.
+    #[error("this is no forward proxy")]
+    Proxy,
+    /// A critical option that means nothing here.
+    #[error("{0} is not supported")]
+    Option(OptionNumber),
+    /// The Uri-Path.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// The Uri-Query.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    /// Path and query are longer than any URL.
+    #[error("the path and the query are too long")]
+    UriTooLong,
+    /// An access token that no header can hold.
+    #[error("the access token has characters that no token has")]
+    AccessToken,
+    /// A body in a representation that is neither CBOR nor JSON.
+    #[error("content format {0} is not supported")]
+    ContentFormat(u32),
+    /// An answer wanted in a representation that is neither CBOR nor JSON.
+    #[error("answers in content format {0} are not supported")]
+    Accept(u32),
+    /// A body that cannot be read.
+    #[error("the body is not CBOR: {0}")]
+    Body(#[from] codec::DecodeError),
+    /// More is going on than the gateway allows; later it may work.
+    #[error("the gateway is busy")]
+    Busy,
+    /// The gateway is going away.
+    #[error("the gateway is shutting down")]
+    ShuttingDown,
+    /// No answer of the homeserver. What exactly happened is for the operator.
+    #[error("{}", told(.0))]
+    Fetch(#[from] FetchError),
+    /// An answer of the homeserver, or of something before it, that is not JSON.
+    #[error("the homeserver answered {status} with a body that is not JSON")]
+    NotJson {
+        /// The HTTP status of the answer.
+        status: StatusCode,
+    },
+    /// An answer of the homeserver that has no CBOR form.
+    #[error("the homeserver answered {status} with a body that cannot be carried: {error}")]
+    Unencodable {
+        /// The HTTP status of the answer.
+        status: StatusCode,
+        /// Why not.
+        error: codec::EncodeError,
+    },
+}
+
+/// Why the homeserver gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// No connection, or one that broke; with the reason, for the operator.
+    #[error("the homeserver cannot be reached: {0}")]
+    Unreachable(String),
+    /// No answer in time.
+    #[error("the homeserver did not answer in time")]
+    Timeout,
+    /// An answer over the limit.
+    #[error("the homeserver's answer has more than {limit} bytes")]
+    TooLarge {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+}
+
+fn told(error: &FetchError) -> String {
+    match error {
+        FetchError::Unreachable(_) => "the homeserver cannot be reached".to_owned(),
+        other => other.to_string(),
+    }
+}

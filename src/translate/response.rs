@@ -1,0 +1,246 @@
+//! Responses: HTTP → CoAP at a gateway, CoAP → HTTP at a client, and refusals, which get their code here (RFC 8075 §7).
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::HeaderValue;
+use http::Method;
+use http::StatusCode;
+use http::header;
+use serde::Deserialize;
+
+use crate::coap;
+use crate::coap::Code;
+use crate::coap::OptionNumber;
+use crate::codec;
+use crate::codec::Limits;
+use crate::matrix::PathError;
+use crate::matrix::error;
+use crate::matrix::error::ErrorCode;
+use crate::matrix::rewrite;
+use crate::matrix::rewrite::Advertise;
+use crate::translate::body;
+use crate::translate::body::Format;
+use crate::translate::call::Call;
+use crate::translate::refusal::FetchError;
+use crate::translate::refusal::Refusal;
+use crate::translate::status;
+
+/// The answer to a peer, from the homeserver's answer to its call.
+///
+/// # Errors
+/// An answer that cannot be carried; [`refuse`] makes something of it that can.
+pub fn to_coap(
+    call: &Call,
+    response: &http::Response<Bytes>,
+    advertise: &Advertise,
+    limits: &Limits,
+) -> Result<coap::Response, Refusal> {
+    let status = response.status();
+    let mut translated = with_status(status, &call.method);
+    if let Some(seconds) = retry_after(response) {
+        translated.options.set_uint(OptionNumber::MAX_AGE, seconds);
+    }
+    let body = response.body();
+    if body.is_empty() {
+        return Ok(translated);
+    }
+    if !is_json(response.headers()) {
+        return Err(Refusal::NotJson { status });
+    }
+    let json = match call.target.route.filter(|_| status.is_success()) {
+        Some(route) => rewrite::rewrite(route, body, advertise),
+        None => Cow::Borrowed(body.as_ref()),
+    };
+    translated.payload = call.format.write(&json, limits).map_err(|error| match error {
+        codec::EncodeError::Syntax { .. } => Refusal::NotJson { status },
+        error => Refusal::Unencodable { status, error },
+    })?;
+    translated.options.push_uint(OptionNumber::CONTENT_FORMAT, call.format.content_format());
+    Ok(translated)
+}
+
+/// The answer to a request that is refused: a code, and a Matrix error body in the format the peer reads.
+pub fn refuse(refusal: &Refusal, format: Format) -> coap::Response {
+    let (mut response, errcode) = match refusal {
+        // The status survives though its body cannot: whoever was told to wait or to send less shall know.
+        Refusal::NotJson { status } | Refusal::Unencodable { status, .. } if status.as_u16() >= 400 => {
+            (with_status(*status, &Method::GET), errcode(*status))
+        }
+        _ => {
+            let (code, errcode) = code(refusal);
+            (coap::Response::new(code), errcode)
+        }
+    };
+    let body = error::body(errcode, &refusal.to_string());
+    // The body is JSON and small, so there is no error; without a body the code still says what matters.
+    if let Ok(payload) = format.write(&body, &Limits::default()) {
+        response.payload = payload;
+        response.options.push_uint(OptionNumber::CONTENT_FORMAT, format.content_format());
+    }
+    response
+}
+
+/// The HTTP response for a CoAP response: status, JSON body, and `Retry-After` where there is one.
+///
+/// Reads what deployed servers send: bodies labelled 60, 50, 42 or not at all, and code 0.00 for statuses they cannot map.
+///
+/// # Errors
+/// A body that cannot be read.
+pub fn to_http(response: &coap::Response, limits: &Limits) -> Result<http::Response<Bytes>, ReadError> {
+    let json = read_body(response, limits)?;
+    let status = exact_status(response).unwrap_or_else(|| match response.code {
+        Code::EMPTY => guess_status(&json),
+        code => status::to_http(code),
+    });
+    let mut translated = http::Response::new(json);
+    *translated.status_mut() = status;
+    let headers = translated.headers_mut();
+    if let Some(seconds) = response.options.get_uint(OptionNumber::MAX_AGE).filter(|_| says_when(status)) {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if !response.payload.is_empty() {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    Ok(translated)
+}
+
+/// Why a CoAP response cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// A representation that is neither CBOR nor JSON.
+    #[error("the answer has content format {0}, which is neither CBOR nor JSON")]
+    ContentFormat(u32),
+    /// A body that is not CBOR.
+    #[error("the answer is not CBOR: {0}")]
+    Body(#[from] codec::DecodeError),
+}
+
+/// A response with the code of a status, and the exact status beside it where the code does not give it back.
+fn with_status(status: StatusCode, method: &Method) -> coap::Response {
+    let code = status::to_coap(status, method);
+    let mut response = coap::Response::new(code);
+    if !status::is_exact(code, status) {
+        response.options.push_uint(OptionNumber::HTTP_STATUS, status.as_u16().into());
+    }
+    response
+}
+
+fn code(refusal: &Refusal) -> (Code, ErrorCode) {
+    match refusal {
+        Refusal::Method(_) => (Code::METHOD_NOT_ALLOWED, ErrorCode::Unrecognized),
+        Refusal::Proxy => (Code::PROXYING_NOT_SUPPORTED, ErrorCode::Forbidden),
+        Refusal::Option(_) => (Code::BAD_OPTION, ErrorCode::Unrecognized),
+        Refusal::Path(PathError::Foreign(_)) => (Code::FORBIDDEN, ErrorCode::Forbidden),
+        Refusal::Path(PathError::Empty | PathError::UnknownCode(_) | PathError::Arguments { .. }) => {
+            (Code::NOT_FOUND, ErrorCode::Unrecognized)
+        }
+        Refusal::Path(_) | Refusal::Query(_) => (Code::BAD_REQUEST, ErrorCode::InvalidParam),
+        Refusal::UriTooLong => (Code::BAD_REQUEST, ErrorCode::TooLarge),
+        Refusal::AccessToken => (Code::UNAUTHORIZED, ErrorCode::UnknownToken),
+        Refusal::ContentFormat(_) => (Code::UNSUPPORTED_CONTENT_FORMAT, ErrorCode::NotJson),
+        Refusal::Accept(_) => (Code::NOT_ACCEPTABLE, ErrorCode::Unrecognized),
+        Refusal::Body(codec::DecodeError::Output { .. }) => {
+            (Code::REQUEST_ENTITY_TOO_LARGE, ErrorCode::TooLarge)
+        }
+        Refusal::Body(_) => (Code::BAD_REQUEST, ErrorCode::NotJson),
+        Refusal::Busy => (Code::SERVICE_UNAVAILABLE, ErrorCode::LimitExceeded),
+        Refusal::ShuttingDown => (Code::SERVICE_UNAVAILABLE, ErrorCode::Unknown),
+        Refusal::Fetch(FetchError::Unreachable(_)) => (Code::BAD_GATEWAY, ErrorCode::ConnectionFailed),
+        Refusal::Fetch(FetchError::Timeout) => (Code::GATEWAY_TIMEOUT, ErrorCode::ConnectionTimeout),
+        Refusal::Fetch(FetchError::TooLarge { .. })
+        | Refusal::Unencodable { error: codec::EncodeError::Output { .. }, .. } => {
+            (Code::REQUEST_ENTITY_TOO_LARGE, ErrorCode::TooLarge)
+        }
+        Refusal::NotJson { .. } | Refusal::Unencodable { .. } => (Code::BAD_GATEWAY, ErrorCode::Unknown),
+    }
+}
+
+/// What a status means where its own body cannot say.
+fn errcode(status: StatusCode) -> ErrorCode {
+    match status {
+        StatusCode::FORBIDDEN => ErrorCode::Forbidden,
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => ErrorCode::Unrecognized,
+        StatusCode::PAYLOAD_TOO_LARGE => ErrorCode::TooLarge,
+        StatusCode::TOO_MANY_REQUESTS => ErrorCode::LimitExceeded,
+        _ => ErrorCode::Unknown,
+    }
+}
+
+/// Statuses that may say when to try again: RFC 8516 §3 and RFC 7252 §5.9.3.4 put that into Max-Age.
+fn says_when(status: StatusCode) -> bool {
+    matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+}
+
+/// The seconds of `Retry-After`, or of the `retry_after_ms` that older homeservers send, rounded up. A date in
+/// `Retry-After` would need a clock and counts as none.
+pub fn retry_after(response: &http::Response<Bytes>) -> Option<u32> {
+    #[derive(Deserialize)]
+    struct Wait {
+        retry_after_ms: u64,
+    }
+    if !says_when(response.status()) {
+        return None;
+    }
+    let header = response.headers().get(header::RETRY_AFTER).and_then(|header| header.to_str().ok());
+    let seconds = header.and_then(|text| text.trim().parse().ok()).or_else(|| {
+        let wait: Wait = serde_json::from_slice(response.body()).ok()?;
+        Some(wait.retry_after_ms.div_ceil(1_000))
+    });
+    seconds.map(|seconds: u64| u32::try_from(seconds).unwrap_or(u32::MAX))
+}
+
+/// Whether the body is said to be JSON, or nothing is said.
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(header) = headers.get(header::CONTENT_TYPE) else {
+        return true;
+    };
+    let text = header.to_str().unwrap_or_default();
+    let media_type = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    media_type == "application/json" || media_type.ends_with("+json")
+}
+
+fn read_body(response: &coap::Response, limits: &Limits) -> Result<Bytes, ReadError> {
+    if response.payload.is_empty() {
+        return Ok(Bytes::new());
+    }
+    let format = response.options.get_uint(OptionNumber::CONTENT_FORMAT);
+    if let Some(format) = format.filter(|_| !body::is_readable(format)) {
+        return Err(ReadError::ContentFormat(format));
+    }
+    match body::read(&response.payload, limits) {
+        Ok(decoded) => Ok(decoded.json.into()),
+        Err(error) => diagnostic(response, format).ok_or(ReadError::Body(error)),
+    }
+}
+
+/// RFC 7252 §5.5.2: an error without a Content-Format may explain itself in text. No CBOR map is UTF-8 from its first byte,
+/// so what is text was not meant as a Matrix body.
+fn diagnostic(response: &coap::Response, format: Option<u32>) -> Option<Bytes> {
+    if format.is_some() || !matches!(response.code.class(), 4 | 5) {
+        return None;
+    }
+    let message = str::from_utf8(&response.payload).ok()?;
+    Some(error::body(errcode(status::to_http(response.code)), message).into())
+}
+
+/// The status that the gateway has put beside the code.
+fn exact_status(response: &coap::Response) -> Option<StatusCode> {
+    let status = response.options.get_uint(OptionNumber::HTTP_STATUS)?;
+    StatusCode::from_u16(u16::try_from(status).ok()?).ok()
+}
+
+/// What 0.00 stood for: deployed servers have no code for 409 and 429, nor for success other than 200.
+fn guess_status(json: &[u8]) -> StatusCode {
+    #[derive(Deserialize)]
+    struct Failure {
+        errcode: String,
+    }
+    match serde_json::from_slice::<Failure>(json) {
+        Ok(failure) if failure.errcode == ErrorCode::LimitExceeded.name() => StatusCode::TOO_MANY_REQUESTS,
+        Ok(_) => StatusCode::BAD_REQUEST,
+        Err(_) => StatusCode::OK,
+    }
+}

@@ -3,9 +3,12 @@
 //! A subcommand `name` is `name.rs` with `NameArgs` and `run(NameArgs) -> Result<(), Failure>`, a variant of [`Command`] and a
 //! line in [`run`]. It uses what the library makes public, and nothing else of it.
 
+mod check_config;
+mod config;
 mod decode;
 mod encode;
 mod failure;
+mod gateway;
 mod input;
 mod inspect;
 mod output;
@@ -35,6 +38,8 @@ struct Cli {
 /// The subcommands, in the order in which `--help` lists them.
 #[derive(Subcommand)]
 enum Command {
+    Gateway(gateway::GatewayArgs),
+    CheckConfig(check_config::CheckConfigArgs),
     Encode(encode::EncodeArgs),
     Decode(decode::DecodeArgs),
     Inspect(inspect::InspectArgs),
@@ -44,6 +49,8 @@ enum Command {
 /// Does what the arguments say. Exit codes: 0 done, 1 failed, 2 not understood.
 pub(crate) fn run() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Gateway(args) => gateway::run(args),
+        Command::CheckConfig(args) => check_config::run(args),
         Command::Encode(args) => encode::run(args),
         Command::Decode(args) => decode::run(args),
         Command::Inspect(args) => inspect::run(args),

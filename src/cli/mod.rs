@@ -4,6 +4,7 @@
 //! line in [`run`]. It uses what the library makes public, and nothing else of it.
 
 mod decode;
+mod demo;
 mod encode;
 mod failure;
 mod input;
@@ -35,6 +36,7 @@ struct Cli {
 /// The subcommands, in the order in which `--help` lists them.
 #[derive(Subcommand)]
 enum Command {
+    Demo(demo::DemoArgs),
     Encode(encode::EncodeArgs),
     Decode(decode::DecodeArgs),
     Inspect(inspect::InspectArgs),
@@ -44,6 +46,7 @@ enum Command {
 /// Does what the arguments say. Exit codes: 0 done, 1 failed, 2 not understood.
 pub(crate) fn run() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Demo(args) => demo::run(args),
         Command::Encode(args) => encode::run(args),
         Command::Decode(args) => decode::run(args),
         Command::Inspect(args) => inspect::run(args),

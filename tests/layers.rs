@@ -28,6 +28,7 @@ const LAYERS: &[Layer] = &[
     Layer { name: "matrix", uses: &["codec"], kind: Kind::Pure },
     Layer { name: "translate", uses: &["coap", "codec", "matrix"], kind: Kind::Pure },
     Layer { name: "endpoint", uses: &["coap"], kind: Kind::Pure },
+    Layer { name: "inspect", uses: &["coap", "codec", "matrix"], kind: Kind::Pure },
     Layer { name: "gateway", uses: &["coap", "codec", "endpoint", "matrix", "translate"], kind: Kind::Pure },
     Layer { name: "net", uses: &["coap", "endpoint", "gateway", "translate"], kind: Kind::Driver },
     Layer { name: "homeserver", uses: &[], kind: Kind::Driver },

@@ -57,7 +57,7 @@ fn path_of(segments: &[String]) -> String {
 /// A path code leads to the path of today; the full form keeps its version.
 fn today(path: &str, segments: &[String]) -> String {
     match segments.first().is_some_and(|first| first.len() == 1) {
-        true => path.replacen("/r0/", "/v3/", 1),
+        true => path.replacen("/_matrix/client/r0/", "/_matrix/client/v3/", 1),
         false => path.to_owned(),
     }
 }

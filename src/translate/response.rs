@@ -133,12 +133,10 @@ fn code(refusal: &Refusal) -> (Code, ErrorCode) {
         Refusal::Method(_) => (Code::METHOD_NOT_ALLOWED, ErrorCode::Unrecognized),
         Refusal::Proxy => (Code::PROXYING_NOT_SUPPORTED, ErrorCode::Forbidden),
         Refusal::Option(_) => (Code::BAD_OPTION, ErrorCode::Unrecognized),
-        Refusal::Path(
-            PathError::Empty
-            | PathError::UnknownCode(_)
-            | PathError::Arguments { .. }
-            | PathError::Foreign(_),
-        ) => (Code::NOT_FOUND, ErrorCode::Unrecognized),
+        Refusal::Path(PathError::Foreign(_)) => (Code::FORBIDDEN, ErrorCode::Forbidden),
+        Refusal::Path(PathError::Empty | PathError::UnknownCode(_) | PathError::Arguments { .. }) => {
+            (Code::NOT_FOUND, ErrorCode::Unrecognized)
+        }
         Refusal::Path(_) | Refusal::Query(_) => (Code::BAD_REQUEST, ErrorCode::InvalidParam),
         Refusal::UriTooLong => (Code::BAD_REQUEST, ErrorCode::TooLarge),
         Refusal::AccessToken => (Code::UNAUTHORIZED, ErrorCode::UnknownToken),

@@ -1,0 +1,398 @@
+//! The settings as what they mean: parsed, checked one by one and together.
+
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::Uri;
+use lowband::coap::BlockSize;
+use lowband::gateway;
+use lowband::matrix::Advertise;
+use lowband::net;
+use lowband::net::upstream;
+use lowband::translate::Base;
+use tracing_subscriber::EnvFilter;
+
+use super::ConfigError;
+use super::Settings;
+
+/// The whole configuration, valid.
+#[derive(Debug)]
+pub(crate) struct Effective {
+    /// The homeserver's base URL.
+    pub(crate) homeserver: Uri,
+    /// What the gateway's driver takes.
+    pub(crate) server: net::gateway::Config,
+    /// The filter of the log; it parses.
+    pub(crate) log: String,
+    /// The form of the log.
+    pub(crate) log_format: LogFormat,
+    /// What is allowed and perhaps not meant.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// The form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Effective {
+    /// Reads and checks all settings.
+    ///
+    /// # Errors
+    /// All that is wrong, in the order of the settings.
+    pub(crate) fn read(settings: &Settings) -> Result<Self, Vec<ConfigError>> {
+        let mut reader = Reader { settings, errors: Vec::new() };
+        let effective = reader.effective();
+        match effective {
+            Some(effective) if reader.errors.is_empty() => Ok(effective),
+            _ => Err(reader.errors),
+        }
+    }
+}
+
+/// Reads one setting after the other, and remembers what is wrong.
+struct Reader<'a> {
+    settings: &'a Settings,
+    errors: Vec<ConfigError>,
+}
+
+impl Reader<'_> {
+    /// `None` only where an error was remembered. All are read before the first that is missing ends it.
+    fn effective(&mut self) -> Option<Effective> {
+        let homeserver = self.required("homeserver", homeserver);
+        let listen = self.listen();
+        let advertise = self.optional("advertise", advertise);
+        let homeserver_ca = self.optional("homeserver-ca", |path| Ok(PathBuf::from(path)));
+        let body_limit = self.required("body-limit", size);
+        let block = self.required("block-size", block_size);
+        let peers = self.required("peers", at_least_one);
+        let fetch_timeout = self.required("fetch-timeout", time);
+        let connect_timeout = self.required("connect-timeout", time);
+        let concurrent_requests = self.required("concurrent-requests", at_least_one);
+        let concurrent_polls = self.required("concurrent-polls", at_least_one);
+        let grace = self.required("shutdown-grace", time);
+        let report = self.required("counters-every", time);
+        let log = self.required("log", log);
+        let log_format = self.required("log-format", log_format);
+        let (homeserver, base) = homeserver?;
+
+        let mut gateway = gateway::Config::new(base);
+        gateway.advertise = Advertise { base_url: advertise, ..Advertise::default() };
+        gateway.fetch_timeout = fetch_timeout?;
+        gateway.sessions = peers?;
+        gateway.endpoint.peers = peers?;
+        gateway.endpoint.transfers.body = body_limit?;
+        gateway.endpoint.transfers.bytes = gateway.endpoint.transfers.bytes.max(body_limit?);
+        gateway.endpoint.transfers.block = block?;
+        let mut upstream = upstream::Config::new(homeserver.clone());
+        upstream.homeserver_ca = homeserver_ca;
+        upstream.connect_timeout = connect_timeout?;
+        upstream.concurrent_requests = concurrent_requests?;
+        upstream.concurrent_polls = concurrent_polls?;
+        upstream.body_limit = body_limit?;
+        self.check_certificates(&upstream);
+        Some(Effective {
+            warnings: warnings(&homeserver),
+            homeserver,
+            server: net::gateway::Config {
+                listen: listen?,
+                gateway,
+                upstream,
+                grace: grace?,
+                report: report?,
+            },
+            log: log?,
+            log_format: log_format?,
+        })
+    }
+
+    /// The addresses, if plain CoAP may be served there.
+    fn listen(&mut self) -> Option<Vec<SocketAddr>> {
+        let plain = self.required("insecure-coap", switch);
+        let public = self.required("insecure-public", switch);
+        let listen = self.all("listen", address)?;
+        let (plain, public) = (plain?, public?);
+        if listen.is_empty() {
+            return self.wrong("listen", Wrong::new("no address").hint("an address is like 127.0.0.1:5683"));
+        }
+        if !plain {
+            let wrong = Wrong::new(
+                "plain CoAP is all there is yet, and it is served only when asked for by its name",
+            );
+            return self.wrong(
+                "insecure-coap",
+                wrong.hint("--insecure-coap if nobody else is on the link, or it is protected below UDP"),
+            );
+        }
+        if let Some(open) = listen.iter().find(|address| !address.ip().is_loopback()).filter(|_| !public) {
+            let wrong =
+                Wrong::new(format!("{open} is not loopback: plain CoAP would be served to other hosts"));
+            return self.wrong("listen", wrong.hint("--insecure-public if that is meant"));
+        }
+        match net::gateway::check_distinct(&listen) {
+            Ok(()) => Some(listen),
+            Err(error) => {
+                self.wrong("listen", Wrong::new(error.to_string()).hint("one port for each address"))
+            }
+        }
+    }
+
+    fn check_certificates(&mut self, config: &upstream::Config) {
+        if let Err(error) = upstream::Upstream::new(config) {
+            let hint = match config.homeserver_ca {
+                Some(_) => "a PEM file with at least one CERTIFICATE section",
+                None => "install the system's CA certificates, or name a file with --homeserver-ca",
+            };
+            let _: Option<()> = self.wrong("homeserver-ca", Wrong::new(error.to_string()).hint(hint));
+        }
+    }
+
+    fn required<T>(&mut self, name: &'static str, parse: impl Fn(&str) -> Result<T, Wrong>) -> Option<T> {
+        match self.text(name) {
+            Some(text) => self.parsed(name, parse(&text)),
+            None => {
+                let error = ConfigError::new(format!("no {name} given"));
+                self.errors.push(error.hint(format!("--{name}, {name} in the --config file")));
+                None
+            }
+        }
+    }
+
+    fn optional<T>(&mut self, name: &'static str, parse: impl Fn(&str) -> Result<T, Wrong>) -> Option<T> {
+        let text = self.text(name)?;
+        self.parsed(name, parse(&text))
+    }
+
+    fn all<T>(&mut self, name: &'static str, parse: impl Fn(&str) -> Result<T, Wrong>) -> Option<Vec<T>> {
+        let values = self.settings.get(name)?.values.clone();
+        let parsed: Vec<_> = values.iter().map(|text| self.parsed(name, parse(text))).collect();
+        parsed.into_iter().collect()
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        self.settings.get(name)?.values.last().cloned()
+    }
+
+    fn parsed<T>(&mut self, name: &'static str, result: Result<T, Wrong>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(wrong) => self.wrong(name, wrong),
+        }
+    }
+
+    fn wrong<T>(&mut self, name: &'static str, wrong: Wrong) -> Option<T> {
+        let error = ConfigError::new(wrong.message).of(name);
+        let error = match self.settings.get(name) {
+            Some(given) => error.at(given.origin.clone()),
+            None => error,
+        };
+        self.errors.push(match wrong.hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        });
+        None
+    }
+}
+
+/// What is wrong with a value, before it is known where it stands.
+struct Wrong {
+    message: String,
+    hint: Option<String>,
+}
+
+impl Wrong {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None }
+    }
+
+    fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+fn homeserver(text: &str) -> Result<(Uri, Base), Wrong> {
+    let hint = "a base URL is like https://matrix.example.org, or http://127.0.0.1:8008";
+    let url = url(text).map_err(|wrong| wrong.hint(hint))?;
+    if !matches!(url.scheme_str(), Some("http" | "https")) {
+        return Err(Wrong::new(format!("{text} is neither an http: nor an https: URL")).hint(hint));
+    }
+    let base = Base::try_from(url.clone());
+    Ok((url, base.map_err(|error| Wrong::new(format!("{text}: {error}")).hint(hint))?))
+}
+
+fn advertise(text: &str) -> Result<String, Wrong> {
+    url(text).map(|_| text.to_owned())
+}
+
+fn url(text: &str) -> Result<Uri, Wrong> {
+    let wrong = |what: String| Wrong::new(format!("{text} is no base URL: {what}"));
+    let url: Uri = text.parse().map_err(|error: http::uri::InvalidUri| wrong(error.to_string()))?;
+    let Some(authority) = url.authority().filter(|_| url.scheme().is_some()) else {
+        return Err(wrong("scheme and host are needed".into()));
+    };
+    // RFC 3986 §3.2.1: a password in a URL ends in logs.
+    if authority.as_str().contains('@') {
+        return Err(Wrong::new("a base URL has no user and no password"));
+    }
+    if url.query().is_some() {
+        return Err(wrong("it has a query".into()));
+    }
+    Ok(url)
+}
+
+/// `IP:PORT`, or `IP` with CoAP's own port.
+fn address(text: &str) -> Result<SocketAddr, Wrong> {
+    const DEFAULT_PORT: u16 = 5683;
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let ip = bare.parse::<IpAddr>().map(|ip| SocketAddr::from((ip, DEFAULT_PORT)));
+    text.parse::<SocketAddr>().or(ip).map_err(|_| {
+        let wrong = Wrong::new(format!("{text} is no IP address with a port"));
+        wrong.hint("an address is like 127.0.0.1:5683, 0.0.0.0 or [::1]:5683")
+    })
+}
+
+fn switch(text: &str) -> Result<bool, Wrong> {
+    match text {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(Wrong::new(format!("{text} is neither true nor false"))),
+    }
+}
+
+fn at_least_one(text: &str) -> Result<usize, Wrong> {
+    let number = text.parse().map_err(|_| Wrong::new(format!("{text} is no number")))?;
+    if number == 0 { Err(Wrong::new("0 is too few")) } else { Ok(number) }
+}
+
+fn block_size(text: &str) -> Result<BlockSize, Wrong> {
+    let wrong = || Wrong::new(format!("{text} is no block size")).hint("16, 32, 64, 128, 256, 512 or 1024");
+    let bytes: usize = text.parse().map_err(|_| wrong())?;
+    let size = BlockSize::fitting(bytes);
+    if size.bytes() == bytes { Ok(size) } else { Err(wrong()) }
+}
+
+fn size(text: &str) -> Result<usize, Wrong> {
+    let (digits, unit) = split_unit(text);
+    let unit = match unit {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        _ => return Err(Wrong::new(format!("{text} has an unknown unit")).hint("bytes, KiB or MiB")),
+    };
+    let bytes = digits.parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| Wrong::new(format!("{text} is no size")))
+}
+
+fn time(text: &str) -> Result<Duration, Wrong> {
+    let (digits, unit) = split_unit(text);
+    let milliseconds = match unit {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(Wrong::new(format!("{text} has an unknown unit")).hint("ms, s, m or h")),
+    };
+    let time = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(milliseconds));
+    time.map(Duration::from_millis).ok_or_else(|| Wrong::new(format!("{text} is no time")))
+}
+
+fn split_unit(text: &str) -> (&str, &str) {
+    let end = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(end);
+    (digits, unit.trim_start())
+}
+
+fn log(text: &str) -> Result<String, Wrong> {
+    match EnvFilter::builder().parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => {
+            Err(Wrong::new(error.to_string()).hint("a filter is like info, or lowband::net=debug,info"))
+        }
+    }
+}
+
+fn log_format(text: &str) -> Result<LogFormat, Wrong> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(Wrong::new(format!("{text} is neither text nor json"))),
+    }
+}
+
+fn warnings(homeserver: &Uri) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let host = homeserver.host().unwrap_or_default();
+    let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    let is_here = host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback());
+    if homeserver.scheme_str() == Some("http") && !is_here {
+        warnings.push(format!(
+            "access tokens cross the network to {host} unencrypted: https:// is for other hosts"
+        ));
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_sizes_have_units() {
+        assert_eq!(time("500ms").ok(), Some(Duration::from_millis(500)));
+        assert_eq!(time("30").ok(), Some(Duration::from_secs(30)));
+        assert_eq!(time("10m").ok(), Some(Duration::from_secs(600)));
+        assert_eq!(time("1h").ok(), Some(Duration::from_secs(3600)));
+        for wrong in ["", "s", "-1s", "1.5s", "1d", "99999999999999999999"] {
+            assert!(time(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(size("8MiB").ok(), Some(8 << 20));
+        assert_eq!(size("512 KiB").ok(), Some(512 << 10));
+        assert_eq!(size("1000").ok(), Some(1000));
+        for wrong in ["", "0", "MiB", "1GB", "-1"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_address_may_leave_out_the_port_and_the_brackets() {
+        for (text, expected) in [
+            ("127.0.0.1:1", "127.0.0.1:1"),
+            ("0.0.0.0", "0.0.0.0:5683"),
+            ("[::1]:2", "[::1]:2"),
+            ("[::]", "[::]:5683"),
+            ("::1", "[::1]:5683"),
+        ] {
+            assert_eq!(address(text).ok(), expected.parse().ok(), "{text}");
+        }
+        for wrong in ["localhost:5683", "", "1.2.3.4:99999", ":5683"] {
+            assert!(address(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_base_url_has_scheme_and_host_and_neither_query_nor_password() {
+        assert!(homeserver("https://matrix.example.org/prefix").is_ok());
+        for wrong in
+            ["matrix.example.org", "/path", "ftp://hs", "https://u:p@hs", "https://hs?x=1", "https://"]
+        {
+            assert!(homeserver(wrong).is_err(), "{wrong}");
+        }
+        assert!(!homeserver("https://u:secret@hs").is_err_and(|wrong| wrong.message.contains("secret")));
+    }
+
+    #[test]
+    fn tokens_in_the_clear_over_a_network_are_warned_of() {
+        let warned = |url: &'static str| !warnings(&Uri::from_static(url)).is_empty();
+        assert!(warned("http://synapse:8008"));
+        assert!(
+            !warned("http://127.0.0.1:8008") && !warned("http://[::1]:8008") && !warned("http://localhost")
+        );
+        assert!(!warned("https://matrix.example.org"));
+    }
+}

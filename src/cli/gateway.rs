@@ -1,0 +1,152 @@
+//! `lowband gateway`: CoAP on one side, a homeserver on the other, until a signal.
+
+use std::io;
+use std::io::Write;
+use std::time::Duration;
+
+use http::StatusCode;
+use http::Uri;
+use lowband::net::gateway::Server;
+use lowband::net::gateway::StartError;
+use lowband::net::upstream::Upstream;
+use serde::Deserialize;
+use tokio::sync::oneshot;
+use tracing::info;
+use tracing::warn;
+use tracing_subscriber::EnvFilter;
+
+use super::Failure;
+use super::config;
+use super::config::Effective;
+use super::config::Flags;
+use super::config::LogFormat;
+use super::config::Settings;
+
+/// Stands before a homeserver, and translates CoAP and CBOR to HTTP and JSON and back.
+#[derive(Debug, clap::Args)]
+pub(crate) struct GatewayArgs {
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub(crate) fn run(args: GatewayArgs) -> Result<(), Failure> {
+    let (settings, mut errors) = Settings::read(&args.flags, |name| std::env::var(name).ok());
+    let effective = match Effective::read(&settings) {
+        Ok(effective) if errors.is_empty() => effective,
+        Ok(_) => return Err(config::fail(&errors)),
+        Err(invalid) => {
+            errors.extend(invalid);
+            return Err(config::fail(&errors));
+        }
+    };
+    log_to_stderr(&effective)?;
+    effective.warnings.iter().for_each(|warning| warn!("{warning}"));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(format_args!("cannot start: {error}")))?;
+    let served = runtime.block_on(serve(effective));
+    // Nobody waits for what a blocking name lookup may still be at.
+    runtime.shutdown_background();
+    served
+}
+
+async fn serve(effective: Effective) -> Result<(), Failure> {
+    // From here on a signal ends the gateway in order, even before it serves.
+    let mut signals =
+        Signals::new().map_err(|error| Failure::new(format_args!("cannot take signals: {error}")))?;
+    let server = Server::bind(effective.server).map_err(explain)?;
+    for address in server.addresses() {
+        // Where standard error is closed, nobody wants to know.
+        let _ = writeln!(io::stderr(), "listening on coap://{address}");
+    }
+    let check = tokio::spawn(check_homeserver(server.upstream().clone(), effective.homeserver));
+    let (stop, stopped) = oneshot::channel();
+    let mut serving = tokio::spawn(server.run(async { drop(stopped.await) }));
+    tokio::select! {
+        ended = &mut serving => return ended.map(drop).map_err(|error| Failure::new(format_args!("gateway failed: {error}"))),
+        name = signals.next() => info!(signal = name, "stopping: no more requests are taken"),
+    }
+    check.abort();
+    let _ = stop.send(());
+    tokio::select! {
+        ended = &mut serving => ended.map(drop).map_err(|error| Failure::new(format_args!("gateway failed: {error}"))),
+        name = signals.next() => Err(Failure::new(format_args!("stopped at once by a second signal ({name})"))),
+    }
+}
+
+fn explain(error: StartError) -> Failure {
+    let failure = Failure::new(&error);
+    let StartError::Bind { address, source } = &error else { return failure };
+    match source.kind() {
+        io::ErrorKind::AddrInUse => failure.hint("another gateway may be running; try --listen"),
+        io::ErrorKind::AddrNotAvailable => {
+            failure.hint(format_args!("{} is no address of this host; try --listen", address.ip()))
+        }
+        io::ErrorKind::PermissionDenied => failure.hint("ports below 1024 need a privilege; try --listen"),
+        _ => failure,
+    }
+}
+
+/// Says early what each call would say later. Nothing depends on it: a homeserver may start after its gateway.
+async fn check_homeserver(upstream: Upstream, homeserver: Uri) {
+    #[derive(Deserialize)]
+    struct Versions {
+        versions: Vec<String>,
+    }
+    let response = match upstream.versions(&homeserver, Duration::from_secs(10)).await {
+        Ok(response) => response,
+        Err(error) => return warn!(%homeserver, %error, "homeserver does not answer yet"),
+    };
+    match (response.status(), serde_json::from_slice::<Versions>(response.body())) {
+        (StatusCode::OK, Ok(found)) => {
+            info!(%homeserver, newest = found.versions.last(), "homeserver answers");
+        }
+        (status, _) => warn!(%homeserver, %status, "what answers there is no Matrix homeserver"),
+    }
+}
+
+fn log_to_stderr(effective: &Effective) -> Result<(), Failure> {
+    let filter = EnvFilter::builder().parse(&effective.log).map_err(Failure::new)?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let done = match effective.log_format {
+        LogFormat::Text => builder.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    done.map_err(|error| Failure::new(format_args!("cannot log: {error}")))
+}
+
+/// SIGTERM and SIGINT; Ctrl-C where there are no signals.
+struct Signals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    #[cfg(unix)]
+    fn new() -> io::Result<Self> {
+        use tokio::signal::unix::SignalKind;
+        use tokio::signal::unix::signal;
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    #[cfg(unix)]
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn new() -> io::Result<Self> {
+        Ok(Self {})
+    }
+
+    #[cfg(not(unix))]
+    async fn next(&mut self) -> &'static str {
+        let _ = tokio::signal::ctrl_c().await;
+        "Ctrl-C"
+    }
+}

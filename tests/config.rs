@@ -1,0 +1,205 @@
+//! The configuration, through the binary: which place counts, and what is said of mistakes.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Output;
+
+use serde_json::Value;
+
+fn check(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lowband"));
+    command.arg("check-config").args(arguments).env_clear().envs(environment.iter().copied());
+    command.output().unwrap()
+}
+
+fn json(arguments: &[&str], environment: &[(&str, &str)]) -> Value {
+    let output = check(&[arguments, &["--json"]].concat(), environment);
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A file that is gone with its test.
+struct File(PathBuf);
+
+impl File {
+    fn new(name: &str, text: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("lowband-{}-{name}.toml", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+const GOOD: &str = "homeserver = \"http://127.0.0.1:8008\"\ninsecure-coap = true\n";
+
+#[test]
+fn a_flag_comes_before_the_environment_the_environment_before_the_file_and_the_file_before_the_default() {
+    let file =
+        File::new("order", &format!("{GOOD}fetch-timeout = 10\nlisten = [\"127.0.0.1:1\"]\npeers = 1\n"));
+    let config = ["--config", file.path()];
+    let value = |settings: &Value, name: &str| settings["settings"][name]["value"].clone();
+    let place = |settings: &Value, name: &str| settings["settings"][name]["from"]["place"].clone();
+
+    let none = json(&config, &[]);
+    assert_eq!(none["valid"], true, "{none}");
+    assert_eq!(
+        (value(&none, "connect-timeout"), place(&none, "connect-timeout")),
+        ("10s".into(), "default".into())
+    );
+    assert_eq!((value(&none, "fetch-timeout"), place(&none, "fetch-timeout")), ("10".into(), "file".into()));
+    assert_eq!(none["settings"]["fetch-timeout"]["from"]["line"], 3);
+    assert_eq!(value(&none, "peers"), 1);
+
+    let environment = [("LOWBAND_FETCH_TIMEOUT", "20s"), ("LOWBAND_LISTEN", "127.0.0.1:2, 127.0.0.2:2")];
+    let middle = json(&config, &environment);
+    assert_eq!(
+        (value(&middle, "fetch-timeout"), place(&middle, "fetch-timeout")),
+        ("20s".into(), "environment".into())
+    );
+    assert_eq!(value(&middle, "listen"), serde_json::json!(["127.0.0.1:2", "127.0.0.2:2"]));
+
+    let flags =
+        [&config[..], &["--fetch-timeout", "30s", "--listen", "127.0.0.1:3", "--listen", "[::1]:3"]].concat();
+    let top = json(&flags, &environment);
+    assert_eq!((value(&top, "fetch-timeout"), place(&top, "fetch-timeout")), ("30s".into(), "flag".into()));
+    assert_eq!(value(&top, "listen"), serde_json::json!(["127.0.0.1:3", "[::1]:3"]));
+}
+
+#[test]
+fn the_file_may_be_named_by_the_environment() {
+    let file = File::new("named", GOOD);
+    assert!(check(&[], &[("LOWBAND_CONFIG", file.path())]).status.success());
+}
+
+#[test]
+fn what_check_config_prints_is_a_file_that_it_reads_again_to_the_same_end() {
+    let flags = [
+        "--homeserver",
+        "http://127.0.0.1:8008/p",
+        "--insecure-coap",
+        "--log",
+        "lowband[call{path=\"a'b\"}]=debug,info",
+    ];
+    let first = check(&flags, &[]);
+    assert!(first.status.success(), "{}", stderr(&first));
+    let file = File::new("again", std::str::from_utf8(&first.stdout).unwrap());
+    let again = json(&["--config", file.path()], &[]);
+    let once = json(&flags, &[]);
+    for (name, setting) in once["settings"].as_object().unwrap() {
+        assert_eq!(again["settings"][name]["value"], setting["value"], "{name}");
+    }
+    assert!(String::from_utf8(first.stdout).unwrap().contains("# --homeserver"));
+}
+
+#[test]
+fn a_name_that_is_no_setting_is_an_error_with_its_line_and_the_one_that_was_meant() {
+    let file = File::new("unknown", &format!("{GOOD}\nfetch_timeout = \"1s\"\n"));
+    let output = check(&["--config", file.path()], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let expected =
+        format!("error: {}:4: fetch_timeout is no setting\nhint: perhaps fetch-timeout\n", file.path());
+    assert_eq!(stderr(&output), expected);
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_each_with_its_place() {
+    let file = File::new("many", "homeserver = \"hs\"\ninsecure-coap = \"yes\"\npeers = 0\nlisten = 5683\n");
+    let output =
+        check(&["--config", file.path(), "--log-format", "xml"], &[("LOWBAND_FETCH_TIMEOUT", "soon")]);
+    let told = stderr(&output);
+    assert_eq!(output.status.code(), Some(1));
+    for expected in [
+        format!("{}:1: homeserver: hs is no base URL", file.path()),
+        format!("{}:2: insecure-coap: is string, and should be true or false", file.path()),
+        format!("{}:3: peers: 0 is too few", file.path()),
+        format!("{}:4: listen: is integer, and should be an array of strings", file.path()),
+        "LOWBAND_FETCH_TIMEOUT: soon".into(),
+        "--log-format: xml is neither text nor json".into(),
+    ] {
+        assert!(told.contains(&expected), "{expected} in {told}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_an_error_with_its_line() {
+    let file = File::new("broken", "homeserver = \"http://hs\"\nlisten = [\n");
+    let told = stderr(&check(&["--config", file.path()], &[]));
+    assert!(told.starts_with(&format!("error: {}:", file.path())), "{told}");
+    let absent = check(&["--config", "/nonexistent/lowband.toml"], &[]);
+    assert!(
+        stderr(&absent).contains("cannot read /nonexistent/lowband.toml: No such file"),
+        "{}",
+        stderr(&absent)
+    );
+}
+
+#[test]
+fn plain_coap_is_served_only_when_asked_for_and_beyond_loopback_only_when_asked_twice() {
+    let homeserver = ["--homeserver", "http://127.0.0.1:8008"];
+    let told = |flags: &[&str]| {
+        let output = check(&[&homeserver, flags].concat(), &[]);
+        (output.status.success(), stderr(&output))
+    };
+    assert!(told(&[]).1.contains("hint: --insecure-coap"), "{:?}", told(&[]));
+    assert!(told(&["--insecure-coap"]).0);
+    assert!(!told(&["--insecure-coap=false"]).0);
+    for public in ["0.0.0.0", "[::]:5683", "192.0.2.1:5683"] {
+        let (ok, text) = told(&["--insecure-coap", "--listen", public]);
+        assert!(!ok && text.contains("hint: --insecure-public"), "{text}");
+        assert!(told(&["--insecure-coap", "--insecure-public", "--listen", public]).0, "{public}");
+    }
+    assert!(!told(&["--insecure-public"]).0);
+}
+
+#[test]
+fn the_example_file_is_valid_and_has_every_setting_at_its_default() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/lowband.example.toml");
+    let output = check(&["--config", path], &[]);
+    assert!(output.status.success(), "{}", stderr(&output));
+
+    let example = std::fs::read_to_string(path).unwrap();
+    let flags = ["--homeserver", "http://127.0.0.1:8008", "--insecure-coap"];
+    let defaults = json(&flags, &[]);
+    let mut text: String =
+        example.lines().map(|line| format!("{}\n", line.strip_prefix("# ").unwrap_or(line))).collect();
+    for (name, setting) in defaults["settings"].as_object().unwrap() {
+        let line = text.lines().find(|line| line.starts_with(&format!("{name} = ")));
+        let line = line.unwrap_or_else(|| panic!("{name} is not in the example")).to_owned();
+        let value: toml::Table = toml::from_str(&line).unwrap();
+        assert_eq!(serde_json::to_value(&value[name]).unwrap(), setting["value"], "{name}");
+        text = text.replacen(&line, "", 1);
+    }
+    for name in ["advertise", "homeserver-ca"] {
+        assert!(text.contains(&format!("\n{name} = ")), "{name} is not in the example");
+    }
+}
+
+#[test]
+fn secrets_in_a_url_are_refused_and_not_repeated() {
+    let output = check(&["--homeserver", "https://user:hunter2@hs", "--insecure-coap"], &[]);
+    assert!(!output.status.success());
+    assert!(!stderr(&output).contains("hunter2"), "{}", stderr(&output));
+}
+
+#[test]
+fn an_http_homeserver_elsewhere_is_allowed_and_warned_of() {
+    let output = check(&["--homeserver", "http://synapse:8008", "--insecure-coap"], &[]);
+    assert!(output.status.success());
+    assert!(
+        stderr(&output).starts_with("warning: access tokens cross the network to synapse"),
+        "{}",
+        stderr(&output)
+    );
+}

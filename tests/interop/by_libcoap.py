@@ -58,6 +58,9 @@ class Conversation:
         path = f"{self.world.lowband.parent}:{os.environ['PATH']}"
         return {**os.environ, **self.variables, "PATH": path}
 
+    def take(self, step):
+        step(self)
+
     def close(self):
         pass
 

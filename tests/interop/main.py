@@ -38,7 +38,7 @@ def hold(name, conversation, arguments):
         try:
             for step in conversation.STEPS:
                 transcript.section(step.__doc__)
-                step(talk)
+                talk.take(step)
                 done += 1
                 print(f"ok {name}: {step.__name__}", flush=True)
         except Exception:

@@ -54,6 +54,12 @@ class Conversation:
     def json(self, command):
         return json.loads(self.shell(command))
 
+    def compare(self, command, target, user):
+        """Runs a command that prints JSON; the homeserver says the same to that user. Returns it."""
+        ours, theirs = self.world.steady(target, self.variables[user], lambda: self.json(command))
+        same(ours, theirs)
+        return ours
+
     def environment(self):
         path = f"{self.world.lowband.parent}:{os.environ['PATH']}"
         return {**os.environ, **self.variables, "PATH": path}
@@ -176,11 +182,10 @@ def reads_the_room(talk):
     """What is read of a room is what the homeserver says itself, as JSON and as CBOR"""
     for what in "messages?dir=b&limit=3", "members?membership=join", "state", "joined_members":
         target = f"/_matrix/client/v3/rooms/{talk.variables['ROOM']}/{what}"
-        expected = talk.world.answer(target, talk.variables["BOB"])
         url = f'"$GATEWAY/_matrix/client/v3/rooms/$ROOM/{what}"'
-        same(talk.json(f"{CLIENT} -A 50 -O 256,$BOB {url}"), expected)
+        talk.compare(f"{CLIENT} -A 50 -O 256,$BOB {url}", target, "BOB")
         # To standard output itself it adds a line feed, which is not CBOR.
-        same(talk.json(f"{CLIENT} -O 256,$BOB -o /dev/stdout {url} | lowband decode"), expected)
+        talk.compare(f"{CLIENT} -O 256,$BOB -o /dev/stdout {url} | lowband decode", target, "BOB")
 
 
 def syncs_in_blocks(talk):
@@ -190,21 +195,29 @@ def syncs_in_blocks(talk):
         body = {"msgtype": "m.text", "body": f"{number}: " + "Sätze, " * 60}
         target = f"/_matrix/client/v3/rooms/{room}/send/m.room.message/b{number}"
         assert talk.world.http("PUT", target, alice, body)[0] == 200
-    query = f"{QUIET}&filter={talk.variables['FILTER']}"
+    target = f"/_matrix/client/v3/sync?{QUIET}&filter={talk.variables['FILTER']}"
     for size in 1024, 256:
-        talk.shell(
-            f'{CLIENT} -b {size} -A 50 -O 256,$ALICE -o sync.json "$GATEWAY/_matrix/client/v3/sync?{QUIET}&filter=$FILTER"'
-            " && wc -c sync.json"
+        command = (
+            f"{CLIENT} -b {size} -A 50 -O 256,$ALICE -o sync.json"
+            f' "$GATEWAY/_matrix/client/v3/sync?{QUIET}&filter=$FILTER" && wc -c sync.json'
         )
-        ours = (talk.world.directory / "sync.json").read_bytes()
-        assert len(ours) > 20_000
-        same(json.loads(ours), talk.world.answer(f"/_matrix/client/v3/sync?{query}", alice))
-        assert len(messages(json.loads(ours), room)) == 42
-    talk.set("SINCE", json.loads(ours)["next_batch"])
+
+        def ask():
+            talk.shell(command)
+            return json.loads((talk.world.directory / "sync.json").read_bytes())
+
+        ours, theirs = talk.world.steady(target, alice, ask)
+        same(ours, theirs)
+        assert (talk.world.directory / "sync.json").stat().st_size > 20_000
+        assert len(messages(ours, room)) == 42
+    talk.set("SINCE", ours["next_batch"])
     assert talk.world.http("PUT", f"/_matrix/client/v3/rooms/{room}/send/m.room.message/c", alice, body)[0] == 200
-    part = talk.json(f'{CLIENT} -A 50 -O 256,$ALICE "$GATEWAY/7?{QUIET}&since=$SINCE"')
+    part = talk.compare(
+        f'{CLIENT} -A 50 -O 256,$ALICE "$GATEWAY/7?{QUIET}&since=$SINCE"',
+        f"/_matrix/client/v3/sync?{QUIET}&since={talk.variables['SINCE']}",
+        "ALICE",
+    )
     assert messages(part, room) == [body["body"]]
-    same(part, talk.world.answer(f"/_matrix/client/v3/sync?{QUIET}&since={talk.variables['SINCE']}", alice))
 
 
 def observes(talk):

@@ -81,6 +81,17 @@ class World:
         assert status == 200, (target, status, body)
         return body
 
+    def steady(self, target, token, ask):
+        """Asks until the homeserver says the same before and after, and returns that and what was heard in between.
+
+        A homeserver does some things in its own time: presence ends, a new name spreads to the rooms.
+        """
+        for _ in range(5):
+            before, ours, after = self.answer(target, token), ask(), self.answer(target, token)
+            if timeless(before) == timeless(after):
+                return ours, before
+        raise AssertionError(f"the homeserver's answer to {target} changes all the time")
+
 
 def registration(name):
     return {"username": name, "password": "correct horse", "auth": {"type": "m.login.dummy"}}
@@ -93,8 +104,7 @@ def login(name):
 
 def same(ours, theirs):
     """Fails unless two bodies are the same, but for what counts from the moment of asking."""
-    ours, theirs = timeless(ours), timeless(theirs)
-    assert ours == theirs, f"not the same:\n{json.dumps(ours)}\n{json.dumps(theirs)}"
+    assert timeless(ours) == timeless(theirs), f"not the same:\n{json.dumps(ours)}\n{json.dumps(theirs)}"
 
 
 def timeless(value):

@@ -9,4 +9,5 @@ pub mod gateway;
 pub mod homeserver;
 pub mod inspect;
 pub mod matrix;
+pub mod net;
 pub mod translate;

@@ -17,6 +17,7 @@ pub(crate) struct Failure {
 enum Status {
     Failed,
     Usage,
+    Unanswered,
     ClosedPipe,
 }
 
@@ -29,6 +30,11 @@ impl Failure {
     /// What was asked for makes no sense: exit code 2.
     pub(crate) fn usage(error: impl fmt::Display) -> Self {
         Self { status: Status::Usage, ..Self::new(error) }
+    }
+
+    /// Nobody answered what was asked: exit code 3.
+    pub(crate) fn unanswered(error: impl fmt::Display) -> Self {
+        Self { status: Status::Unanswered, ..Self::new(error) }
     }
 
     /// Adds what to do about it.
@@ -50,6 +56,7 @@ impl Failure {
             Status::ClosedPipe => return ExitCode::SUCCESS,
             Status::Failed => 1,
             Status::Usage => 2,
+            Status::Unanswered => 3,
         };
         // Where standard error is closed too, the exit code alone has to tell.
         let _ = write!(io::stderr(), "{self}");

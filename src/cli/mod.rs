@@ -3,12 +3,17 @@
 //! A subcommand `name` is `name.rs` with `NameArgs` and `run(NameArgs) -> Result<(), Failure>`, a variant of [`Command`] and a
 //! line in [`run`]. It uses what the library makes public, and nothing else of it.
 
+mod check_config;
+mod config;
 mod decode;
+mod demo;
 mod encode;
 mod failure;
+mod gateway;
 mod input;
 mod inspect;
 mod output;
+mod request;
 mod routes;
 
 use std::process::ExitCode;
@@ -35,15 +40,23 @@ struct Cli {
 /// The subcommands, in the order in which `--help` lists them.
 #[derive(Subcommand)]
 enum Command {
+    Gateway(gateway::GatewayArgs),
+    CheckConfig(check_config::CheckConfigArgs),
+    Request(request::RequestArgs),
+    Demo(demo::DemoArgs),
     Encode(encode::EncodeArgs),
     Decode(decode::DecodeArgs),
     Inspect(inspect::InspectArgs),
     Routes(routes::RoutesArgs),
 }
 
-/// Does what the arguments say. Exit codes: 0 done, 1 failed, 2 not understood.
+/// Does what the arguments say. Exit codes: 0 done, 1 failed, 2 not understood, 3 not answered.
 pub(crate) fn run() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Gateway(args) => gateway::run(args),
+        Command::CheckConfig(args) => check_config::run(args),
+        Command::Request(args) => request::run(args),
+        Command::Demo(args) => demo::run(args),
         Command::Encode(args) => encode::run(args),
         Command::Decode(args) => decode::run(args),
         Command::Inspect(args) => inspect::run(args),

@@ -147,7 +147,7 @@ impl Peer {
         let (kind, id, token) = (message.kind, message.id, message.token);
         if !self.client.contains(token) {
             // RFC 7252 §5.3.2: a response that is not expected is rejected.
-            self.exchanges.reject(id);
+            self.reject(kind, id);
             return self.outcomes.push_back(Outcome::Unexpected);
         }
         // §4.2: the response says that the request has arrived, even where the acknowledgement is lost.
@@ -166,7 +166,7 @@ impl Peer {
             }
             Err(number) => {
                 self.outcomes.push_back(Outcome::BadOption);
-                self.exchanges.reject(id);
+                self.reject(kind, id);
                 self.client.fail(token, RequestError::UnknownOption(number))
             }
         };
@@ -174,6 +174,13 @@ impl Peer {
             self.exchanges.acknowledge(id);
         }
         self.follow(step, now);
+    }
+
+    /// Resets a response. One in an acknowledgement has an ID of ours, which a message of the peer's may have too.
+    fn reject(&mut self, kind: Kind, id: MessageId) {
+        if kind == Kind::Confirmable {
+            self.exchanges.reject(id);
+        }
     }
 
     /// Does what follows from a step of a request of ours.

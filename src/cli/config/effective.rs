@@ -8,10 +8,9 @@ use std::time::Duration;
 use http::Uri;
 use lowband::coap::BlockSize;
 use lowband::gateway;
-use lowband::matrix::Advertise;
+use lowband::matrix::rewrite::Advertise;
 use lowband::net;
 use lowband::net::upstream;
-use lowband::translate::Base;
 use tracing_subscriber::EnvFilter;
 
 use super::ConfigError;
@@ -80,12 +79,13 @@ impl Reader<'_> {
         let report = self.required("counters-every", time);
         let log = self.required("log", log);
         let log_format = self.required("log-format", log_format);
-        let (homeserver, base) = homeserver?;
+        let homeserver = homeserver?;
 
-        let mut gateway = gateway::Config::new(base);
+        let mut gateway = gateway::Config::new(homeserver.clone());
         gateway.advertise = Advertise { base_url: advertise, ..Advertise::default() };
         gateway.fetch_timeout = fetch_timeout?;
         gateway.sessions = peers?;
+        gateway.codec.output = body_limit?;
         gateway.endpoint.peers = peers?;
         gateway.endpoint.transfers.body = body_limit?;
         gateway.endpoint.transfers.bytes = gateway.endpoint.transfers.bytes.max(body_limit?);
@@ -216,14 +216,13 @@ impl Wrong {
     }
 }
 
-fn homeserver(text: &str) -> Result<(Uri, Base), Wrong> {
+fn homeserver(text: &str) -> Result<Uri, Wrong> {
     let hint = "a base URL is like https://matrix.example.org, or http://127.0.0.1:8008";
     let url = url(text).map_err(|wrong| wrong.hint(hint))?;
     if !matches!(url.scheme_str(), Some("http" | "https")) {
         return Err(Wrong::new(format!("{text} is neither an http: nor an https: URL")).hint(hint));
     }
-    let base = Base::try_from(url.clone());
-    Ok((url, base.map_err(|error| Wrong::new(format!("{text}: {error}")).hint(hint))?))
+    Ok(url)
 }
 
 fn advertise(text: &str) -> Result<String, Wrong> {

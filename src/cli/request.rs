@@ -1,0 +1,348 @@
+//! `lowband request`: one call over CoAP, as curl makes one over HTTP. JSON in, JSON out.
+
+use std::io;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::time::Duration;
+use std::time::Instant;
+
+use bytes::Bytes;
+use clap::Args;
+use clap::ValueEnum;
+use http::Method;
+use http::header;
+use lowband::coap;
+use lowband::coap::BlockSize;
+use lowband::coap::Code;
+use lowband::codec::Keys;
+use lowband::codec::Limits;
+use lowband::endpoint;
+use lowband::inspect;
+use lowband::inspect::Explanation;
+use lowband::inspect::Secrets;
+use lowband::net::client::Client;
+use lowband::net::client::Direction;
+use lowband::net::client::RequestError;
+use lowband::translate;
+use serde_json::Value;
+use serde_json::json;
+use tokio::net::lookup_host;
+use tokio::time;
+
+use self::url::CoapUrl;
+use super::Failure;
+use super::input;
+use super::output;
+
+mod url;
+
+/// Make one Matrix call over CoAP and print the answer as JSON.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  $ lowband request GET coap://127.0.0.1/_matrix/client/versions
+  $ lowband request POST coap://127.0.0.1/_matrix/client/v3/login -d @login.json
+  $ lowband request PUT 'coap://[::1]/_matrix/client/v3/rooms/!a:hs/send/m.room.message/t1' --token T -d '{\"msgtype\":\"m.text\",\"body\":\"hi\"}'
+  $ lowband request GET 'coap://127.0.0.1/_matrix/client/v3/sync?timeout=30000' --token T --observe
+
+Paths that have a short form are sent in it, and bodies as CBOR. Exit code: 0 for an answer of class 2, 1 for an error answer
+(its body is printed all the same), 2 for arguments that make no sense, 3 where no answer came.")]
+pub(crate) struct RequestArgs {
+    /// GET, POST, PUT or DELETE
+    #[arg(value_parser = parse_method)]
+    method: Method,
+    /// coap://HOST[:PORT]/PATH[?QUERY], percent-encoded as in HTTP; port 5683 if none is given
+    url: CoapUrl,
+    /// The body: JSON, @FILE for what is in a file, - for what is on standard input
+    #[arg(short, long, value_name = "JSON|@FILE|-")]
+    data: Option<String>,
+    /// The access token; LOWBAND_TOKEN in the environment keeps it off the command line
+    #[arg(long, env = "LOWBAND_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Stay, and print each notification on one line as it comes, until Ctrl-C
+    #[arg(long)]
+    observe: bool,
+    /// With --observe: end after so many answers, the first one included
+    #[arg(long, value_name = "N", requires = "observe", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// Largest block of a body in one datagram, in bytes: 16, 32, … 1024
+    #[arg(long, value_name = "BYTES", value_parser = parse_block)]
+    block: Option<BlockSize>,
+    /// How long to wait for the answer (with --observe: for the first), in seconds; as CoAP itself gives up, if not given
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    timeout: Option<Duration>,
+    /// The keys of CBOR objects: integers by MSC3079's table, or strings as in JSON
+    #[arg(long, value_name = "KEYS", default_value = "v1")]
+    json_keys: JsonKeys,
+    /// Write each datagram to standard error, one line each
+    #[arg(short, long)]
+    verbose: bool,
+    /// Print code, HTTP status, body, time and traffic as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which keys the bodies are sent and asked for with.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum JsonKeys {
+    /// Integers where the table has them
+    V1,
+    /// Strings alone
+    Strings,
+}
+
+/// Makes the call.
+pub(crate) fn run(args: RequestArgs) -> Result<(), Failure> {
+    let request = translate_request(&args)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(format_args!("cannot start: {error}")))?;
+    runtime.block_on(call(&args, request))
+}
+
+fn translate_request(args: &RequestArgs) -> Result<coap::Request, Failure> {
+    let mut http = http::Request::builder().method(&args.method).uri(args.url.path_and_query());
+    if let Some(token) = args.token.as_deref().filter(|token| !token.is_empty()) {
+        http = http.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let body = args.data.as_deref().map(read_body).transpose()?.unwrap_or_default();
+    let http = http.body(body).map_err(Failure::usage)?;
+    let keys = match args.json_keys {
+        JsonKeys::V1 => Keys::V1,
+        JsonKeys::Strings => Keys::Strings,
+    };
+    translate::request::to_coap(&http, keys, &Limits::default()).map_err(Failure::usage)
+}
+
+fn read_body(data: &str) -> Result<Bytes, Failure> {
+    let body = match (data, data.strip_prefix('@')) {
+        ("-", _) => input::read_stdin()?,
+        (_, Some(path)) => std::fs::read(path)
+            .map_err(|error| Failure::usage(format_args!("cannot read {path}: {error}")))?,
+        (json, None) => json.as_bytes().to_vec(),
+    };
+    // An empty body would be none at all, and the homeserver would say so in its own words, far away.
+    if body.trim_ascii().is_empty() {
+        return Err(Failure::usage("the body is empty").hint("leave -d out, or give {}"));
+    }
+    Ok(body.into())
+}
+
+async fn call(args: &RequestArgs, request: coap::Request) -> Result<(), Failure> {
+    let remote = resolve(&args.url).await?;
+    let mut config = endpoint::Config::default();
+    if let Some(block) = args.block {
+        config.transfers.block = block;
+    }
+    let started = now();
+    let watch: lowband::net::client::Watch = match args.verbose {
+        true => Box::new(move |direction, datagram| show(started, direction, datagram)),
+        false => Box::new(|_, _| {}),
+    };
+    let client = Client::connect_watched(remote, config, watch)
+        .await
+        .map_err(|error| Failure::unanswered(format_args!("cannot reach {remote}: {error}")))?;
+    let call = Call { args, remote, client: client.clone(), started };
+    let done = if args.observe { call.observe(request).await } else { call.once(request).await };
+    client.clone().close(CLOSING).await;
+    if args.verbose {
+        call.sum_up();
+    }
+    done
+}
+
+/// How long the peer may take to acknowledge that an observation has ended.
+const CLOSING: Duration = Duration::from_secs(3);
+
+struct Call<'a> {
+    args: &'a RequestArgs,
+    remote: SocketAddr,
+    client: Client,
+    started: Instant,
+}
+
+impl Call<'_> {
+    async fn once(&self, request: coap::Request) -> Result<(), Failure> {
+        let answer = self.in_time(self.client.request(request)).await?;
+        self.print(&answer.map_err(|error| self.unanswered(&error))?, Lines::Many)
+    }
+
+    async fn observe(&self, request: coap::Request) -> Result<(), Failure> {
+        let mut observation = self.client.observe(request);
+        let mut answers = 0;
+        while self.args.count.is_none_or(|count| answers < count) {
+            let next = async {
+                match answers {
+                    0 => self.in_time(observation.next()).await,
+                    _ => Ok(observation.next().await),
+                }
+            };
+            let answer = tokio::select! {
+                answer = next => answer?,
+                _ = tokio::signal::ctrl_c() => return Ok(()),
+            };
+            match answer {
+                Some(answer) => self.print(&answer.map_err(|error| self.unanswered(&error))?, Lines::One)?,
+                None if answers > 1 => return Err(Failure::unanswered("the peer has ended the observation")),
+                None => {
+                    let failure = Failure::unanswered("the peer answers, and does not observe this");
+                    return Err(failure.hint("a gateway observes /sync, and so many of them for each peer"));
+                }
+            }
+            answers += 1;
+        }
+        Ok(())
+    }
+
+    async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T, Failure> {
+        let Some(timeout) = self.args.timeout else { return Ok(answer.await) };
+        let late = format_args!("no answer from {} in {} s", self.remote, timeout.as_secs_f64()).to_string();
+        time::timeout(timeout, answer).await.map_err(|_| Failure::unanswered(late))
+    }
+
+    fn unanswered(&self, error: &RequestError) -> Failure {
+        let failure = Failure::unanswered(format_args!("no answer from {}: {error}", self.remote));
+        match error {
+            RequestError::Refused => failure.hint("is the gateway running, and on this port?"),
+            _ => failure,
+        }
+    }
+
+    /// Prints an answer, and fails if it is an error.
+    fn print(&self, response: &coap::Response, lines: Lines) -> Result<(), Failure> {
+        let http = translate::response::to_http(response, &Limits::default());
+        let http = http.map_err(|error| Failure::new(format_args!("{}: {error}", name(response.code))))?;
+        let value = || serde_json::from_slice::<Value>(http.body()).unwrap_or(Value::Null);
+        if self.args.json {
+            let whole = json!({
+                "code": response.code.to_string(),
+                "status": http.status().as_u16(),
+                "body": value(),
+                "seconds": (self.started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
+                "traffic": traffic(&self.client),
+            });
+            match lines {
+                Lines::Many => output::write_json(&whole)?,
+                Lines::One => output::write_line(&whole.to_string())?,
+            }
+        } else if !http.body().is_empty() {
+            match lines {
+                Lines::Many if output::is_terminal() => output::write_json(&value())?,
+                // As it came: numbers keep their last digit.
+                Lines::Many | Lines::One => output::write_line(&String::from_utf8_lossy(http.body()))?,
+            }
+        }
+        if http.status().is_success() {
+            return Ok(());
+        }
+        let failure = Failure::new(format_args!("{} (HTTP {})", name(response.code), http.status()));
+        match (response.code, self.args.token.is_some()) {
+            (Code::UNAUTHORIZED, false) => {
+                Err(failure.hint("--token T, or LOWBAND_TOKEN in the environment"))
+            }
+            _ => Err(failure),
+        }
+    }
+
+    fn sum_up(&self) {
+        let traffic = self.client.traffic();
+        tell(&format!(
+            "sent {} datagrams, {} bytes; received {} datagrams, {} bytes; {:.3} s",
+            traffic.sent_datagrams,
+            traffic.sent_bytes,
+            traffic.received_datagrams,
+            traffic.received_bytes,
+            self.started.elapsed().as_secs_f64(),
+        ));
+    }
+}
+
+/// Whether an answer may take more than a line.
+#[derive(Clone, Copy)]
+enum Lines {
+    One,
+    Many,
+}
+
+async fn resolve(url: &CoapUrl) -> Result<SocketAddr, Failure> {
+    let (host, port) = url.authority();
+    let found = lookup_host((host, port)).await;
+    let none = |why: String| Failure::unanswered(format_args!("cannot find {host}: {why}"));
+    found.map_err(|error| none(error.to_string()))?.next().ok_or_else(|| none("it has no address".into()))
+}
+
+/// One datagram on one line: `> 0.012 CON GET id 4660 token 1a  Uri-Path 7, Uri-Query timeout=30000  23 bytes`.
+fn show(started: Instant, direction: Direction, datagram: &[u8]) {
+    let arrow = match direction {
+        Direction::Sent => '>',
+        Direction::Received => '<',
+    };
+    let seconds = started.elapsed().as_secs_f64();
+    tell(&format!("{arrow} {seconds:.3} {}", describe(&inspect::explain(datagram, Secrets::Hidden))));
+}
+
+fn describe(datagram: &Explanation) -> String {
+    let size = datagram.sizes.datagram;
+    let Some(header) = &datagram.header else { return format!("{size} bytes that are no message") };
+    let name = header.name.unwrap_or_default();
+    let mut parts = vec![format!("{} {} {name} id {}", header.kind, header.code, header.message_id)];
+    if !datagram.token.is_empty() {
+        parts.push(format!("token {}", datagram.token.replace(' ', "")));
+    }
+    for option in &datagram.options {
+        let name = option.name.map_or_else(|| format!("option {}", option.number), str::to_owned);
+        parts.push(format!("{name} {}", option.text).trim_end().to_owned());
+    }
+    if datagram.sizes.payload > 0 {
+        parts.push(format!("payload of {} bytes", datagram.sizes.payload));
+    }
+    if let Some(fault) = &datagram.fault {
+        parts.push(format!("malformed: {}", fault.reason));
+    }
+    parts.push(format!("{size} bytes"));
+    parts.join(", ")
+}
+
+fn name(code: Code) -> String {
+    format!("{code} {}", code.name().unwrap_or_default()).trim_end().to_owned()
+}
+
+fn traffic(client: &Client) -> Value {
+    let traffic = client.traffic();
+    json!({
+        "sent_bytes": traffic.sent_bytes,
+        "received_bytes": traffic.received_bytes,
+        "sent_datagrams": traffic.sent_datagrams,
+        "received_datagrams": traffic.received_datagrams,
+    })
+}
+
+/// A line for people. Where standard error is closed, nobody wants it.
+fn tell(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+#[expect(clippy::disallowed_methods, reason = "a person waits here, and is told how long")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn parse_method(text: &str) -> Result<Method, String> {
+    match text.to_ascii_uppercase().as_str() {
+        "GET" => Ok(Method::GET),
+        "POST" => Ok(Method::POST),
+        "PUT" => Ok(Method::PUT),
+        "DELETE" => Ok(Method::DELETE),
+        _ => Err("use GET, POST, PUT or DELETE".into()),
+    }
+}
+
+fn parse_block(text: &str) -> Result<BlockSize, String> {
+    let bytes = text.parse().map_err(|_| "no number")?;
+    let size = BlockSize::fitting(bytes);
+    if size.bytes() == bytes { Ok(size) } else { Err("use 16, 32, 64, 128, 256, 512 or 1024".into()) }
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "no number of seconds")?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}

@@ -6,6 +6,7 @@
 mod check_config;
 mod config;
 mod decode;
+mod demo;
 mod encode;
 mod failure;
 mod gateway;
@@ -42,6 +43,7 @@ enum Command {
     Gateway(gateway::GatewayArgs),
     CheckConfig(check_config::CheckConfigArgs),
     Request(request::RequestArgs),
+    Demo(demo::DemoArgs),
     Encode(encode::EncodeArgs),
     Decode(decode::DecodeArgs),
     Inspect(inspect::InspectArgs),
@@ -54,6 +56,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Gateway(args) => gateway::run(args),
         Command::CheckConfig(args) => check_config::run(args),
         Command::Request(args) => request::run(args),
+        Command::Demo(args) => demo::run(args),
         Command::Encode(args) => encode::run(args),
         Command::Decode(args) => decode::run(args),
         Command::Inspect(args) => inspect::run(args),

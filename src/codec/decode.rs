@@ -68,15 +68,15 @@ struct Transcoder<'a> {
     /// Members so far of the maps that are still open, innermost last.
     members: Vec<Member>,
     /// What a duplicate replaced, in the order in which maps ended.
-    dropped: Vec<Range<usize>>,
+    dropped: Vec<Range<u32>>,
 }
 
 /// A member of an object in the text: `"name":value`, without the comma that follows.
 #[derive(Debug, Clone)]
 struct Member {
-    start: usize,
-    name_end: usize,
-    end: usize,
+    start: u32,
+    name_end: u32,
+    end: u32,
     spelling: Spelling,
 }
 
@@ -184,12 +184,12 @@ impl<'a> Transcoder<'a> {
         let first = self.members.len();
         let mut names = Names::default();
         while self.reader.more(&mut length)? {
-            let start = self.text.len();
+            let start = self.text.here();
             let spelling = self.key(&mut names)?;
-            let name_end = self.text.len();
+            let name_end = self.text.here();
             self.text.push(b':')?;
             self.item(base)?;
-            self.members.push(Member { start, name_end, end: self.text.len(), spelling });
+            self.members.push(Member { start, name_end, end: self.text.here(), spelling });
             self.text.push(b',')?;
         }
         if names.may_repeat {
@@ -231,7 +231,10 @@ impl<'a> Transcoder<'a> {
     fn drop_duplicates(&mut self, first: usize) {
         let members = self.members.get(first..).unwrap_or_default();
         let text = self.text.bytes();
-        let name = |member: &Member| text.get(member.start..member.name_end).expect("names were written");
+        let name = |member: &Member| {
+            let range = member.start as usize..member.name_end as usize;
+            text.get(range).expect("names were written")
+        };
         let mut order: Vec<&Member> = members.iter().collect();
         order.sort_unstable_by_key(|member| (name(member), member.spelling, member.start));
         let mut losers: Vec<&Member> = order
@@ -300,12 +303,12 @@ fn to_u64(bytes: &[u8]) -> Option<u64> {
 }
 
 /// Copies what is outside all ranges, which are sorted by start and may enclose each other.
-fn without(text: &[u8], ranges: &[Range<usize>]) -> Vec<u8> {
+fn without(text: &[u8], ranges: &[Range<u32>]) -> Vec<u8> {
     let mut kept = Vec::with_capacity(text.len());
     let mut at = 0;
     for range in ranges {
-        kept.extend_from_slice(text.get(at..range.start).unwrap_or_default());
-        at = at.max(range.end);
+        kept.extend_from_slice(text.get(at..range.start as usize).unwrap_or_default());
+        at = at.max(range.end as usize);
     }
     kept.extend_from_slice(text.get(at..).unwrap_or_default());
     kept

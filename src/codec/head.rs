@@ -79,9 +79,8 @@ impl<'a> Reader<'a> {
         let offset = self.offset();
         let [initial] = self.array()?;
         let info = initial & 0x1f;
-        let reserved = DecodeError::Reserved { offset, initial };
         let head = match (initial >> 5, info) {
-            (_, 28..=30) | (0 | 1 | 6, 31) => return Err(reserved),
+            (_, 28..=30) | (0 | 1 | 6, 31) => return Err(DecodeError::Reserved { offset, initial }),
             (0, _) => Head::Unsigned(self.argument(info)?),
             (1, _) => Head::Negative(self.argument(info)?),
             (2, _) => Head::Bytes(self.length(info, 1)?),
@@ -90,7 +89,8 @@ impl<'a> Reader<'a> {
             (5, _) => Head::Map(self.length(info, 2)?),
             (6, _) => Head::Tag(self.argument(info)?),
             (_, 24) => match self.array()? {
-                [0..=31] => return Err(reserved), // §3.3: simple values below 32 have a shorter form only
+                // §3.3: simple values below 32 have a shorter form only.
+                [0..=31] => return Err(DecodeError::Reserved { offset, initial }),
                 [value] => Head::Simple(value),
             },
             (_, 25) => Head::Float(half_to_double(u16::from_be_bytes(self.array()?))),

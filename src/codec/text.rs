@@ -36,8 +36,9 @@ impl Text {
         self.bytes
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.bytes.len()
+    /// Where the next byte goes. Fits because `Limits::output` does.
+    pub(super) fn here(&self) -> u32 {
+        self.bytes.len() as u32
     }
 
     pub(super) fn push(&mut self, byte: u8) -> Result<(), DecodeError> {
@@ -78,7 +79,7 @@ impl Text {
         self.reserve(content.len() + 2)?;
         self.bytes.push(b'"');
         let mut rest = content.as_bytes();
-        while let Some(at) = rest.iter().position(|byte| matches!(byte, 0..0x20 | b'"' | b'\\')) {
+        while let Some(at) = first_special(rest) {
             let (plain, special) = rest.split_at(at);
             self.append(plain)?;
             if let Some((&byte, after)) = special.split_first() {
@@ -141,6 +142,26 @@ impl Text {
     }
 }
 
+/// Finds the first byte that a JSON string must escape (RFC 8259 §7), eight at a time.
+fn first_special(bytes: &[u8]) -> Option<usize> {
+    let (words, _) = bytes.as_chunks::<8>();
+    let plain = words.iter().take_while(|word| !has_special(u64::from_ne_bytes(**word))).count() * 8;
+    let rest = bytes.get(plain..)?;
+    rest.iter().position(|byte| matches!(byte, 0..0x20 | b'"' | b'\\')).map(|at| plain + at)
+}
+
+/// Says whether one of eight bytes is special. Subtracting borrows into the high bit of a byte that was too small;
+/// bytes that had the bit already, which are parts of longer characters, do not count.
+fn has_special(word: u64) -> bool {
+    const ONES: u64 = u64::MAX / 0xff;
+    let quotes = word ^ (ONES * b'"' as u64);
+    let backslashes = word ^ (ONES * b'\\' as u64);
+    let control = word.wrapping_sub(ONES * 0x20) & !word;
+    let quote = quotes.wrapping_sub(ONES) & !quotes;
+    let backslash = backslashes.wrapping_sub(ONES) & !backslashes;
+    (control | quote | backslash) & ONES << 7 != 0
+}
+
 fn digit_of(alphabet: &[u8], value: u32) -> u8 {
     *alphabet.get(value as usize).expect("a digit is smaller than its base")
 }
@@ -181,6 +202,20 @@ mod tests {
         let mut text = Text::new(4096, 0);
         text.string(&all).unwrap();
         assert_eq!(text.into_bytes(), serde_json::to_vec(&all).unwrap());
+    }
+
+    #[test]
+    fn special_bytes_are_found_wherever_they_stand() {
+        for special in (0..=255).filter(|byte| matches!(byte, 0..0x20 | b'"' | b'\\')) {
+            for filler in [0x20, 0x21, 0x23, b'[', b']', 0x7f, 0x80, 0xa2, 0xdc, 0xff] {
+                for at in 0..20 {
+                    let mut bytes = [filler; 20];
+                    assert_eq!(first_special(&bytes), None);
+                    bytes[at] = special;
+                    assert_eq!(first_special(&bytes), Some(at), "{special} among {filler}");
+                }
+            }
+        }
     }
 
     #[test]

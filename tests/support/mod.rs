@@ -1,5 +1,7 @@
 //! Stories: a machine in virtual time, and everything it says expected at a stated time.
 
+pub(crate) mod endpoint;
+pub(crate) mod figure;
 pub(crate) mod notation;
 
 use std::collections::VecDeque;
@@ -126,6 +128,22 @@ impl<M: Machine> Story<M> {
         let result = action(&mut self.machine, self.now);
         self.collect();
         result
+    }
+
+    /// The machine sends what a figure shows: see [`notation::is_shown`].
+    pub(crate) fn sends_as_shown(&mut self, at: u64, text: &str) {
+        self.arrive(at, text);
+        let Some((when, _, datagram)) = self.datagrams.pop_front() else {
+            panic!("{at} ms: {text} is not sent")
+        };
+        assert_eq!(millis(when), at, "{text} is sent at another time");
+        let shown = notation::is_shown(text, &datagram, &mut self.names);
+        assert!(shown, "{at} ms: the figure shows {text}\n   but it sends {}", notation::describe(&datagram));
+    }
+
+    /// Gives a name in the notation to some bytes, unless it stands for others already.
+    pub(crate) fn name(&mut self, name: &str, bytes: &[u8]) {
+        self.names.entry(name.into()).or_insert_with(|| bytes.into());
     }
 
     /// What a name in the notation stands for.

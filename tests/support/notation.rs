@@ -20,22 +20,24 @@ pub(crate) type Names = BTreeMap<String, Vec<u8>>;
 
 const KINDS: [&str; 4] = ["CON", "NON", "ACK", "RST"];
 const METHODS: [&str; 8] = ["", "GET", "POST", "PUT", "DELETE", "FETCH", "PATCH", "iPATCH"];
+const ETAG: u16 = 4;
 const OBSERVE: u16 = 6;
 const URI_PATH: u16 = 11;
 const URI_QUERY: u16 = 15;
 const BLOCK2: u16 = 23;
 const BLOCK1: u16 = 27;
+const SIZE1: u16 = 60;
 /// Options by name, and whether their value is written as a number.
 const OPTIONS: [(&str, u16, bool); 14] = [
     ("If-Match", 1, false),
-    ("ETag", 4, false),
+    ("ETag", ETAG, false),
     ("If-None-Match", 5, false),
     ("Observe", OBSERVE, true),
     ("CF", 12, true),
     ("Max-Age", 14, true),
     ("Accept", 17, true),
     ("Size2", 28, true),
-    ("Size1", 60, true),
+    ("Size1", SIZE1, true),
     ("Echo", 252, false),
     ("Access-Token", 256, false),
     ("No-Response", 258, true),
@@ -94,30 +96,50 @@ pub(crate) fn matches(text: &str, actual: &[u8], names: &mut Names) -> bool {
     if !KINDS.iter().any(|kind| text.starts_with(kind)) {
         return hex(text) == actual;
     }
-    let Some(wire) = Wire::decode(actual) else { return false };
     let pattern = Pattern::parse(text);
-    let mut learnt = names.clone();
-    let mut is = |field: &Field, bytes: &[u8]| match field {
-        Field::Known(known) => known == bytes,
-        Field::Named(name) => learnt.entry(name.clone()).or_insert_with(|| bytes.to_vec()) == bytes,
-    };
-    let matches = pattern.kind == wire.kind
-        && pattern.code == wire.code
-        && is(&pattern.id, &wire.id)
-        && is(&pattern.token, &wire.token)
-        && pattern.options.len() == wire.options.len()
-        && pattern
-            .options
-            .iter()
-            .zip(&wire.options)
-            .all(|(ours, theirs)| ours.0 == theirs.0 && is(&ours.1, &theirs.1))
-        && pattern.payload == wire.payload;
+    let Some(wire) = Wire::decode(actual) else { return false };
     // However its options were found, the datagram is written in the one right way.
-    if matches && wire.encode() == actual {
-        *names = learnt;
-        return true;
+    wire.encode() == actual && pattern.matches(&wire, names)
+}
+
+/// Whether a figure shows this datagram. Figures leave some options out, and those are not compared where a line does not have them.
+pub(crate) fn is_shown(text: &str, actual: &[u8], names: &mut Names) -> bool {
+    let pattern = Pattern::parse(text);
+    let Some(mut wire) = Wire::decode(actual) else { return false };
+    let is_request = matches!(wire.code, 1..32);
+    wire.options.retain(|(number, value)| {
+        // An early wish for a size is Block2 with NUM 0, and shown where the figure is about it.
+        let wish = *number == BLOCK2 && is_request && value.len() < 2 && value.iter().all(|byte| *byte < 8);
+        let left_out = matches!(*number, ETAG | SIZE1) || wish;
+        !left_out || pattern.options.iter().any(|(shown, _)| shown == number)
+    });
+    pattern.matches(&wire, names)
+}
+
+impl Pattern {
+    /// New names then stand for what is in the message.
+    fn matches(&self, wire: &Wire, names: &mut Names) -> bool {
+        let mut learnt = names.clone();
+        let mut is = |field: &Field, bytes: &[u8]| match field {
+            Field::Known(known) => known == bytes,
+            Field::Named(name) => learnt.entry(name.clone()).or_insert_with(|| bytes.to_vec()) == bytes,
+        };
+        let matches = self.kind == wire.kind
+            && self.code == wire.code
+            && is(&self.id, &wire.id)
+            && is(&self.token, &wire.token)
+            && self.options.len() == wire.options.len()
+            && self
+                .options
+                .iter()
+                .zip(&wire.options)
+                .all(|(ours, theirs)| ours.0 == theirs.0 && is(&ours.1, &theirs.1))
+            && self.payload == wire.payload;
+        if matches {
+            *names = learnt;
+        }
+        matches
     }
-    false
 }
 
 /// A datagram in the notation, for people.
@@ -202,7 +224,7 @@ impl Pattern {
             self.options.extend(query.split('&').map(|part| (URI_QUERY, Field::Known(part.into()))));
         } else if let Some(text) = word.strip_prefix('"') {
             self.payload = text.strip_suffix('"')?.into();
-        } else if let Some((from, to)) = word.split_once("..") {
+        } else if let Some((from, to)) = word.split_once("..").filter(|_| !word.contains(':')) {
             self.payload = part(from.parse().ok()?..to.parse().ok()?);
         } else if let Some(digits) = word.strip_prefix("0x") {
             self.payload = hex(digits);
@@ -245,7 +267,7 @@ fn option(name: &str, value: &str) -> Option<(u16, Field)> {
             None => name.strip_prefix("opt")?.parse().ok()?,
         },
     };
-    if number != BLOCK2 && number != BLOCK1 {
+    if name != "2" && name != "1" {
         return Some((number, Field::bytes(value)));
     }
     let mut parts = value.split('/').map(|part| part.parse::<u32>().ok());

@@ -251,7 +251,16 @@ impl Peer {
 
     /// Forgets a request of ours, or deregisters an observation.
     pub(super) fn cancel(&mut self, id: u64, config: &Config, now: Instant) {
-        if let Some(message) = self.client.cancel(id, &config.transfers) {
+        let message = self.client.cancel(id, &config.transfers);
+        // What nobody waits for is repeated no more.
+        let of_nobody =
+            |purpose: &Purpose| matches!(purpose, Purpose::Request(token) if !self.client.contains(*token));
+        let exchanges = self.purposes.iter().filter(|(_, purpose)| of_nobody(purpose));
+        for exchange in exchanges.map(|(exchange, _)| *exchange).collect::<Vec<_>>() {
+            self.purposes.remove(&exchange);
+            self.exchanges.forget(exchange, now);
+        }
+        if let Some(message) = message {
             // It is best effort: a peer that does not hear it gets a reset for its next notification.
             let _ = self.exchanges.send(message, now);
         }
@@ -269,8 +278,8 @@ impl Peer {
     ) {
         let delivery = observer.map(|id| self.deliver(id));
         let mut reply = self.server.respond(plan, response, delivery, &config.transfers, now);
-        if observer.is_some() {
-            reply.options.push_uint(OptionNumber::OBSERVE, 0);
+        if let Some((_, observation)) = observer.and_then(|id| self.observations.next(id)) {
+            reply.options.push_uint(OptionNumber::OBSERVE, observation.sequence);
         }
         self.answer(asked, reply, now);
     }

@@ -1,5 +1,7 @@
 //! The configuration, through the binary: which place counts, and what is said of mistakes.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Output;

@@ -1,6 +1,6 @@
 //! `lowband demo`, run as anybody would run it.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test ends where its expectation does")]
+#![expect(clippy::unwrap_used, reason = "a test ends where its expectation does")]
 
 use std::process::Command;
 use std::process::Output;

@@ -10,6 +10,8 @@
 mod allocations;
 #[path = "../fuzz/bodies/cbor_to_json.rs"]
 mod cbor_to_json;
+#[path = "../fuzz/bodies/datagram.rs"]
+mod datagram;
 #[path = "../fuzz/bodies/json_to_cbor.rs"]
 mod json_to_cbor;
 #[path = "support/mutator.rs"]
@@ -22,6 +24,9 @@ use std::panic::AssertUnwindSafe;
 
 use allocations::Metered;
 use mutator::Mutator;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::Rng;
+use rand_chacha::rand_core::SeedableRng;
 use serde_json::Value;
 
 #[global_allocator]
@@ -39,6 +44,12 @@ fn cbor_to_json_survives() {
         .chain(first_columns(include_str!("vectors/codec/msc3079.tsv")))
         .chain(first_columns(include_str!("vectors/codec/tolerant.tsv")));
     try_all("cbor_to_json", hex.map(from_hex).collect(), cbor_to_json::run);
+}
+
+/// An input is a program of many datagrams, so there are fewer of them.
+#[test]
+fn datagram_survives() {
+    try_some(inputs() / 20, "datagram", (0..500).map(program).collect(), datagram::run);
 }
 
 #[test]
@@ -60,8 +71,12 @@ fn path_survives() {
     try_all("path", seeds.map(|text| text.replace(' ', "\0").into_bytes()).collect(), path::run);
 }
 
-/// Runs the target on every seed as it is, then on inputs made from them.
 fn try_all(target: &str, seeds: Vec<Vec<u8>>, run: fn(&[u8])) {
+    try_some(inputs(), target, seeds, run);
+}
+
+/// Runs the target on every seed as it is, then on so many inputs made from them.
+fn try_some(inputs: u64, target: &str, seeds: Vec<Vec<u8>>, run: fn(&[u8])) {
     assert!(seeds.len() > 20, "only {} seeds for {target}: were the vectors moved?", seeds.len());
     // Tables that are made once and kept are made here, before what is kept is counted.
     seeds.iter().for_each(|seed| run(seed));
@@ -69,7 +84,7 @@ fn try_all(target: &str, seeds: Vec<Vec<u8>>, run: fn(&[u8])) {
         try_one(target, seed, run);
     }
     let mut mutator = Mutator::new(target, seeds);
-    for _ in 0..inputs() {
+    for _ in 0..inputs {
         try_one(target, &mutator.next_input(), run);
     }
 }
@@ -86,6 +101,18 @@ fn try_one(target: &str, input: &[u8], run: fn(&[u8])) {
 
 fn inputs() -> u64 {
     std::env::var("LOWBAND_FUZZ_INPUTS").map_or(INPUTS, |text| text.parse().unwrap())
+}
+
+/// A program for the target of datagrams, of 8 to 4096 bytes, half of them small: small numbers choose the instruction.
+fn program(seed: u64) -> Vec<u8> {
+    let mut chance = ChaCha8Rng::seed_from_u64(seed);
+    let length = 8 << (chance.next_u32() % 10);
+    (0..length)
+        .map(|_| match chance.next_u32().to_be_bytes() {
+            [half, byte, ..] if half < 128 => byte,
+            [_, byte, ..] => byte % 32,
+        })
+        .collect()
 }
 
 /// Some of the recorded bodies: small enough that a mutation changes their meaning.

@@ -1,5 +1,7 @@
 //! The way to the homeserver, against servers on loopback that behave well and badly.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -211,7 +211,10 @@ impl clap::Args for Flags {
             .value_parser(clap::value_parser!(PathBuf))
             .help("A TOML file of settings under the same names; LOWBAND_CONFIG in the environment");
         command.arg(config).args(SETTINGS.iter().map(Setting::argument)).after_help(
-            "Every setting may also stand in the TOML file under its name, or in the environment as LOWBAND_NAME. \
+            "Examples: plain CoAP on this machine alone; what a file of settings comes to\n  \
+             $ lowband gateway --homeserver http://127.0.0.1:8008 --insecure-coap\n  \
+             $ lowband check-config --config gateway.toml\n\n\
+             Every setting may also stand in the TOML file under its name, or in the environment as LOWBAND_NAME. \
              Flags come before the environment, the environment before the file.\n\
              TIME is 500ms, 30s, 5m or 1h; SIZE is bytes, or 512KiB, 8MiB.",
         )

@@ -284,7 +284,14 @@ impl Exchanges {
     /// Ends an exchange early: its message is sent no more, and nothing will be reported of it.
     pub fn forget(&mut self, exchange: ExchangeId, now: Instant) {
         self.waiting.retain(|(waiting, _)| *waiting != exchange);
-        self.sent.retain(|_, sent| sent.exchange != exchange);
+        self.sent.retain(|_, sent| {
+            let forgotten = sent.exchange == exchange;
+            if forgotten {
+                // What has not left yet need not leave any more.
+                self.datagrams.retain(|datagram| *datagram != sent.datagram);
+            }
+            !forgotten
+        });
         self.start_waiting(now);
     }
 
@@ -298,6 +305,7 @@ impl Exchanges {
             }
             self.forget_oldest();
         }
+        self.ids.forget_old(now, self.parameters.exchange_lifetime());
         self.start_waiting(now);
     }
 
@@ -348,7 +356,12 @@ impl Exchanges {
         let id = (!self.waiting.is_empty() && self.may_start())
             .then(|| self.ids.free_at(self.parameters.exchange_lifetime()))
             .flatten();
-        [repeats, owed, expiry, id].into_iter().flatten().min()
+        // While there is nothing else, the ids used are still to be remembered, and then forgotten.
+        let ids = (self.received.is_empty() && !self.is_sending())
+            .then(|| self.ids.last_used())
+            .flatten()
+            .map(|used| used + self.parameters.exchange_lifetime());
+        [repeats, owed, expiry, id, ids].into_iter().flatten().min()
     }
 
     /// The next datagram to send.
@@ -366,9 +379,13 @@ impl Exchanges {
         std::mem::take(&mut self.counts)
     }
 
-    /// Whether nothing is owed, sent or remembered, so that all of this could be made anew.
+    /// Whether nothing is owed, sent or remembered, not even which ids were used lately (RFC 7252 §4.4), so that all of this could be made anew.
     pub fn is_idle(&self) -> bool {
-        self.received.is_empty() && !self.is_sending() && self.datagrams.is_empty() && self.events.is_empty()
+        self.received.is_empty()
+            && !self.is_sending()
+            && self.ids.last_used().is_none()
+            && self.datagrams.is_empty()
+            && self.events.is_empty()
     }
 
     /// Whether messages of ours wait for acknowledgement or for their turn.
@@ -478,6 +495,16 @@ impl MessageIds {
         let id = self.next;
         self.next = id.next();
         Some(id)
+    }
+
+    /// When one was last used, of those not forgotten.
+    fn last_used(&self) -> Option<Instant> {
+        self.used.values().max().copied()
+    }
+
+    /// Forgets the use of those that may be used again.
+    fn forget_old(&mut self, now: Instant, lifetime: Duration) {
+        self.used.retain(|_, used| *used + lifetime > now);
     }
 
     /// When [`MessageIds::take`] will have one, if it has none now.

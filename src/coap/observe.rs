@@ -9,7 +9,11 @@ use super::transfer::Plan;
 
 /// The observations that one peer has registered, by their tokens.
 #[derive(Debug, Default)]
-pub struct Observations(BTreeMap<Token, Observation>);
+pub struct Observations {
+    by_token: BTreeMap<Token, Observation>,
+    /// The value of Observe for the next notification of any: so it grows for each token even where that registers again.
+    sequence: u32,
+}
 
 /// One entry of the list of observers (RFC 7641 §4.1).
 #[derive(Debug)]
@@ -29,39 +33,40 @@ pub struct ObservationId(pub u64);
 impl Observations {
     /// Registers; an observation with the same token is replaced, and returned (RFC 7641 §4.1).
     pub fn register(&mut self, token: Token, id: ObservationId, plan: Plan) -> Option<ObservationId> {
-        self.0.insert(token, Observation { id, plan, sequence: 0 }).map(|replaced| replaced.id)
+        self.by_token.insert(token, Observation { id, plan, sequence: 0 }).map(|replaced| replaced.id)
     }
 
     /// Removes by token.
     pub fn remove(&mut self, token: Token) -> Option<ObservationId> {
-        self.0.remove(&token).map(|removed| removed.id)
+        self.by_token.remove(&token).map(|removed| removed.id)
     }
 
     /// Removes by number.
     pub fn end(&mut self, id: ObservationId) {
-        self.0.retain(|_, observation| observation.id != id);
+        self.by_token.retain(|_, observation| observation.id != id);
     }
 
     /// The observation, its token, and the value of Observe for its next notification: 24 bits, growing (RFC 7641 §4.4).
     pub fn next(&mut self, id: ObservationId) -> Option<(Token, &Observation)> {
-        let (token, observation) = self.0.iter_mut().find(|(_, observation)| observation.id == id)?;
-        observation.sequence = (observation.sequence + 1) & SEQUENCE_MASK;
+        let (token, observation) = self.by_token.iter_mut().find(|(_, observation)| observation.id == id)?;
+        observation.sequence = self.sequence;
+        self.sequence = (self.sequence + 1) & SEQUENCE_MASK;
         Some((*token, observation))
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.by_token.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.by_token.is_empty()
     }
 
     /// All their numbers.
     pub fn ids(&self) -> impl Iterator<Item = ObservationId> {
-        self.0.values().map(|observation| observation.id)
+        self.by_token.values().map(|observation| observation.id)
     }
 }
 

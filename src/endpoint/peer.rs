@@ -26,6 +26,9 @@ pub(super) struct Peer {
     pub(super) scheduled: Option<Instant>,
     /// What the confirmable messages under way are for.
     purposes: BTreeMap<ExchangeId, Purpose>,
+    /// The notifications whose end was not reported yet. Each is reported once, however often its last block is asked for.
+    deliveries: BTreeMap<Delivery, ObservationId>,
+    next_delivery: u64,
     outcomes: VecDeque<Outcome>,
 }
 
@@ -44,9 +47,9 @@ enum Purpose {
     /// A request, by its token.
     Request(Token),
     /// The first block of a notification, whose further blocks the peer is to ask for.
-    Beginning(ObservationId),
+    Beginning(ObservationId, Delivery),
     /// A whole notification or its last block.
-    End(ObservationId),
+    End(ObservationId, Delivery),
 }
 
 /// What the endpoint has to know.
@@ -83,6 +86,8 @@ impl Peer {
             heard: now,
             scheduled: None,
             purposes: BTreeMap::new(),
+            deliveries: BTreeMap::new(),
+            next_delivery: 0,
             outcomes: VecDeque::new(),
         }
     }
@@ -92,15 +97,17 @@ impl Peer {
         if let Some(outcome) = self.outcomes.pop_front() {
             return Some(outcome);
         }
-        if let Some(Delivery(id)) = self.server.poll_undelivered() {
-            return Some(Outcome::Undelivered(ObservationId(id)));
+        while let Some(delivery) = self.server.poll_undelivered() {
+            if let Some(id) = self.deliveries.remove(&delivery) {
+                return Some(Outcome::Undelivered(id));
+            }
         }
         match self.exchanges.poll_event()? {
             Event::Request(message) => self.receive_request(message, config, now),
             Event::Response(message) => self.receive_response(message, fresh, config, now),
             Event::Acknowledged(exchange) => self.acknowledged(exchange, config, now),
-            Event::Reset(exchange) => self.failed(exchange, RequestError::Reset),
-            Event::TimedOut(exchange) => self.failed(exchange, RequestError::Timeout),
+            Event::Reset(exchange) => self.failed(exchange, RequestError::Reset, now),
+            Event::TimedOut(exchange) => self.failed(exchange, RequestError::Timeout, now),
         }
         Some(self.outcomes.pop_front().unwrap_or(Outcome::Nothing))
     }
@@ -205,31 +212,32 @@ impl Peer {
     fn acknowledged(&mut self, exchange: ExchangeId, config: &Config, now: Instant) {
         match self.purposes.remove(&exchange) {
             Some(Purpose::Request(token)) => self.client.acknowledged(token, &config.transfers, now),
-            Some(Purpose::End(id)) => {
-                self.server.delivered(Delivery(id.0));
-                self.outcomes.push_back(Outcome::Delivered(id));
+            Some(Purpose::End(_, delivery)) => {
+                self.server.delivered(delivery);
+                self.outcomes.extend(self.deliveries.remove(&delivery).map(Outcome::Delivered));
             }
-            Some(Purpose::Beginning(_)) | None => {}
+            Some(Purpose::Beginning(..)) | None => {}
         }
     }
 
     /// A message of ours was reset, or never acknowledged.
-    fn failed(&mut self, exchange: ExchangeId, error: RequestError) {
+    fn failed(&mut self, exchange: ExchangeId, error: RequestError, now: Instant) {
         match self.purposes.remove(&exchange) {
             Some(Purpose::Request(token)) => {
                 let step = self.client.fail(token, error);
                 self.outcomes.push_back(Outcome::Client(step));
             }
-            Some(Purpose::Beginning(id) | Purpose::End(id)) => {
-                self.server.abandon(Delivery(id.0));
-                self.outcomes.push_back(match error {
+            Some(Purpose::Beginning(id, delivery) | Purpose::End(id, delivery)) => {
+                let unreported = self.abandon(delivery);
+                let outcome = match error {
                     // RFC 7641 §3.6: a reset of a notification ends the observation.
                     RequestError::Reset => {
-                        self.observations.end(id);
-                        Outcome::Deregistered(id)
+                        self.end_observation(id, now);
+                        Some(Outcome::Deregistered(id))
                     }
-                    _ => Outcome::Undelivered(id),
-                });
+                    _ => unreported.map(Outcome::Undelivered),
+                };
+                self.outcomes.extend(outcome);
             }
             None => {}
         }
@@ -243,7 +251,16 @@ impl Peer {
 
     /// Forgets a request of ours, or deregisters an observation.
     pub(super) fn cancel(&mut self, id: u64, config: &Config, now: Instant) {
-        if let Some(message) = self.client.cancel(id, &config.transfers) {
+        let message = self.client.cancel(id, &config.transfers);
+        // What nobody waits for is repeated no more.
+        let of_nobody =
+            |purpose: &Purpose| matches!(purpose, Purpose::Request(token) if !self.client.contains(*token));
+        let exchanges = self.purposes.iter().filter(|(_, purpose)| of_nobody(purpose));
+        for exchange in exchanges.map(|(exchange, _)| *exchange).collect::<Vec<_>>() {
+            self.purposes.remove(&exchange);
+            self.exchanges.forget(exchange, now);
+        }
+        if let Some(message) = message {
             // It is best effort: a peer that does not hear it gets a reset for its next notification.
             let _ = self.exchanges.send(message, now);
         }
@@ -259,10 +276,10 @@ impl Peer {
         config: &Config,
         now: Instant,
     ) {
-        let mut reply =
-            self.server.respond(plan, response, observer.map(|id| Delivery(id.0)), &config.transfers, now);
-        if observer.is_some() {
-            reply.options.push_uint(OptionNumber::OBSERVE, 0);
+        let delivery = observer.map(|id| self.deliver(id));
+        let mut reply = self.server.respond(plan, response, delivery, &config.transfers, now);
+        if let Some((_, observation)) = observer.and_then(|id| self.observations.next(id)) {
+            reply.options.push_uint(OptionNumber::OBSERVE, observation.sequence);
         }
         self.answer(asked, reply, now);
     }
@@ -278,18 +295,15 @@ impl Peer {
         let message = message(asked.token, reply);
         let sent = match delivers {
             None => self.exchanges.respond(asked.message, message, now).map(|_| ()),
-            Some(Delivery(id)) => {
-                self.exchanges.respond_confirmed(asked.message, message, now).map(|exchange| {
-                    self.purposes.insert(exchange, Purpose::End(ObservationId(id)));
-                })
-            }
+            Some(delivery) => self.exchanges.respond_confirmed(asked.message, message, now).map(|exchange| {
+                let purpose = self.deliveries.get(&delivery).map(|id| Purpose::End(*id, delivery));
+                self.purposes.extend(purpose.map(|purpose| (exchange, purpose)));
+            }),
         };
         if sent.is_err() {
             self.outcomes.push_back(Outcome::AnswerDropped);
-            if let Some(delivery) = delivers {
-                self.server.abandon(delivery);
-                self.outcomes.push_back(Outcome::Undelivered(ObservationId(delivery.0)));
-            }
+            let undelivered = delivers.and_then(|delivery| self.abandon(delivery));
+            self.outcomes.extend(undelivered.map(Outcome::Undelivered));
         }
     }
 
@@ -306,7 +320,7 @@ impl Peer {
         let Some((token, observation)) = self.observations.next(id) else { return };
         let (plan, sequence, success) =
             (observation.plan.clone(), observation.sequence, response.code.is_success());
-        let delivery = success.then_some(Delivery(id.0));
+        let delivery = success.then(|| self.deliver(id));
         let mut reply = self.server.respond(plan, response, delivery, &config.transfers, now);
         // RFC 7641 §4.2: a notification of an error has no Observe option, and is the last.
         if success {
@@ -314,19 +328,40 @@ impl Peer {
         }
         let whole = reply.delivers.is_some();
         let Ok(exchange) = self.exchanges.send(message(token, reply), now) else {
-            self.server.abandon(Delivery(id.0));
-            return self.outcomes.extend([Outcome::AnswerDropped, Outcome::Undelivered(id)]);
+            let undelivered = delivery.and_then(|delivery| self.abandon(delivery));
+            self.outcomes.push_back(Outcome::AnswerDropped);
+            return self.outcomes.extend(undelivered.map(Outcome::Undelivered));
         };
-        if success {
-            self.purposes.insert(exchange, if whole { Purpose::End(id) } else { Purpose::Beginning(id) });
+        if let Some(delivery) = delivery {
+            let purpose = if whole { Purpose::End(id, delivery) } else { Purpose::Beginning(id, delivery) };
+            self.purposes.insert(exchange, purpose);
         }
+    }
+
+    /// Starts to wait for a notification's end.
+    fn deliver(&mut self, id: ObservationId) -> Delivery {
+        let delivery = Delivery(self.next_delivery);
+        self.next_delivery += 1;
+        self.deliveries.insert(delivery, id);
+        delivery
+    }
+
+    /// Gives up a notification; returns whose it is, where its end was not reported yet.
+    fn abandon(&mut self, delivery: Delivery) -> Option<ObservationId> {
+        self.server.abandon(delivery);
+        self.deliveries.remove(&delivery)
     }
 
     /// Ends an observation, and what is under way for it.
     pub(super) fn end_observation(&mut self, id: ObservationId, now: Instant) {
         self.observations.end(id);
-        self.server.abandon(Delivery(id.0));
-        let of_it = |purpose: &Purpose| matches!(purpose, Purpose::Beginning(other) | Purpose::End(other) if *other == id);
+        let of_it = |(_, other): &(&Delivery, &ObservationId)| **other == id;
+        let deliveries: Vec<_> =
+            self.deliveries.iter().filter(of_it).map(|(delivery, _)| *delivery).collect();
+        for delivery in deliveries {
+            self.abandon(delivery);
+        }
+        let of_it = |purpose: &Purpose| matches!(purpose, Purpose::Beginning(other, _) | Purpose::End(other, _) if *other == id);
         let exchanges: Vec<_> = self
             .purposes
             .iter()

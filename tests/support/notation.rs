@@ -224,7 +224,7 @@ impl Pattern {
             self.options.extend(query.split('&').map(|part| (URI_QUERY, Field::Known(part.into()))));
         } else if let Some(text) = word.strip_prefix('"') {
             self.payload = text.strip_suffix('"')?.into();
-        } else if let Some((from, to)) = word.split_once("..") {
+        } else if let Some((from, to)) = word.split_once("..").filter(|_| !word.contains(':')) {
             self.payload = part(from.parse().ok()?..to.parse().ok()?);
         } else if let Some(digits) = word.strip_prefix("0x") {
             self.payload = hex(digits);
@@ -267,7 +267,7 @@ fn option(name: &str, value: &str) -> Option<(u16, Field)> {
             None => name.strip_prefix("opt")?.parse().ok()?,
         },
     };
-    if number != BLOCK2 && number != BLOCK1 {
+    if name != "2" && name != "1" {
         return Some((number, Field::bytes(value)));
     }
     let mut parts = value.split('/').map(|part| part.parse::<u32>().ok());

@@ -174,7 +174,11 @@ impl ServerTransfers {
         limits: &TransferLimits,
         now: Instant,
     ) -> Reply {
-        let Plan { key, wanted, block1, size_wanted } = plan;
+        let Plan { key, mut wanted, block1, size_wanted } = plan;
+        // An error is told from its beginning, whatever block of a success was asked for.
+        if !response.code.is_success() {
+            wanted.number = 0;
+        }
         // A new response to the same request takes the place of the old one.
         self.drop_downloads(|download| download.key == key);
         let mut reply =

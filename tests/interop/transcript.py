@@ -7,14 +7,19 @@ class Transcript:
     def __init__(self, title, name):
         self.parts = [
             f"# {title}\n\nWritten by `tests/interop/run --transcripts docs/transcripts {name}`: what was sent and what came"
-            " back, in full but for the lines that say they are cut. The homeserver is Synapse 1.163.2.\n"
+            " back, in full but for what says that it is cut. The homeserver is Synapse 1.163.2, and gone: so are its tokens.\n"
         ]
 
     def section(self, title):
-        self.parts.append(f"\n## {title}\n\n")
+        self.parts.append(f"\n## {title}\n")
 
     def block(self, text):
-        self.parts.append(f"```console\n{text.rstrip()}\n```\n")
+        """What was typed and what came back; blocks in a row are one."""
+        end = "```\n"
+        start = "\n" if self.parts[-1] == end else "\n```console\n"
+        if self.parts[-1] == end:
+            self.parts.pop()
+        self.parts += [start, text.rstrip() + "\n", end]
 
     def text(self):
         return "".join(self.parts)

@@ -92,7 +92,11 @@ async fn call(
     token: &str,
     body: Option<&Value>,
 ) -> (u16, Value) {
-    http(&client.request(coap(method, target, token, body)).await.unwrap())
+    let asked = time::timeout(Duration::from_secs(40), client.request(coap(method, target, token, body)));
+    match asked.await {
+        Ok(Ok(response)) => http(&response),
+        failed => panic!("{method} {target} of {:?}: {failed:?}", client.local()),
+    }
 }
 
 async fn register(client: &Client, name: &str) -> String {

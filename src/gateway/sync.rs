@@ -143,8 +143,8 @@ impl Gateway {
         if let Some(due) = observation.due() {
             self.polls.remove(&(due, id));
         }
-        if let Some(fetch) = observation.polling() {
-            self.fetches.remove(&fetch);
+        // The poll may be what ended it, and has ended itself then.
+        if let Some(fetch) = observation.polling().filter(|fetch| self.fetches.remove(fetch).is_some()) {
             self.outputs.push_back(Output::Abandon { id: fetch });
         }
     }

@@ -27,6 +27,9 @@ pub struct Socket {
 }
 
 impl Socket {
+    /// Bytes of datagrams that may wait in the kernel.
+    const RECEIVE_BUFFER: usize = 2 << 20;
+
     /// Binds. Port 0 takes a free port; an IPv6 address takes IPv6 alone (`IPV6_V6ONLY`), so that `[::]` and `0.0.0.0` are
     /// two sockets on every system, whatever its default, and no peer appears under two forms of one address.
     ///
@@ -41,6 +44,8 @@ impl Socket {
             socket.set_only_v6(true)?;
         }
         socket.set_nonblocking(true)?;
+        // Room for a burst, as far as the system allows it; less is no error.
+        let _ = socket.set_recv_buffer_size(Self::RECEIVE_BUFFER);
         socket.bind(&address.into())?;
         let io = tokio::net::UdpSocket::from_std(socket.into())?;
         let state = UdpSocketState::new((&io).into())?;
@@ -242,6 +247,23 @@ mod tests {
         let received = receive(&socket, &mut Batch::new()).await;
         let datagrams: Vec<_> = received.iter().map(|(_, datagram)| (datagram[0], datagram.len())).collect();
         assert_eq!(datagrams, (0..10).map(|number| (number, usize::from(number) + 1)).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn datagrams_that_the_kernel_has_joined_are_taken_apart() {
+        let socket = Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let peer = peer("127.0.0.1:0");
+        let state = UdpSocketState::new((&peer).into()).unwrap();
+        let contents = b"one-two-three-fo";
+        let joined = if state.max_gso_segments() > 1 { contents.len() } else { 4 };
+        for contents in contents.chunks(joined) {
+            let (destination, segment_size) = (socket.local(), Some(4));
+            let transmit = Transmit { destination, ecn: None, contents, segment_size, src_ip: None };
+            state.try_send((&peer).into(), &transmit).unwrap();
+        }
+        let received: Vec<_> =
+            receive(&socket, &mut Batch::new()).await.into_iter().map(|(_, datagram)| datagram).collect();
+        assert_eq!(received, [b"one-", b"two-", b"thre", b"e-fo"]);
     }
 
     #[tokio::test]

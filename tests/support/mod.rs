@@ -2,6 +2,7 @@
 
 pub(crate) mod endpoint;
 pub(crate) mod figure;
+pub(crate) mod gateway;
 pub(crate) mod notation;
 
 use std::collections::VecDeque;
@@ -139,6 +140,12 @@ impl<M: Machine> Story<M> {
         assert_eq!(millis(when), at, "{text} is sent at another time");
         let shown = notation::is_shown(text, &datagram, &mut self.names);
         assert!(shown, "{at} ms: the figure shows {text}\n   but it sends {}", notation::describe(&datagram));
+    }
+
+    /// The datagram that the machine sends, for what cannot be said beforehand.
+    pub(crate) fn sent(&mut self, at: u64) -> Vec<u8> {
+        self.arrive(at, "a datagram");
+        self.datagrams.pop_front().unwrap_or_else(|| panic!("{at} ms: nothing is sent")).2
     }
 
     /// Gives a name in the notation to some bytes, unless it stands for others already.

@@ -7,6 +7,7 @@
 //! CON [MID=0x1234, TOK=0xaa], GET, /status, 2:0/0/64     the same kind of thing in words
 //! ACK [MID=a, TOK=t], 2.05, 2:0/1/64, ETag:e, 0..64      a, t, e: whatever it is, and from then on the same
 //! CON [MID=a], PUT, /x, ?k=v, CF:60, opt258:0x02, "text"
+//! CON [MID=a], PUT, /x, CF:50, `{"k":"v"}`
 //! ```
 //!
 //! `2:` and `1:` are Block2 and Block1 as number/more/size; `0..64` is that part of [`body`].
@@ -224,6 +225,8 @@ impl Pattern {
             self.options.extend(query.split('&').map(|part| (URI_QUERY, Field::Known(part.into()))));
         } else if let Some(text) = word.strip_prefix('"') {
             self.payload = text.strip_suffix('"')?.into();
+        } else if let Some(text) = word.strip_prefix('`') {
+            self.payload = text.strip_suffix('`')?.into();
         } else if let Some((from, to)) = word.split_once("..").filter(|_| !word.contains(':')) {
             self.payload = part(from.parse().ok()?..to.parse().ok()?);
         } else if let Some(digits) = word.strip_prefix("0x") {
@@ -238,10 +241,14 @@ impl Pattern {
 
 /// What stands between commas; commas in quotes do not count.
 fn words(text: &str) -> Vec<&str> {
-    let mut quoted = false;
+    let mut quote = None;
     text.split(|character| {
-        quoted ^= character == '"';
-        character == ',' && !quoted
+        match (quote, character) {
+            (None, '"' | '`') => quote = Some(character),
+            (Some(open), _) if open == character => quote = None,
+            _ => {}
+        }
+        character == ',' && quote.is_none()
     })
     .map(str::trim)
     .filter(|word| !word.is_empty())

@@ -1,0 +1,58 @@
+"""Holds the conversations, one after the other, each with a homeserver and a gateway of its own."""
+
+import argparse
+import pathlib
+import sys
+import traceback
+
+import by_aiocoap
+import by_libcoap
+from transcript import Transcript
+from world import World
+
+CONVERSATIONS = {"libcoap": by_libcoap, "aiocoap": by_aiocoap}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--lowband", type=pathlib.Path, default="target/debug/lowband")
+    parser.add_argument("--transcripts", type=pathlib.Path)
+    parser.add_argument("only", nargs="?", choices=CONVERSATIONS)
+    arguments = parser.parse_args()
+    passed = failed = 0
+    for name, conversation in CONVERSATIONS.items():
+        if arguments.only in (None, name):
+            done, error = hold(name, conversation, arguments)
+            passed += done
+            failed += error
+    print(f"interop: {passed} passed, {failed} failed")
+    sys.exit(failed > 0)
+
+
+def hold(name, conversation, arguments):
+    """Takes the steps of a conversation in turn; each needs those before it, so the first that fails is the last."""
+    transcript = Transcript(f"A conversation by {conversation.TITLE}", name)
+    done = 0
+    with World(arguments.lowband) as world:
+        talk = conversation.Conversation(world, transcript)
+        try:
+            for step in conversation.STEPS:
+                transcript.section(step.__doc__)
+                talk.take(step)
+                done += 1
+                print(f"ok {name}: {step.__name__}", flush=True)
+        except Exception:
+            traceback.print_exc()
+            print(f"FAILED {name}: {step.__name__}; what was said:\n{transcript.text()[-4000:]}", flush=True)
+            print(f"the gateway said:\n{world.gateway_log()[-2000:]}", flush=True)
+            return done, 1
+        finally:
+            talk.close()
+    if arguments.transcripts:
+        arguments.transcripts.mkdir(parents=True, exist_ok=True)
+        (arguments.transcripts / f"{name}.md").write_text(transcript.text())
+    return done, 0
+
+
+if __name__ == "__main__":
+    main()

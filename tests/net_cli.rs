@@ -1,0 +1,344 @@
+//! `lowband gateway` and `lowband request` as people run them: processes, output, exit codes and signals.
+
+#![cfg(unix)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::disallowed_methods, reason = "processes run in real time")]
+
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Write;
+use std::process::Child;
+use std::process::ChildStderr;
+use std::process::Command;
+use std::process::Output;
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
+
+use lowband::homeserver;
+use serde_json::Value;
+use serde_json::json;
+
+fn lowband() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lowband"));
+    command.env_clear();
+    command
+}
+
+/// A gateway process; ended with the test whatever happens.
+struct Gateway {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+    /// `coap://ADDRESS`, as it said itself.
+    urls: Vec<String>,
+}
+
+impl Gateway {
+    fn start(homeserver: &str, flags: &[&str]) -> Self {
+        let listen = ["--listen", "127.0.0.1:0", "--listen", "[::1]:0"];
+        let mut child = lowband()
+            .args(["gateway", "--homeserver", homeserver, "--insecure-coap", "--log-format", "json"])
+            .args(listen)
+            .args(flags)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut gateway =
+            Self { stderr: BufReader::new(child.stderr.take().unwrap()), child, urls: Vec::new() };
+        for _ in 0..2 {
+            let line = gateway.line();
+            gateway
+                .urls
+                .push(line.strip_prefix("listening on ").unwrap_or_else(|| panic!("{line}")).to_owned());
+        }
+        gateway
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stderr.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// The first logged line whose message is this.
+    fn logged(&mut self, message: &str) -> Value {
+        loop {
+            let line = self.line();
+            assert!(!line.is_empty(), "ended before it logged {message}");
+            let event: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
+            if event["message"] == message {
+                return event;
+            }
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+    }
+
+    fn end(&mut self, within: Duration) -> Option<i32> {
+        let start = Instant::now();
+        while start.elapsed() < within {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("still running after {within:?}");
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn request(arguments: &[&str]) -> Output {
+    lowband().arg("request").args(arguments).output().unwrap()
+}
+
+fn stdout(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A homeserver in a runtime of its own, so that a test can wait for processes.
+struct Homeserver {
+    server: homeserver::Server,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Homeserver {
+    fn start() -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let address = "127.0.0.1:0".parse().unwrap();
+        let server =
+            runtime.block_on(homeserver::Server::bind(address, homeserver::Config::default())).unwrap();
+        Self { server, _runtime: runtime }
+    }
+
+    fn url(&self) -> String {
+        self.server.url()
+    }
+}
+
+fn register(url: &str, name: &str) -> String {
+    let body = json!({ "username": name, "password": "p", "auth": { "type": "m.login.dummy" } }).to_string();
+    let output = request(&["POST", &format!("{url}/_matrix/client/v3/register"), "-d", &body]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    stdout(&output)["access_token"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_call_prints_json_and_its_exit_code_says_how_it_went() {
+    let homeserver = Homeserver::start();
+    let gateway = Gateway::start(&homeserver.url(), &[]);
+    for url in &gateway.urls {
+        let versions = request(&["get", &format!("{url}/_matrix/client/versions")]);
+        assert_eq!(versions.status.code(), Some(0), "{}", stderr(&versions));
+        assert!(stdout(&versions)["versions"].is_array());
+        assert!(versions.stderr.is_empty(), "{}", stderr(&versions));
+    }
+    let url = &gateway.urls[0];
+
+    let unknown = request(&["GET", &format!("{url}/_matrix/client/v3/account/whoami")]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert_eq!(
+        stdout(&unknown)["errcode"],
+        "M_MISSING_TOKEN",
+        "the body of an error is printed all the same"
+    );
+    assert!(
+        stderr(&unknown).starts_with("error: 4.01 Unauthorized (HTTP 401 Unauthorized)\nhint: --token"),
+        "{}",
+        stderr(&unknown)
+    );
+
+    let whole = request(&["GET", &format!("{url}/_matrix/client/versions"), "--json"]);
+    let whole = stdout(&whole);
+    assert_eq!((&whole["code"], &whole["status"]), (&json!("2.05"), &json!(200)), "{whole}");
+    assert!(whole["traffic"]["received_bytes"].as_u64().unwrap() > 50, "{whole}");
+
+    for (arguments, why) in [
+        (vec!["PATCH", "coap://127.0.0.1/"], "use GET, POST, PUT or DELETE"),
+        (vec!["GET", "http://127.0.0.1/"], "is not CoAP"),
+        (vec!["PUT", "coap://127.0.0.1/_matrix/client/v3/x", "-d", "{"], "body"),
+        (vec!["PUT", "coap://127.0.0.1/_matrix/client/v3/x", "-d", "@/nonexistent"], "No such file"),
+        (vec!["GET", "coap://127.0.0.1/7", "--block", "100"], "1024"),
+        (vec!["GET", "coap://127.0.0.1/7", "--count", "1"], "--observe"),
+    ] {
+        let output = request(&arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(why), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn nobody_there_and_no_answer_in_time_are_told_apart_from_error_answers() {
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let url = format!("coap://{}/_matrix/client/versions", silent.local_addr().unwrap());
+    let late = request(&["GET", &url, "--timeout", "0.2"]);
+    assert_eq!(late.status.code(), Some(3));
+    assert!(stderr(&late).contains("in 0.2 s"), "{}", stderr(&late));
+    drop(silent);
+    let refused = request(&["GET", &url]);
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(stderr(&refused).contains("hint: is the gateway running"), "{}", stderr(&refused));
+    let unknown = request(&["GET", "coap://name.invalid/_matrix/client/versions"]);
+    assert_eq!(unknown.status.code(), Some(3));
+    assert!(stderr(&unknown).contains("cannot find name.invalid"), "{}", stderr(&unknown));
+}
+
+#[test]
+fn verbose_shows_each_datagram_on_one_line_without_the_token() {
+    let homeserver = Homeserver::start();
+    let gateway = Gateway::start(&homeserver.url(), &[]);
+    let token = register(&gateway.urls[0], "alice");
+    let whoami = format!("{}/_matrix/client/v3/account/whoami", gateway.urls[0]);
+    let output = request(&["GET", &whoami, "--token", &token, "-v"]);
+    let lines = stderr(&output);
+    assert!(!lines.contains(&token), "{lines}");
+    let lines: Vec<_> = lines.lines().collect();
+    assert!(
+        lines[0].starts_with("> ") && lines[0].contains("CON 0.01 GET id ") && lines[0].contains("Uri-Path"),
+        "{lines:?}"
+    );
+    assert!(lines[1].starts_with("< ") && lines[1].contains("ACK 2.05 Content id "), "{lines:?}");
+    assert!(lines[0].ends_with(" bytes") && lines[1].ends_with(" bytes"), "{lines:?}");
+    assert!(lines[2].starts_with("sent 1 datagrams, "), "{lines:?}");
+}
+
+#[test]
+fn an_observer_prints_a_message_within_a_second_of_its_being_sent() {
+    let homeserver = Homeserver::start();
+    let mut gateway = Gateway::start(&homeserver.url(), &[]);
+    let url = gateway.urls[0].clone();
+    let token = register(&url, "alice");
+    let room =
+        request(&["POST", &format!("{url}/_matrix/client/v3/createRoom"), "-d", "{}", "--token", &token]);
+    let room = stdout(&room)["room_id"].as_str().unwrap().to_owned();
+
+    let sync = format!("{url}/_matrix/client/v3/sync?timeout=30000");
+    let mut observer = lowband()
+        .args(["request", "GET", &sync, "--observe", "--count", "2"])
+        .env("LOWBAND_TOKEN", &token)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(observer.stdout.take().unwrap()).lines();
+    let first: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    assert!(first["rooms"]["join"][&room].is_object(), "{first}");
+
+    let send = format!("{url}/_matrix/client/v3/rooms/{room}/send/m.room.message/t1");
+    let body = json!({ "msgtype": "m.text", "body": "grüße\n" }).to_string();
+    let mut sender = lowband()
+        .args(["request", "PUT", &send, "-d", "-", "--token", &token, "--block", "16"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    sender.stdin.take().unwrap().write_all(body.as_bytes()).unwrap();
+    assert!(sender.wait().unwrap().success());
+    let sent = Instant::now();
+    let second: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    assert!(sent.elapsed() < Duration::from_secs(1), "{:?}", sent.elapsed());
+    assert_eq!(second["rooms"]["join"][&room]["timeline"]["events"][0]["content"]["body"], "grüße\n");
+    assert!(observer.wait().unwrap().success(), "it ends after --count answers");
+
+    gateway.signal("TERM");
+    let counters = gateway.logged("counters");
+    let counters: Value = serde_json::from_str(counters["counters"].as_str().unwrap()).unwrap();
+    assert_eq!(counters["gateway"]["observations"], 0, "the observer has deregistered: {counters}");
+    assert_eq!(gateway.end(Duration::from_secs(10)), Some(0));
+}
+
+#[test]
+fn an_observer_deregisters_at_ctrl_c() {
+    let homeserver = Homeserver::start();
+    let mut gateway = Gateway::start(&homeserver.url(), &[]);
+    let token = register(&gateway.urls[0], "alice");
+    let sync = format!("{}/_matrix/client/v3/sync?timeout=30000", gateway.urls[0]);
+    let mut observer = lowband()
+        .args(["request", "GET", &sync, "--observe", "--token", &token])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    BufReader::new(observer.stdout.take().unwrap()).lines().next().unwrap().unwrap();
+    let interrupted = Command::new("kill").args(["-s", "INT", &observer.id().to_string()]).status().unwrap();
+    assert!(interrupted.success());
+    assert_eq!(observer.wait().unwrap().code(), Some(0));
+    gateway.signal("TERM");
+    let counters = gateway.logged("counters");
+    let counters: Value = serde_json::from_str(counters["counters"].as_str().unwrap()).unwrap();
+    assert_eq!(
+        (&counters["gateway"]["registrations"], &counters["gateway"]["observations"]),
+        (&json!(1), &json!(0))
+    );
+}
+
+#[test]
+fn the_homeserver_is_looked_at_once_and_only_warned_of() {
+    let homeserver = Homeserver::start();
+    let mut with = Gateway::start(&homeserver.url(), &[]);
+    assert!(with.logged("homeserver answers")["newest"].is_string());
+    let mut without = Gateway::start("http://127.0.0.1:9", &[]);
+    let warning = without.logged("homeserver does not answer yet");
+    assert_eq!(warning["level"], "WARN");
+    without.signal("INT");
+    assert_eq!(without.end(Duration::from_secs(5)), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    // Accepts and never answers, so that a call stays in flight.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let mut gateway = Gateway::start(&url, &["--shutdown-grace", "1h"]);
+    let versions = format!("{}/_matrix/client/versions", gateway.urls[0]);
+    let mut waiting = lowband().args(["request", "GET", &versions]).stderr(Stdio::null()).spawn().unwrap();
+    // The check at the start is one connection, the request is another.
+    let connections: Vec<_> = (0..2).map(|_| listener.accept().unwrap()).collect();
+    gateway.signal("TERM");
+    gateway.logged("stopping: no more requests are taken");
+    gateway.signal("TERM");
+    assert_eq!(gateway.end(Duration::from_secs(2)), Some(1));
+    waiting.kill().unwrap();
+    waiting.wait().unwrap();
+    drop(connections);
+}
+
+#[test]
+fn an_address_in_use_is_an_error_with_a_hint() {
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = lowband()
+        .args(["gateway", "--homeserver", "http://127.0.0.1:9", "--insecure-coap", "--listen", &address])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let expected = format!(
+        "error: cannot bind {address}: Address already in use (os error 98)\nhint: another gateway may be running; try --listen\n"
+    );
+    assert_eq!(stderr(&output), expected);
+}
+
+#[test]
+fn the_log_has_no_token_at_any_level() {
+    let homeserver = Homeserver::start();
+    let mut gateway = Gateway::start(&homeserver.url(), &["--log", "trace"]);
+    let token = register(&gateway.urls[0], "alice");
+    let whoami = format!("{}/_matrix/client/v3/account/whoami", gateway.urls[0]);
+    assert!(request(&["GET", &whoami, "--token", &token]).status.success());
+    gateway.signal("TERM");
+    let mut log = String::new();
+    std::io::Read::read_to_string(&mut gateway.stderr, &mut log).unwrap();
+    assert!(log.contains("counters"));
+    assert!(!log.contains(&token), "{}", log.lines().find(|line| line.contains(&token)).unwrap());
+}

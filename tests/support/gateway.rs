@@ -1,0 +1,141 @@
+//! Stories of a gateway between peers and a homeserver.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+
+use lowband::coap::Instant;
+use lowband::endpoint::Address;
+use lowband::gateway::{Config, FetchError, FetchId, Gateway, Input, Output};
+
+use super::endpoint::{self, PEER};
+use super::{Machine, Story};
+
+/// A gateway, and the outputs that are not taken yet: datagrams and calls come in one queue.
+pub(crate) struct Driven {
+    /// The gateway.
+    pub(crate) gateway: Gateway,
+    outputs: Vec<Output>,
+}
+
+/// What a gateway wants of the homeserver.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Call {
+    /// `METHOD url`, and where there are such `Bearer token` and a body.
+    Fetch { id: FetchId, request: String, timeout: Duration },
+    /// The call is of no use any more.
+    Abandon(FetchId),
+}
+
+/// A gateway before `https://hs.example`, without chance.
+pub(crate) fn config() -> Config {
+    Config { endpoint: endpoint::config(), ..Config::new("https://hs.example".parse().unwrap()) }
+}
+
+/// A story of a gateway.
+pub(crate) fn with(config: Config) -> Story<Driven> {
+    Story::new(Driven { gateway: Gateway::new(config, [7; 32]), outputs: Vec::new() }, PEER)
+}
+
+impl Driven {
+    fn drain(&mut self) {
+        self.outputs.extend(std::iter::from_fn(|| self.gateway.poll()));
+    }
+
+    fn take<T>(&mut self, of_kind: impl Fn(&Output) -> bool, read: impl Fn(Output) -> T) -> Option<T> {
+        self.drain();
+        let at = self.outputs.iter().position(of_kind)?;
+        Some(read(self.outputs.remove(at)))
+    }
+}
+
+impl Machine for Driven {
+    type Address = Address;
+    type Event = Call;
+
+    fn handle(&mut self, from: Address, datagram: &[u8], now: Instant) {
+        self.gateway.handle(Input::Datagram { address: from, datagram }, now);
+    }
+
+    fn advance(&mut self, now: Instant) {
+        self.gateway.advance(now);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.gateway.deadline()
+    }
+
+    fn poll_datagram(&mut self) -> Option<(Address, Vec<u8>)> {
+        self.take(
+            |output| matches!(output, Output::Datagram { .. }),
+            |output| match output {
+                Output::Datagram { address, datagram } => (address, datagram),
+                other => panic!("{other:?}"),
+            },
+        )
+    }
+
+    fn poll_event(&mut self) -> Option<Call> {
+        self.take(
+            |output| !matches!(output, Output::Datagram { .. }),
+            |output| match output {
+                Output::Fetch { id, request, timeout } => {
+                    Call::Fetch { id, request: describe(&request), timeout }
+                }
+                Output::Abandon { id } => Call::Abandon(id),
+                other => panic!("{other:?}"),
+            },
+        )
+    }
+}
+
+fn describe(request: &http::Request<Bytes>) -> String {
+    let mut text = format!("{} {}", request.method(), request.uri());
+    if let Some(authorization) = request.headers().get(AUTHORIZATION) {
+        text = format!("{text} {}", authorization.to_str().unwrap());
+    }
+    if !request.body().is_empty() {
+        assert_eq!(request.headers()[CONTENT_TYPE], "application/json");
+        text = format!("{text} {}", str::from_utf8(request.body()).unwrap());
+    }
+    text
+}
+
+impl Story<Driven> {
+    /// The gateway calls the homeserver.
+    pub(crate) fn fetches(&mut self, at: u64, expected: &str) -> FetchId {
+        match self.reported(at) {
+            Call::Fetch { id, request, .. } => {
+                assert_eq!(request, expected, "at {at} ms");
+                id
+            }
+            other => panic!("{at} ms: expected {expected}, but {other:?}"),
+        }
+    }
+
+    /// The gateway gives up a call.
+    pub(crate) fn abandons(&mut self, at: u64, id: FetchId) {
+        self.reports(at, Call::Abandon(id));
+    }
+
+    /// The homeserver answers a call in JSON.
+    pub(crate) fn fetched(&mut self, at: u64, id: FetchId, status: u16, json: &str) {
+        let response = http::Response::builder()
+            .status(status)
+            .header(CONTENT_TYPE, "application/json")
+            .body(Bytes::copy_from_slice(json.as_bytes()))
+            .unwrap();
+        self.fetch_ends(at, id, Ok(response));
+    }
+
+    /// A call of the homeserver ends in another way.
+    pub(crate) fn fetch_ends(
+        &mut self,
+        at: u64,
+        id: FetchId,
+        result: Result<http::Response<Bytes>, FetchError>,
+    ) {
+        self.does(at, |driven, now| driven.gateway.handle(Input::Fetched { id, result }, now));
+    }
+}

@@ -6,9 +6,12 @@
 #[allow(dead_code, reason = "each test file uses another part of it")]
 mod support;
 
-use lowband::coap::RequestError;
+use std::time::Duration;
 
-use support::endpoint::{OTHER, config, with, with_blocks};
+use lowband::coap::{Instant, RequestError};
+use lowband::endpoint::Event;
+
+use support::endpoint::{OTHER, PEER, config, endpoint_with_blocks, request, response, with, with_blocks};
 use support::figure::Figure;
 
 #[test]
@@ -20,7 +23,7 @@ fn figures_of_rfc_7959_as_server() {
 #[test]
 fn figures_of_rfc_7959_as_client() {
     let figures = Figure::all("rfc7959");
-    assert_eq!(figures.iter().filter(|figure| figure.has("client")).map(Figure::play_as_client).count(), 7);
+    assert_eq!(figures.iter().filter(|figure| figure.has("client")).map(Figure::play_as_client).count(), 8);
 }
 
 // The server's side of a response in blocks (§2.4).
@@ -618,4 +621,58 @@ fn later_blocks_without_the_access_token_go_on_with_the_body_and_those_with_anot
     let key = server.is_asked(30, "GET, /x, Access-Token:\"B\"");
     server.answers(30, key, "4.01");
     server.sends(30, "ACK [MID=4, TOK=0xaa], 4.01");
+}
+
+#[test]
+fn answers_under_two_tokens_at_once_are_told_apart_by_their_etag() {
+    // To RFC 7959 both are one resource: the later answer takes the earlier one's place.
+    let mut server = with_blocks(16);
+    server.gets(0, "CON [MID=1, TOK=0x01], GET, /x");
+    let first = server.is_asked(0, "GET, /x");
+    server.gets(10, "CON [MID=2, TOK=0x02], GET, /x");
+    let second = server.is_asked(10, "GET, /x");
+    server.answers(20, first, "2.05, 0..40");
+    server.sends(20, "ACK [MID=1, TOK=0x01], 2.05, ETag:e1, 2:0/1/16, 0..16");
+    server.answers(30, second, "2.05, 100..140");
+    server.sends(30, "ACK [MID=2, TOK=0x02], 2.05, ETag:e2, 2:0/1/16, 100..116");
+    server.gets(40, "CON [MID=3, TOK=0x01], GET, /x, 2:1/0/16");
+    server.sends(40, "ACK [MID=3, TOK=0x01], 2.05, ETag:e2, 2:1/1/16, 116..132");
+    assert_ne!(server.named("e1"), server.named("e2"));
+}
+
+#[test]
+fn long_bodies_in_the_smallest_blocks_arrive_both_ways() {
+    // More than 4096 blocks each way: NUM takes three bytes.
+    let (mut client, mut server) = (endpoint_with_blocks(16), endpoint_with_blocks(1024));
+    let length = 70_000_usize;
+    let id = client.request(PEER, request(&format!("PUT, /x, 0..{length}")), Instant::START);
+    let mut now = Instant::START;
+    let mut datagrams = 0;
+    let answer = loop {
+        now = now + Duration::from_millis(10);
+        client.advance(now);
+        server.advance(now);
+        while let Some((_, datagram)) = client.poll_datagram() {
+            datagrams += 1;
+            server.handle(PEER, &datagram, now);
+        }
+        while let Some(event) = server.poll_event() {
+            let Event::Request { key, request: asked, .. } = event else { panic!("{event:?}") };
+            assert_eq!(asked, request(&format!("PUT, /x, 0..{length}")));
+            server.respond(key, response(&format!("2.04, 5..{}", length + 5)), now);
+        }
+        while let Some((_, datagram)) = server.poll_datagram() {
+            client.handle(PEER, &datagram, now);
+        }
+        if let Some(event) = client.poll_event() {
+            break event;
+        }
+    };
+    let Event::Response { id: answered, response: answer, .. } = answer else { panic!("{answer:?}") };
+    assert_eq!((answered, answer.payload), (id, response(&format!("2.04, 5..{}", length + 5)).payload));
+    assert_eq!(
+        datagrams,
+        2 * length.div_ceil(16) - 1,
+        "the last block of one is answered by the first of the other"
+    );
 }

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use lowband::coap::{
-    Instant, Message, ObservationId, Observe, OptionNumber, Options, Parameters, Request, RequestError,
-    Response,
+    BlockSize, Instant, Message, ObservationId, Observe, OptionNumber, Options, Parameters, Request,
+    RequestError, Response,
 };
 use lowband::endpoint::{Address, Config, Endpoint, Event, RequestId, RequestKey};
 
@@ -31,9 +31,14 @@ pub(crate) fn config() -> Config {
 
 /// A story of an endpoint that cuts bodies into blocks of so many bytes.
 pub(crate) fn with_blocks(bytes: usize) -> Story<Endpoint> {
+    Story::new(endpoint_with_blocks(bytes), PEER)
+}
+
+/// An endpoint that cuts bodies into blocks of so many bytes.
+pub(crate) fn endpoint_with_blocks(bytes: usize) -> Endpoint {
     let mut config = config();
-    config.transfers.block = lowband::coap::BlockSize::fitting(bytes);
-    with(config)
+    config.transfers.block = BlockSize::fitting(bytes);
+    Endpoint::new(config, [7; 32])
 }
 
 /// A story of an endpoint with this configuration.

@@ -8,7 +8,7 @@ use lowband::coap::{
 };
 use lowband::endpoint::{Address, Config, Endpoint, Event, RequestId, RequestKey};
 
-use super::notation::{self, Names};
+use super::notation;
 use super::{Machine, Story};
 
 /// The peer that stories are about, unless they say otherwise.
@@ -155,6 +155,5 @@ fn without_observe(mut options: Options) -> Options {
 }
 
 fn message(text: &str) -> Message {
-    let datagram = notation::datagram(&format!("CON [MID=0], {text}"), &Names::new());
-    Message::decode(&datagram).unwrap_or_else(|error| panic!("{text}: {error}"))
+    notation::message(&format!("CON [MID=0], {text}"))
 }

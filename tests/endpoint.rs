@@ -69,10 +69,7 @@ fn one_request_too_many_is_refused_and_told_when_to_come_again() {
         server.is_asked(0, "GET, /x");
     }
     server.gets(10, "CON [MID=3, TOK=0x03], GET, /x");
-    server.sends(
-        10,
-        "ACK [MID=3, TOK=0x03], 5.03, Max-Age:5, \"too many requests of yours wait for their answer\"",
-    );
+    server.sends(10, "ACK [MID=3, TOK=0x03], 5.03, Max-Age:5, \"too many requests wait for their answer\"");
     // Another peer has its own count.
     server.with(OTHER).gets(20, "CON [MID=3, TOK=0x03], GET, /x");
     let key = server.is_asked(20, "GET, /x");
@@ -396,15 +393,89 @@ fn peer_unheard_of_for_longest_makes_room_unless_something_waits_for_it() {
 }
 
 #[test]
+fn however_many_wait_the_first_that_nothing_waits_for_makes_room() {
+    let mut server = with(Config { peers: 41, ..config() });
+    for number in 1..=40 {
+        server.with(peer(number)).gets(u64::from(number), "CON [MID=1, TOK=0xaa], GET, /x, Observe:0");
+        let key = server.is_asked(u64::from(number), "GET, /x, Observe:0");
+        server.accepts(u64::from(number), key, "2.05");
+        let mut observer = server.with(peer(number));
+        observer.sends(u64::from(number), "ACK [MID=1]");
+        observer.sends(u64::from(number), &format!("CON [MID=m{number}, TOK=0xaa], 2.05, Observe:0"));
+        observer.gets(u64::from(number), &format!("ACK [MID=m{number}]"));
+        server.reported(u64::from(number));
+    }
+    for number in 50..60 {
+        server.with(peer(number)).gets(1_000, "CON [MID=1, TOK=0xaa], GET, /x");
+        let key = server.is_asked(1_000, "GET, /x");
+        server.answers(1_000, key, "2.05");
+        server.with(peer(number)).sends(1_000, "ACK [MID=1, TOK=0xaa], 2.05");
+    }
+    assert_eq!((server.machine.peers(), server.machine.counters().peers_refused), (41, 0));
+}
+
+#[test]
+fn bodies_of_the_peer_unheard_of_for_longest_make_room_for_those_of_others() {
+    let mut server = with(Config { bytes: 2_500, ..config() });
+    for number in 1..=3 {
+        let at = u64::from(number);
+        server.with(peer(number)).gets(at, "CON [MID=1, TOK=0xaa], PUT, /x, 1:0/1/1024, 0..1024");
+        server.with(peer(number)).sends(at, "ACK [MID=1, TOK=0xaa], 2.31, 1:0/1/1024");
+    }
+    let last = "CON [MID=2, TOK=0xaa], PUT, /x, 1:1/0/1024, 1024..1100";
+    server.with(peer(1)).gets(10, last);
+    let text = "earlier blocks are missing: start again from block 0";
+    server.with(peer(1)).sends(10, &format!("ACK [MID=2, TOK=0xaa], 4.08, \"{text}\""));
+    for number in [2, 3] {
+        server.with(peer(number)).gets(20, last);
+        let key = server.is_asked(20, "PUT, /x, 0..1100");
+        server.answers(20, key, "2.04");
+        server.with(peer(number)).sends(20, "ACK [MID=2, TOK=0xaa], 2.04, 1:1/0/1024");
+    }
+}
+
+#[test]
+fn options_kept_with_a_body_count_as_well() {
+    let mut server = with(Config { bytes: 10_000, ..config() });
+    // Cheap on the wire, and not in memory.
+    let queries = ", ?".repeat(200);
+    server.gets(0, &format!("CON [MID=1, TOK=0xaa], PUT, /x{queries}, 1:0/1/16, 0..16"));
+    server.sends(0, "ACK [MID=1, TOK=0xaa], 2.31, 1:0/1/16");
+    server.gets(1, &format!("CON [MID=2, TOK=0xaa], PUT, /x{queries}, 1:1/0/16, 16..32"));
+    let text = "earlier blocks are missing: start again from block 0";
+    server.sends(1, &format!("ACK [MID=2, TOK=0xaa], 4.08, \"{text}\""));
+}
+
+#[test]
+fn bodies_of_requests_that_wait_are_bounded_over_all_peers() {
+    let mut server = with(Config { bytes: 1_500, ..config() });
+    server.gets(0, "CON [MID=1, TOK=0xaa], PUT, /x, 0..1000");
+    let first = server.is_asked(0, "PUT, /x, 0..1000");
+    server.with(OTHER).gets(10, "CON [MID=1, TOK=0xaa], PUT, /x, 0..1000");
+    let busy = "5.03, Max-Age:5, \"too many requests wait for their answer\"";
+    server.with(OTHER).sends(10, &format!("ACK [MID=1, TOK=0xaa], {busy}"));
+    server.answers(20, first, "2.04");
+    server.sends(20, "ACK [MID=1, TOK=0xaa], 2.04");
+    server.with(OTHER).gets(30, "CON [MID=2, TOK=0xaa], PUT, /x, 0..1000");
+    server.is_asked(30, "PUT, /x, 0..1000");
+}
+
+#[test]
 fn stray_messages_of_strangers_put_no_peer_out() {
     let mut server = with(Config { peers: 1, ..config() });
     server.gets(0, "CON [MID=1, TOK=0xaa], PUT, /x");
     let key = server.is_asked(0, "PUT, /x");
     server.answers(0, key, "2.04");
     server.sends(0, "ACK [MID=1, TOK=0xaa], 2.04");
-    for (at, noise) in [(10, "60 00 1234"), (20, "70 00 1234"), (30, "61 45 1234 aa")] {
+    for (at, noise) in [(10, "60 00 1234"), (20, "70 00 1234"), (30, "61 45 1234 aa"), (40, "51 45 1234 aa")]
+    {
         server.with(OTHER).gets(at, noise);
     }
+    for (at, reset) in [(50, "40 00 1234"), (60, "41 45 1234 aa")] {
+        server.with(OTHER).gets(at, reset);
+        server.with(OTHER).sends(at, "70 00 1234");
+    }
+    assert_eq!(server.machine.counters().unexpected_responses, 3);
     // The first is still known: its request is not done twice.
     server.gets(2_000, "CON [MID=1, TOK=0xaa], PUT, /x");
     server.sends(2_000, "ACK [MID=1, TOK=0xaa], 2.04");

@@ -117,11 +117,12 @@ impl Observation {
         Verdict::Notify
     }
 
-    /// Says that the poll failed, and will be tried again: after `wait` where the homeserver gave one.
+    /// Says that the poll failed, and will be tried again: after `wait` where the homeserver gave one, but never at once.
     pub(super) fn failed(&mut self, wait: Option<Duration>, now: Instant) {
         let doubled = Self::FIRST_RETRY.saturating_mul(2_u32.saturating_pow(self.failures));
         self.failures = self.failures.saturating_add(1);
-        self.state = State::Waiting(now + wait.unwrap_or(doubled.min(Self::LONGEST_RETRY)));
+        let wait = wait.map_or(doubled.min(Self::LONGEST_RETRY), |wait| wait.max(Self::FIRST_RETRY));
+        self.state = State::Waiting(now + wait);
     }
 
     /// Says that the peer has acknowledged all of what it was told: only now does its position move.

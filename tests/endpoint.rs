@@ -1,4 +1,4 @@
-//! An endpoint's whole behaviour towards its peers, as stories in virtual time, and by chance over bad links.
+//! An endpoint's whole behaviour towards its peers, as stories in virtual time.
 
 #![cfg(test)]
 
@@ -6,16 +6,14 @@
 #[allow(dead_code, reason = "each test file uses another part of it")]
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use proptest::prelude::*;
-
-use lowband::coap::{BlockSize, Instant, OptionNumber, RequestError};
+use lowband::coap::{Instant, OptionNumber, RequestError};
 use lowband::endpoint::{Address, Config, Endpoint, Event};
 
-use support::endpoint::{OTHER, PEER, config, peer, request, response, with};
+use support::endpoint::{OTHER, PEER, config, peer, with};
 use support::notation;
 
 // Requests and answers.
@@ -71,10 +69,7 @@ fn one_request_too_many_is_refused_and_told_when_to_come_again() {
         server.is_asked(0, "GET, /x");
     }
     server.gets(10, "CON [MID=3, TOK=0x03], GET, /x");
-    server.sends(
-        10,
-        "ACK [MID=3, TOK=0x03], 5.03, Max-Age:5, \"too many requests of yours wait for their answer\"",
-    );
+    server.sends(10, "ACK [MID=3, TOK=0x03], 5.03, Max-Age:5, \"too many requests wait for their answer\"");
     // Another peer has its own count.
     server.with(OTHER).gets(20, "CON [MID=3, TOK=0x03], GET, /x");
     let key = server.is_asked(20, "GET, /x");
@@ -398,15 +393,89 @@ fn peer_unheard_of_for_longest_makes_room_unless_something_waits_for_it() {
 }
 
 #[test]
+fn however_many_wait_the_first_that_nothing_waits_for_makes_room() {
+    let mut server = with(Config { peers: 41, ..config() });
+    for number in 1..=40 {
+        server.with(peer(number)).gets(u64::from(number), "CON [MID=1, TOK=0xaa], GET, /x, Observe:0");
+        let key = server.is_asked(u64::from(number), "GET, /x, Observe:0");
+        server.accepts(u64::from(number), key, "2.05");
+        let mut observer = server.with(peer(number));
+        observer.sends(u64::from(number), "ACK [MID=1]");
+        observer.sends(u64::from(number), &format!("CON [MID=m{number}, TOK=0xaa], 2.05, Observe:0"));
+        observer.gets(u64::from(number), &format!("ACK [MID=m{number}]"));
+        server.reported(u64::from(number));
+    }
+    for number in 50..60 {
+        server.with(peer(number)).gets(1_000, "CON [MID=1, TOK=0xaa], GET, /x");
+        let key = server.is_asked(1_000, "GET, /x");
+        server.answers(1_000, key, "2.05");
+        server.with(peer(number)).sends(1_000, "ACK [MID=1, TOK=0xaa], 2.05");
+    }
+    assert_eq!((server.machine.peers(), server.machine.counters().peers_refused), (41, 0));
+}
+
+#[test]
+fn bodies_of_the_peer_unheard_of_for_longest_make_room_for_those_of_others() {
+    let mut server = with(Config { bytes: 2_500, ..config() });
+    for number in 1..=3 {
+        let at = u64::from(number);
+        server.with(peer(number)).gets(at, "CON [MID=1, TOK=0xaa], PUT, /x, 1:0/1/1024, 0..1024");
+        server.with(peer(number)).sends(at, "ACK [MID=1, TOK=0xaa], 2.31, 1:0/1/1024");
+    }
+    let last = "CON [MID=2, TOK=0xaa], PUT, /x, 1:1/0/1024, 1024..1100";
+    server.with(peer(1)).gets(10, last);
+    let text = "earlier blocks are missing: start again from block 0";
+    server.with(peer(1)).sends(10, &format!("ACK [MID=2, TOK=0xaa], 4.08, \"{text}\""));
+    for number in [2, 3] {
+        server.with(peer(number)).gets(20, last);
+        let key = server.is_asked(20, "PUT, /x, 0..1100");
+        server.answers(20, key, "2.04");
+        server.with(peer(number)).sends(20, "ACK [MID=2, TOK=0xaa], 2.04, 1:1/0/1024");
+    }
+}
+
+#[test]
+fn options_kept_with_a_body_count_as_well() {
+    let mut server = with(Config { bytes: 10_000, ..config() });
+    // Cheap on the wire, and not in memory.
+    let queries = ", ?".repeat(200);
+    server.gets(0, &format!("CON [MID=1, TOK=0xaa], PUT, /x{queries}, 1:0/1/16, 0..16"));
+    server.sends(0, "ACK [MID=1, TOK=0xaa], 2.31, 1:0/1/16");
+    server.gets(1, &format!("CON [MID=2, TOK=0xaa], PUT, /x{queries}, 1:1/0/16, 16..32"));
+    let text = "earlier blocks are missing: start again from block 0";
+    server.sends(1, &format!("ACK [MID=2, TOK=0xaa], 4.08, \"{text}\""));
+}
+
+#[test]
+fn bodies_of_requests_that_wait_are_bounded_over_all_peers() {
+    let mut server = with(Config { bytes: 1_500, ..config() });
+    server.gets(0, "CON [MID=1, TOK=0xaa], PUT, /x, 0..1000");
+    let first = server.is_asked(0, "PUT, /x, 0..1000");
+    server.with(OTHER).gets(10, "CON [MID=1, TOK=0xaa], PUT, /x, 0..1000");
+    let busy = "5.03, Max-Age:5, \"too many requests wait for their answer\"";
+    server.with(OTHER).sends(10, &format!("ACK [MID=1, TOK=0xaa], {busy}"));
+    server.answers(20, first, "2.04");
+    server.sends(20, "ACK [MID=1, TOK=0xaa], 2.04");
+    server.with(OTHER).gets(30, "CON [MID=2, TOK=0xaa], PUT, /x, 0..1000");
+    server.is_asked(30, "PUT, /x, 0..1000");
+}
+
+#[test]
 fn stray_messages_of_strangers_put_no_peer_out() {
     let mut server = with(Config { peers: 1, ..config() });
     server.gets(0, "CON [MID=1, TOK=0xaa], PUT, /x");
     let key = server.is_asked(0, "PUT, /x");
     server.answers(0, key, "2.04");
     server.sends(0, "ACK [MID=1, TOK=0xaa], 2.04");
-    for (at, noise) in [(10, "60 00 1234"), (20, "70 00 1234"), (30, "61 45 1234 aa")] {
+    for (at, noise) in [(10, "60 00 1234"), (20, "70 00 1234"), (30, "61 45 1234 aa"), (40, "51 45 1234 aa")]
+    {
         server.with(OTHER).gets(at, noise);
     }
+    for (at, reset) in [(50, "40 00 1234"), (60, "41 45 1234 aa")] {
+        server.with(OTHER).gets(at, reset);
+        server.with(OTHER).sends(at, "70 00 1234");
+    }
+    assert_eq!(server.machine.counters().unexpected_responses, 3);
     // The first is still known: its request is not done twice.
     server.gets(2_000, "CON [MID=1, TOK=0xaa], PUT, /x");
     server.sends(2_000, "ACK [MID=1, TOK=0xaa], 2.04");
@@ -427,321 +496,4 @@ fn flood_of_one_peer_is_answered_and_bounded() {
     assert_eq!(requests, 32);
     assert_eq!(endpoint.pending(), 32);
     assert!(format!("{endpoint:?}").len() < 200_000, "{} bytes of debug", format!("{endpoint:?}").len());
-}
-
-// By chance.
-
-/// A word or two of a message, so that random ones get further than the header.
-fn piece() -> impl Strategy<Value = Vec<u8>> {
-    let hex = |text: &'static str| Just(notation::hex(text));
-    prop_oneof![
-        hex("40010001"),
-        hex("41020002aa"),
-        hex("42030003aabb"),
-        hex("50010004"),
-        hex("60450005"),
-        hex("61450006aa"),
-        hex("70000007"),
-        hex("41450008aa"),
-        hex("51450009aa"),
-        hex("4100000a"),
-        hex("b178"),
-        hex("60"),
-        hex("6101"),
-        hex("d10a00"),
-        hex("d10a06"),
-        hex("d10a08"),
-        hex("d10a10"),
-        hex("d10a1f"),
-        hex("d10e08"),
-        hex("d10e18"),
-        hex("d10e10"),
-        hex("d10e0e"),
-        hex("d30a00ffff"),
-        hex("e1f400ff"),
-        hex("ff"),
-        hex("ff00112233445566778899aabbccddeeff"),
-        prop::collection::vec(any::<u8>(), 0..8),
-    ]
-}
-
-proptest! {
-    /// Any bytes at any times: no panic, no busy loop, and in the end nothing is left.
-    #[test]
-    fn noise_does_no_harm(
-        datagrams in prop::collection::vec(
-            (prop::collection::vec(piece(), 1..6), 0..3_u16, 0..40_000_u64, any::<u8>()), 1..60),
-    ) {
-        let mut config = config();
-        config.transfers.block = BlockSize::MIN;
-        config.peers = 2;
-        let mut endpoint = Endpoint::new(config, [1; 32]);
-        let mut now = Instant::START;
-        let mut observations = Vec::new();
-        for (pieces, from, wait, whim) in datagrams {
-            endpoint.handle(peer(from), &pieces.concat(), now);
-            let mut events = Vec::new();
-            while let Some(event) = endpoint.poll_event() {
-                events.push(event);
-            }
-            for event in events {
-                if let Event::Request { key, .. } = event {
-                    match whim % 4 {
-                        0 => endpoint.respond(key, response("2.05, 0..100"), now),
-                        1 => endpoint.respond(key, response("4.04"), now),
-                        // Some never get an answer.
-                        2 => {}
-                        _ => observations.extend(endpoint.accept_observation(key, response("2.05, 0..40"), now)),
-                    }
-                }
-            }
-            match whim % 16 {
-                0 => drop(endpoint.request(peer(from), request("GET, /x, Observe:0"), now)),
-                1 => drop(endpoint.request(peer(from), request("PUT, /x, 0..50"), now)),
-                2 | 3 => observations.iter().for_each(|id| endpoint.notify(*id, response("2.05, 0..40"), now)),
-                4 => observations.iter().for_each(|id| endpoint.end_observation(*id, now)),
-                _ => {}
-            }
-            let later = now + Duration::from_millis(wait);
-            let mut turns = 0;
-            while let Some(due) = endpoint.deadline().filter(|due| *due <= later) {
-                now = now.max(due);
-                endpoint.advance(now);
-                turns += 1;
-                prop_assert!(turns < 1_000, "a busy loop at {:?}", now);
-            }
-            now = later;
-            while endpoint.poll_datagram().is_some() {}
-            prop_assert!(endpoint.peers() <= 2);
-        }
-        for id in observations {
-            endpoint.end_observation(id, now);
-        }
-        let mut turns = 0;
-        while let Some(due) = endpoint.deadline() {
-            now = now.max(due);
-            endpoint.advance(now);
-            while endpoint.poll_datagram().is_some() || endpoint.poll_event().is_some() {}
-            turns += 1;
-            prop_assert!(turns < 10_000, "no end");
-        }
-        if endpoint.pending() == 0 {
-            prop_assert_eq!(endpoint.peers(), 0, "{:?}", endpoint);
-        }
-    }
-
-    /// Requests with bodies both ways, over a link that loses, repeats and reorders: what arrives is what was sent, once.
-    #[test]
-    fn bodies_survive_bad_links(
-        seed in 1..u64::MAX,
-        loss in prop_oneof![Just(0_u64), 0..40_u64],
-        sizes in prop::collection::vec((0..700_usize, 0..700_usize), 1..5),
-        (client_block, server_block) in (0..7_u32, 0..7_u32),
-        nstart in 1..4_usize,
-    ) {
-        let endpoint = |block: u32, seed: u8| {
-            let mut config = Config::default();
-            config.transfers.block = BlockSize::fitting(16 << block);
-            config.parameters.nstart = nstart;
-            Endpoint::new(config, [seed; 32])
-        };
-        let (mut client, mut server) = (endpoint(client_block, 1), endpoint(server_block, 2));
-        let mut link = Link { chance: seed, loss, under_way: BTreeMap::new(), sent: 0 };
-        let mut now = Instant::START;
-        let mut ends = BTreeMap::new();
-        let ids: Vec<_> = sizes.iter().enumerate().map(|(number, (size, _))| {
-            client.request(PEER, request(&format!("PUT, /{number}, 0..{size}")), now)
-        }).collect();
-        let mut arrived = vec![0; sizes.len()];
-        for turn in 0.. {
-            prop_assert!(turn < 200_000, "no end");
-            while let Some(event) = server.poll_event() {
-                let Event::Request { key, request: actual, .. } = event else { continue };
-                let path = actual.options.get(OptionNumber::URI_PATH).unwrap();
-                let number: usize = std::str::from_utf8(path).unwrap().parse().unwrap();
-                arrived[number] += 1;
-                let (size, answer) = sizes[number];
-                prop_assert_eq!(actual, request(&format!("PUT, /{number}, 0..{size}")));
-                server.respond(key, response(&format!("2.04, 0..{answer}")), now);
-            }
-            while let Some(event) = client.poll_event() {
-                match event {
-                    Event::Response { id, response: mut actual, notification: false } => {
-                        let number = ids.iter().position(|other| *other == id).unwrap();
-                        actual.options.remove(OptionNumber::ETAG);
-                        if actual.code.is_success() {
-                            prop_assert_eq!(actual, response(&format!("2.04, 0..{}", sizes[number].1)));
-                            prop_assert!(ends.insert(id, true).is_none(), "two ends");
-                        } else {
-                            // What was lost with all its repeats may be held no more.
-                            prop_assert!(loss > 0, "{:?}", actual);
-                            prop_assert!(ends.insert(id, false).is_none(), "two ends");
-                        }
-                    }
-                    Event::Failed { id, error } => {
-                        prop_assert!(loss > 0, "{:?}", error);
-                        prop_assert!(ends.insert(id, false).is_none(), "two ends");
-                    }
-                    other => prop_assert!(false, "{:?}", other),
-                }
-            }
-            while let Some((_, datagram)) = client.poll_datagram() { link.send(Side::Server, &datagram, now) }
-            while let Some((_, datagram)) = server.poll_datagram() { link.send(Side::Client, &datagram, now) }
-            let arrival = link.under_way.keys().next().map(|(at, _)| *at);
-            let Some(next) = [client.deadline(), server.deadline(), arrival].into_iter().flatten().min()
-            else { break };
-            now = now.max(next);
-            client.advance(now);
-            server.advance(now);
-            while let Some(entry) = link.under_way.first_entry().filter(|entry| entry.key().0 <= now) {
-                match entry.remove() {
-                    (Side::Server, datagram) => server.handle(PEER, &datagram, now),
-                    (Side::Client, datagram) => client.handle(PEER, &datagram, now),
-                }
-            }
-        }
-        prop_assert_eq!((client.peers(), server.peers()), (0, 0));
-        for (number, id) in ids.iter().enumerate() {
-            prop_assert!(ends.contains_key(id), "request {} has no end", number);
-            if ends[id] {
-                prop_assert!(arrived[number] >= 1);
-            }
-            // A body that is sent in one piece is done once, whatever the link does.
-            if sizes[number].0 <= 16 {
-                prop_assert!(arrived[number] <= 1, "request {} was done {} times", number, arrived[number]);
-            }
-            if loss == 0 {
-                prop_assert_eq!(arrived[number], 1);
-            }
-        }
-    }
-
-    /// An observer hears the latest news in the end, or its observation is known to have ended.
-    #[test]
-    fn latest_news_arrives_over_bad_links(
-        seed in 1..u64::MAX,
-        loss in 0..30_u64,
-        news in prop::collection::vec((0..300_usize, 0..20_000_u64), 1..8),
-    ) {
-        let endpoint = |seed: u8| {
-            let mut config = Config::default();
-            config.transfers.block = BlockSize::fitting(64);
-            Endpoint::new(config, [seed; 32])
-        };
-        let (mut client, mut server) = (endpoint(1), endpoint(2));
-        let mut link = Link { chance: seed, loss, under_way: BTreeMap::new(), sent: 0 };
-        let mut now = Instant::START;
-        let asked = client.request(PEER, request("GET, /x, Observe:0"), now);
-        let mut observation = None;
-        let mut ready = false;
-        let mut next_news = 0;
-        let mut due = None;
-        let (mut heard, mut ended) = (None, false);
-        for turn in 0.. {
-            prop_assert!(turn < 200_000, "no end");
-            while let Some(event) = server.poll_event() {
-                match event {
-                    Event::Request { key, .. } => {
-                        observation = server.accept_observation(key, response("2.05, 0..200"), now);
-                    }
-                    Event::Delivered(id) => ready |= Some(id) == observation,
-                    // As the gateway does.
-                    Event::Undelivered(id) => {
-                        server.end_observation(id, now);
-                        ended = true;
-                    }
-                    Event::Deregistered(_) => ended = true,
-                    other => prop_assert!(false, "{:?}", other),
-                }
-            }
-            while let Some(event) = client.poll_event() {
-                match event {
-                    Event::Response { id, response: actual, .. } => {
-                        prop_assert_eq!(id, asked);
-                        let length = actual.payload.len();
-                        let from = if next_news == 0 { 0 } else { next_news * 1_000 };
-                        // Never a mixture of two.
-                        let known = (0..=next_news).any(|number| {
-                            let from = number * 1_000;
-                            actual.payload == notation::body(from + length)[from..]
-                        });
-                        prop_assert!(known, "{} bytes from {}", length, from);
-                        heard = Some(actual.payload);
-                    }
-                    Event::Failed { .. } => ended = true,
-                    other => prop_assert!(false, "{:?}", other),
-                }
-            }
-            if ready && due.is_none() && next_news < news.len() {
-                due = Some(now + Duration::from_millis(news[next_news].1));
-            }
-            while let Some((_, datagram)) = client.poll_datagram() { link.send(Side::Server, &datagram, now) }
-            while let Some((_, datagram)) = server.poll_datagram() { link.send(Side::Client, &datagram, now) }
-            let arrival = link.under_way.keys().next().map(|(at, _)| *at);
-            let Some(next) = [client.deadline(), server.deadline(), arrival, due].into_iter().flatten().min()
-            else { break };
-            now = now.max(next);
-            client.advance(now);
-            server.advance(now);
-            if due.is_some_and(|due| due <= now) {
-                due = None;
-                ready = false;
-                let (size, from) = (news[next_news].0, (next_news + 1) * 1_000);
-                next_news += 1;
-                if let Some(id) = observation {
-                    server.notify(id, response(&format!("2.05, {from}..{}", from + size)), now);
-                }
-            }
-            while let Some(entry) = link.under_way.first_entry().filter(|entry| entry.key().0 <= now) {
-                match entry.remove() {
-                    (Side::Server, datagram) => server.handle(PEER, &datagram, now),
-                    (Side::Client, datagram) => client.handle(PEER, &datagram, now),
-                }
-            }
-        }
-        prop_assert!(loss > 0 || !ended, "no datagram was lost");
-        if !ended {
-            prop_assert_eq!(next_news, news.len());
-            let (size, from) = (news[next_news - 1].0, next_news * 1_000);
-            prop_assert_eq!(heard.as_deref(), Some(&notation::body(from + size)[from..]));
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Side {
-    Client,
-    Server,
-}
-
-/// A link that loses, repeats and reorders, by chance from a seed.
-struct Link {
-    chance: u64,
-    /// Of a hundred. Without loss there is no reordering beyond what repeats can mend either.
-    loss: u64,
-    under_way: BTreeMap<(Instant, u64), (Side, Vec<u8>)>,
-    sent: u64,
-}
-
-impl Link {
-    fn send(&mut self, to: Side, datagram: &[u8], now: Instant) {
-        let copies = if self.chance(5) == 0 { 2 } else { 1 };
-        for _ in 0..copies {
-            if self.chance(100) < self.loss {
-                continue;
-            }
-            let most = if self.loss > 0 && self.chance(20) == 0 { 60_000 } else { 700 };
-            let latency = Duration::from_millis(self.chance(most));
-            self.sent += 1;
-            self.under_way.insert((now + latency, self.sent), (to, datagram.to_vec()));
-        }
-    }
-
-    fn chance(&mut self, below: u64) -> u64 {
-        // xorshift64*
-        self.chance ^= self.chance >> 12;
-        self.chance ^= self.chance << 25;
-        self.chance ^= self.chance >> 27;
-        (self.chance.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % below
-    }
 }

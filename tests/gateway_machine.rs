@@ -166,6 +166,9 @@ fn homeserver_that_fails_is_told_to_the_peer() {
             notation::describe(&datagram)
         );
     }
+    // A failed call has no answer, and so no bad one.
+    let counters = gateway.machine.gateway.counters();
+    assert_eq!((counters.fetch_failures, counters.bad_answers), (3, 1));
 }
 
 #[test]
@@ -236,6 +239,21 @@ fn peer_without_news_hears_nothing_and_the_position_moves() {
 }
 
 #[test]
+fn peer_is_asked_once_a_day_whether_it_is_still_there() {
+    // RFC 7641 §4.5.
+    const DAY: u64 = 24 * 3600 * 1_000;
+    let (mut gateway, poll) = observed();
+    gateway.fetched(DAY, poll, 200, &idle("i1"));
+    let poll = gateway.fetches(DAY, &format!("GET {SYNC}?timeout=30000&since=i1 Bearer A"));
+    gateway.fetched(DAY + 100, poll, 200, &idle("i2"));
+    gateway.sends(DAY + 100, &format!("CON [MID=a, TOK=0x4a], 2.05, Observe:o2, CF:50, `{}`", idle("i2")));
+    gateway.gets(DAY + 200, "ACK [MID=a]");
+    let poll = gateway.fetches(DAY + 200, &format!("GET {SYNC}?timeout=30000&since=i2 Bearer A"));
+    gateway.fetched(DAY + 30_200, poll, 200, &idle("i3"));
+    gateway.fetches(DAY + 30_200, &format!("GET {SYNC}?timeout=30000&since=i3 Bearer A"));
+}
+
+#[test]
 fn homeserver_that_answers_at_once_with_nothing_is_not_asked_in_a_hurry() {
     let (mut gateway, poll) = observed();
     gateway.fetched(101, poll, 200, &idle("i1"));
@@ -264,6 +282,38 @@ fn homeserver_that_fails_is_asked_again_ever_more_slowly_and_the_peer_hears_noth
     let poll = gateway.fetches(at, &format!("GET {SYNC}?timeout=30000&since=s2 Bearer A"));
     gateway.fetch_ends(at, poll, Err(FetchError::Timeout));
     gateway.fetches(at + 1_000, &format!("GET {SYNC}?timeout=30000&since=s2 Bearer A"));
+}
+
+#[test]
+fn homeserver_that_says_to_come_again_at_once_is_not_asked_in_a_hurry() {
+    let (mut gateway, mut poll) = observed();
+    for at in [1_000, 2_000, 3_000] {
+        gateway.fetched(at, poll, 429, r#"{"errcode":"M_LIMIT_EXCEEDED","retry_after_ms":0}"#);
+        poll = gateway.fetches(at + 1_000, &format!("GET {SYNC}?timeout=30000&since=s1 Bearer A"));
+    }
+    gateway.fetched(4_000, poll, 429, r#"{"errcode":"M_LIMIT_EXCEEDED","retry_after_ms":7000}"#);
+    gateway.fetches(11_000, &format!("GET {SYNC}?timeout=30000&since=s1 Bearer A"));
+}
+
+#[test]
+fn success_that_is_no_answer_to_sync_is_asked_for_again() {
+    for (status, body) in [(204, ""), (202, "{}"), (201, r#"{"next_batch":"s2"}"#), (200, "[]")] {
+        let (mut gateway, poll) = observed();
+        gateway.fetched(5_000, poll, status, body);
+        gateway.fetches(6_000, &format!("GET {SYNC}?timeout=30000&since=s1 Bearer A"));
+        let counters = gateway.machine.gateway.counters();
+        assert_eq!((counters.bad_answers, counters.observations), (1, 1), "{status}");
+    }
+}
+
+#[test]
+fn redirection_of_a_poll_is_the_last_notification() {
+    let (mut gateway, poll) = observed();
+    gateway.fetched(5_000, poll, 304, "");
+    gateway.sends(5_000, "CON [MID=a, TOK=0x4a], 5.02, opt65000:0x0130");
+    gateway.gets(5_100, "ACK [MID=a]");
+    gateway.sends_nothing(1_000_000);
+    assert_eq!(gateway.machine.gateway.counters().observations, 0);
 }
 
 #[test]
@@ -300,6 +350,21 @@ fn deregistration_abandons_the_poll_and_is_answered_at_once() {
     gateway.sends(5_100, &format!("ACK [MID=2, TOK=0x4a], 2.05, CF:50, `{}`", idle("s1")));
     // The poll ends all the same, and nobody cares.
     gateway.fetched(6_000, poll, 200, &news("s2"));
+    gateway.sends_nothing(1_000_000);
+    assert_eq!(gateway.machine.gateway.counters().observations, 0);
+}
+
+#[test]
+fn deregistration_takes_back_a_registration_that_is_not_answered_yet() {
+    let mut gateway = with(config());
+    gateway.gets(0, "CON [MID=1, TOK=0x4a], GET, /_matrix/client/v3/sync, Observe:0, Accept:50");
+    let registration = gateway.fetches(0, &format!("GET {SYNC}?timeout=0"));
+    gateway.gets(100, "CON [MID=2, TOK=0x4a], GET, /_matrix/client/v3/sync, Observe:1, Accept:50");
+    let deregistration = gateway.fetches(100, &format!("GET {SYNC}?timeout=0"));
+    gateway.fetched(200, registration, 200, &idle("s1"));
+    gateway.sends(200, &format!("ACK [MID=1, TOK=0x4a], 2.05, CF:50, `{}`", idle("s1")));
+    gateway.fetched(300, deregistration, 200, &idle("s1"));
+    gateway.sends(300, &format!("ACK [MID=2, TOK=0x4a], 2.05, CF:50, `{}`", idle("s1")));
     gateway.sends_nothing(1_000_000);
     assert_eq!(gateway.machine.gateway.counters().observations, 0);
 }
@@ -432,6 +497,18 @@ fn gateway_that_shuts_down_ends_observations_answers_what_waits_and_refuses_the_
     gateway.fetched(500, waiting, 200, "{}");
     gateway.sends(500, "ACK [MID=2, TOK=0x4b], 2.05, CF:50, `{}`");
     assert!(gateway.machine.gateway.is_idle());
+}
+
+#[test]
+fn registration_that_is_answered_after_the_shutdown_makes_no_observer() {
+    let mut gateway = with(config());
+    gateway.gets(0, "CON [MID=1, TOK=0x4a], GET, /_matrix/client/v3/sync, Observe:0, Accept:50");
+    let id = gateway.fetches(0, &format!("GET {SYNC}?timeout=0"));
+    gateway.does(100, |driven, now| driven.gateway.shutdown(now));
+    gateway.fetched(200, id, 200, &idle("s1"));
+    gateway.sends(200, &format!("ACK [MID=1, TOK=0x4a], 2.05, CF:50, `{}`", idle("s1")));
+    assert!(gateway.machine.gateway.is_idle());
+    assert_eq!(gateway.machine.gateway.counters().observations, 0);
 }
 
 #[test]

@@ -408,7 +408,6 @@ fn every_refusal_is_a_matrix_error_in_the_format_the_peer_reads() {
         (Refusal::Accept(0), "4.06", "M_UNRECOGNIZED"),
         (Refusal::Body(too_long), "4.13", "M_TOO_LARGE"),
         (Refusal::Body(codec::DecodeError::Truncated { offset: 1 }), "4.00", "M_NOT_JSON"),
-        (Refusal::Busy, "5.03", "M_LIMIT_EXCEEDED"),
         (Refusal::ShuttingDown, "5.03", "M_UNKNOWN"),
         (FetchError::Unreachable("10.0.0.1: refused".to_owned()).into(), "5.02", "M_CONNECTION_FAILED"),
         (FetchError::Timeout.into(), "5.04", "M_CONNECTION_TIMEOUT"),

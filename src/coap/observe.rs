@@ -63,11 +63,6 @@ impl Observations {
     pub fn is_empty(&self) -> bool {
         self.by_token.is_empty()
     }
-
-    /// All their numbers.
-    pub fn ids(&self) -> impl Iterator<Item = ObservationId> {
-        self.by_token.values().map(|observation| observation.id)
-    }
 }
 
 /// Observe's 24 bits.

@@ -232,6 +232,11 @@ impl Options {
         self.0.is_empty()
     }
 
+    /// Bytes of memory that they take up.
+    pub fn bytes(&self) -> usize {
+        self.0.iter().map(|(_, value)| value.len() + size_of::<(OptionNumber, Vec<u8>)>()).sum()
+    }
+
     /// The options that `is_known` here and are well-formed; elective others are left out (RFC 7252 §5.4.1).
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::code::Code;
-use super::option::{OptionNumber, Options};
+use super::option::Options;
 
 /// A complete request. Its options are those that a resource reads: no Block1, Block2, Size1, Size2 or Observe.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,11 +49,6 @@ impl Response {
     /// A response without options and body.
     pub fn new(code: Code) -> Self {
         Self { code, options: Options::new(), payload: Bytes::new() }
-    }
-
-    /// Whether an ETag or a Content-Format and such stand in it: the first value of a number.
-    pub fn option(&self, number: OptionNumber) -> Option<&[u8]> {
-        self.options.get(number)
     }
 }
 

@@ -5,8 +5,9 @@
 //! its [`Address`], which stands for the association.
 
 mod peer;
+mod queues;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 use rand_chacha::ChaCha8Rng;
@@ -18,6 +19,7 @@ use crate::coap::{
     Response, Step, Token, TransferLimits,
 };
 use peer::{Outcome, Peer};
+use queues::{Places, Queues};
 
 /// All peers that one socket speaks with.
 #[derive(Debug)]
@@ -25,11 +27,9 @@ pub struct Endpoint {
     config: Config,
     chance: ChaCha8Rng,
     peers: BTreeMap<Address, Peer>,
-    /// When each peer next has something to do.
-    schedule: BTreeSet<(Instant, Address)>,
-    /// When each peer was last heard of.
-    activity: BTreeSet<(Instant, Address)>,
+    queues: Queues,
     pending: BTreeMap<RequestKey, Pending>,
+    pending_bytes: usize,
     observations: BTreeMap<ObservationId, Address>,
     requests: BTreeMap<RequestId, Address>,
     next_number: u64,
@@ -62,6 +62,9 @@ pub struct Config {
     pub pending: usize,
     /// Observations of one peer at a time; a registration beyond that is answered, and not registered (RFC 7641 §4.1).
     pub observations: usize,
+    /// Bytes of bodies of all peers at a time: of those in transfer, and again of those of requests that wait for their
+    /// answer. Over it, what the peer unheard of for longest has in transfer goes; a request is answered with 5.03.
+    pub bytes: usize,
     /// Bytes of random in a token of ours, 1 to 8.
     pub token_length: usize,
 }
@@ -75,6 +78,7 @@ impl Default for Config {
             peers: 10_000,
             pending: 32,
             observations: 8,
+            bytes: 256 << 20,
             token_length: 4,
         }
     }
@@ -150,7 +154,7 @@ pub struct Counters {
     pub bad_options: u64,
     /// Complete requests.
     pub requests: u64,
-    /// Requests refused because too many of the same peer waited.
+    /// Requests refused because too many of the same peer waited, or too many bytes of all peers' requests.
     pub requests_refused: u64,
     /// Answers and notifications dropped because too many messages waited for the peer, or the peer was gone.
     pub answers_dropped: u64,
@@ -165,6 +169,7 @@ struct Pending {
     request: peer::Asked,
     plan: Plan,
     observe: Option<Observe>,
+    bytes: usize,
 }
 
 impl Endpoint {
@@ -174,9 +179,9 @@ impl Endpoint {
             config,
             chance: ChaCha8Rng::from_seed(seed),
             peers: BTreeMap::new(),
-            schedule: BTreeSet::new(),
-            activity: BTreeSet::new(),
+            queues: Queues::default(),
             pending: BTreeMap::new(),
+            pending_bytes: 0,
             observations: BTreeMap::new(),
             requests: BTreeMap::new(),
             next_number: 0,
@@ -203,9 +208,9 @@ impl Endpoint {
             }
         };
         if !self.peers.contains_key(&address) {
-            // RFC 7252 §4.2: an acknowledgement or a reset of nothing is silently ignored.
-            if matches!(message.kind, Kind::Acknowledgement | Kind::Reset) {
-                return;
+            // A stranger has nothing to say but requests: the rest makes no state.
+            if !message.code.is_request() {
+                return self.reject(address, &message);
             }
             if !self.admit(address, now) {
                 self.counters.peers_refused += 1;
@@ -253,7 +258,7 @@ impl Endpoint {
         response: Response,
         now: Instant,
     ) -> Option<ObservationId> {
-        let Pending { address, request, plan, observe } = self.take_pending(key)?;
+        let Pending { address, request, plan, observe, .. } = self.take_pending(key)?;
         let id = ObservationId(self.number());
         let mut accepted = false;
         self.with_peer(address, now, |peer, config| {
@@ -289,18 +294,14 @@ impl Endpoint {
 
     /// Lets time pass.
     pub fn advance(&mut self, now: Instant) {
-        while let Some((due, address)) = self.schedule.first().copied() {
-            if due > now {
-                return;
-            }
-            self.schedule.remove(&(due, address));
+        while let Some((_, address)) = self.queues.first_due().filter(|(due, _)| *due <= now) {
             self.with_peer(address, now, |peer, _| peer.advance(now));
         }
     }
 
     /// When [`Endpoint::advance`] next has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        self.schedule.first().map(|(due, _)| *due)
+        self.queues.first_due().map(|(due, _)| due)
     }
 
     /// The next datagram to send.
@@ -337,27 +338,27 @@ impl Endpoint {
 
     /// Does something with a peer, and then all that follows from it.
     fn with_peer(&mut self, address: Address, now: Instant, act: impl FnOnce(&mut Peer, &Config)) {
+        self.touch(address, now, act);
+        while self.queues.held_bytes() > self.config.bytes {
+            let Some(holding) = self.queues.first_holding() else { return };
+            self.touch(holding, now, |peer, _| peer.server.clear());
+        }
+    }
+
+    fn touch(&mut self, address: Address, now: Instant, act: impl FnOnce(&mut Peer, &Config)) {
         let Some(peer) = self.peers.get_mut(&address) else { return };
-        let (scheduled, heard) = (peer.scheduled, peer.heard);
         act(peer, &self.config);
         self.pump(address, now);
         let Some(peer) = self.peers.get_mut(&address) else { return };
-        if peer.heard != heard {
-            self.activity.remove(&(heard, address));
-            self.activity.insert((peer.heard, address));
-        }
         let counts = peer.exchanges.take_counts();
         self.counters.duplicates += counts.duplicates;
         self.counters.repeats += counts.repeats;
         self.counters.timeouts += counts.timeouts;
-        self.schedule.extend(peer.deadline().map(|due| (due, address)));
-        if let Some(scheduled) = scheduled.filter(|scheduled| Some(*scheduled) != peer.deadline()) {
-            self.schedule.remove(&(scheduled, address));
-        }
-        peer.scheduled = peer.deadline();
         if peer.is_idle() {
-            self.drop_peer(address);
+            return self.drop_peer(address);
         }
+        let places = peer.places();
+        self.queues.shift(address, std::mem::replace(&mut peer.placed, places), places);
     }
 
     /// Carries out what a peer's layers have to say, until they are silent.
@@ -424,49 +425,60 @@ impl Endpoint {
         now: Instant,
     ) {
         let Some(peer) = self.peers.get_mut(&address) else { return };
-        if peer.pending >= self.config.pending {
+        if request.observe == Some(Observe::Deregister) {
+            // RFC 7641 §3.6: it may overtake the answer to the registration that it takes back.
+            let same =
+                |key: &&RequestKey| self.pending.get(key).is_some_and(|it| it.request.token == asked.token);
+            for key in peer.pending.iter().filter(same).copied().collect::<Vec<_>>() {
+                self.pending.entry(key).and_modify(|pending| pending.observe = None);
+            }
+        }
+        let bytes = request.payload.len();
+        if peer.pending.len() >= self.config.pending || self.pending_bytes + bytes > self.config.bytes {
             self.counters.requests_refused += 1;
             peer.respond(&asked, plan, peer::too_busy(), None, &self.config, now);
             return;
         }
-        peer.pending += 1;
+        self.next_number += 1;
+        let key = RequestKey(self.next_number);
+        peer.pending.insert(key);
+        self.pending_bytes += bytes;
         self.counters.requests += 1;
-        let key = RequestKey(self.number());
-        self.pending.insert(key, Pending { address, request: asked, plan, observe: request.observe });
+        let observe = request.observe;
+        self.pending.insert(key, Pending { address, request: asked, plan, observe, bytes });
         self.events.push_back(Event::Request { key, address, request });
     }
 
     fn take_pending(&mut self, key: RequestKey) -> Option<Pending> {
         let pending = self.pending.remove(&key)?;
         if let Some(peer) = self.peers.get_mut(&pending.address) {
-            peer.pending -= 1;
+            peer.pending.remove(&key);
         }
+        self.pending_bytes -= pending.bytes;
         Some(pending)
     }
 
     /// Makes room for a new peer; `false` where there is none.
     fn admit(&mut self, address: Address, now: Instant) -> bool {
         if self.peers.len() >= self.config.peers {
-            // Those unheard of for longest, and of them the first that nothing waits for.
-            let idle = self.activity.iter().take(16).map(|(_, address)| *address);
-            let Some(idle) =
-                idle.into_iter().find(|idle| self.peers.get(idle).is_some_and(Peer::is_expendable))
-            else {
-                return false;
-            };
-            self.drop_peer(idle);
+            let Some(expendable) = self.queues.first_expendable() else { return false };
+            self.drop_peer(expendable);
         }
-        let peer = Peer::new(&self.config, self.chance.next_u64(), now);
-        self.peers.insert(address, peer);
-        self.activity.insert((now, address));
+        self.peers.insert(address, Peer::new(&self.config, self.chance.next_u64(), now));
         true
     }
 
     fn drop_peer(&mut self, address: Address) {
-        let Some(peer) = self.peers.remove(&address) else { return };
-        self.activity.remove(&(peer.heard, address));
-        if let Some(due) = peer.scheduled {
-            self.schedule.remove(&(due, address));
+        if let Some(peer) = self.peers.remove(&address) {
+            self.queues.shift(address, peer.placed, Places::default());
+        }
+    }
+
+    /// RFC 7252 §4.2, §4.3: what is not expected is reset where it is confirmable, and ignored otherwise.
+    fn reject(&mut self, address: Address, message: &Message) {
+        self.counters.unexpected_responses += u64::from(message.code.is_response());
+        if message.kind == Kind::Confirmable {
+            self.send(address, Message::empty(Kind::Reset, message.id).encode());
         }
     }
 

@@ -1,10 +1,11 @@
 //! One peer: its exchanges, its transfers in both roles, and its observations, put together.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
-use super::Config;
+use super::queues::Places;
+use super::{Config, RequestKey};
 use crate::coap::{
     ClientTransfers, Code, Delivery, Event, ExchangeId, Exchanges, Instant, Kind, Message, MessageId,
     ObservationId, Observations, OptionNumber, Options, Plan, Received, Reply, Request, RequestError,
@@ -18,12 +19,12 @@ pub(super) struct Peer {
     pub(super) server: ServerTransfers,
     pub(super) client: ClientTransfers,
     pub(super) observations: Observations,
-    /// How many of its requests wait for their answer.
-    pub(super) pending: usize,
+    /// Its requests that wait for their answer.
+    pub(super) pending: BTreeSet<RequestKey>,
     /// When a datagram last came from it.
     pub(super) heard: Instant,
-    /// Where it stands in the endpoint's schedule.
-    pub(super) scheduled: Option<Instant>,
+    /// Where it stands in the endpoint's queues.
+    pub(super) placed: Places,
     /// What the confirmable messages under way are for.
     purposes: BTreeMap<ExchangeId, Purpose>,
     /// The notifications whose end was not reported yet. Each is reported once, however often its last block is asked for.
@@ -82,9 +83,9 @@ impl Peer {
             server: ServerTransfers::default(),
             client: ClientTransfers::default(),
             observations: Observations::default(),
-            pending: 0,
+            pending: BTreeSet::new(),
             heard: now,
-            scheduled: None,
+            placed: Places::default(),
             purposes: BTreeMap::new(),
             deliveries: BTreeMap::new(),
             next_delivery: 0,
@@ -382,7 +383,18 @@ impl Peer {
         }
     }
 
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    /// Where it belongs in the endpoint's queues.
+    pub(super) fn places(&self) -> Places {
+        let held_bytes = self.server.bytes();
+        Places {
+            due: self.deadline(),
+            expendable: self.is_expendable().then_some(self.heard),
+            holding: (held_bytes > 0).then_some(self.heard),
+            held_bytes,
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
         [self.exchanges.deadline(), self.server.deadline(), self.client.deadline()]
             .into_iter()
             .flatten()
@@ -395,8 +407,8 @@ impl Peer {
     }
 
     /// Whether only its memory of what has been would be lost.
-    pub(super) fn is_expendable(&self) -> bool {
-        self.pending == 0
+    fn is_expendable(&self) -> bool {
+        self.pending.is_empty()
             && self.observations.is_empty()
             && self.client.is_idle()
             && !self.exchanges.is_sending()
@@ -407,7 +419,7 @@ impl Peer {
 pub(super) fn too_busy() -> Response {
     let mut response = Response::new(Code::SERVICE_UNAVAILABLE);
     response.options.push_uint(OptionNumber::MAX_AGE, 5);
-    response.payload = Bytes::from_static(b"too many requests of yours wait for their answer");
+    response.payload = Bytes::from_static(b"too many requests wait for their answer");
     response
 }
 

@@ -330,10 +330,11 @@ impl Gateway {
         call: &Call,
         result: Result<http::Response<Bytes>, FetchError>,
     ) -> coap::Response {
-        let translated = match result {
-            Ok(response) => response::to_coap(call, &response, &self.config.advertise, &self.config.codec),
-            Err(error) => Err(error.into()),
+        let response = match result {
+            Ok(response) => response,
+            Err(error) => return response::refuse(&error.into(), call.format),
         };
+        let translated = response::to_coap(call, &response, &self.config.advertise, &self.config.codec);
         translated.unwrap_or_else(|refusal| {
             warn!(%refusal, "answer of the homeserver refused");
             self.counters.bad_answers += 1;

@@ -26,7 +26,8 @@ impl Gateway {
         let summary = result.as_ref().ok().filter(|response| response.status() == StatusCode::OK);
         let summary = summary.and_then(|response| sync::summary(response.body()).ok());
         let response = self.translate(&call, result);
-        let Some(summary) = summary.filter(|_| response.code.is_success()) else {
+        // One that is being shut down would leave its new observer without a word.
+        let Some(summary) = summary.filter(|_| response.code.is_success() && !self.stopping) else {
             return self.endpoint.respond(key, response, now);
         };
         if let Some(id) = self.endpoint.accept_observation(key, response, now) {
@@ -78,10 +79,10 @@ impl Gateway {
         let summary = match sync::summary(response.body()) {
             Ok(summary) if status == StatusCode::OK => summary,
             // RFC 7641 §4.2: what the homeserver refuses is the last notification: M_UNKNOWN_TOKEN, say.
-            Ok(_) => return self.notify_last(id, response, now),
-            Err(_) if status != StatusCode::OK => return self.notify_last(id, response, now),
-            Err(error) => {
-                warn!(%error, "poll of the homeserver failed, and will be tried again");
+            _ if !status.is_success() => return self.notify_last(id, response, now),
+            unusable => {
+                let error = unusable.err().map(|error| error.to_string());
+                warn!(%status, error, "answer to a poll is none to /sync, and will be asked for again");
                 self.counters.bad_answers += 1;
                 observation.failed(None, now);
                 return self.schedule(id);

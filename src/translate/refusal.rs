@@ -42,9 +42,6 @@ pub enum Refusal {
     /// A body that cannot be read.
     #[error("the body is not CBOR: {0}")]
     Body(#[from] codec::DecodeError),
-    /// More is going on than the gateway allows; later it may work.
-    #[error("the gateway is busy")]
-    Busy,
     /// The gateway is going away.
     #[error("the gateway is shutting down")]
     ShuttingDown,

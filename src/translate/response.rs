@@ -146,7 +146,6 @@ fn code(refusal: &Refusal) -> (Code, ErrorCode) {
             (Code::REQUEST_ENTITY_TOO_LARGE, ErrorCode::TooLarge)
         }
         Refusal::Body(_) => (Code::BAD_REQUEST, ErrorCode::NotJson),
-        Refusal::Busy => (Code::SERVICE_UNAVAILABLE, ErrorCode::LimitExceeded),
         Refusal::ShuttingDown => (Code::SERVICE_UNAVAILABLE, ErrorCode::Unknown),
         Refusal::Fetch(FetchError::Unreachable(_)) => (Code::BAD_GATEWAY, ErrorCode::ConnectionFailed),
         Refusal::Fetch(FetchError::Timeout) => (Code::GATEWAY_TIMEOUT, ErrorCode::ConnectionTimeout),

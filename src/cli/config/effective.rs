@@ -87,6 +87,7 @@ impl Reader<'_> {
         gateway.sessions = peers?;
         gateway.codec.output = body_limit?;
         gateway.endpoint.peers = peers?;
+        gateway.endpoint.bytes = gateway.endpoint.bytes.max(body_limit?);
         gateway.endpoint.transfers.body = body_limit?;
         gateway.endpoint.transfers.bytes = gateway.endpoint.transfers.bytes.max(body_limit?);
         gateway.endpoint.transfers.block = block?;

@@ -113,8 +113,9 @@ impl ServerTransfers {
         }
         if block.number == 0 {
             self.uploads.retain(|upload| upload.key != plan.key);
-            let options = message.options.clone();
-            self.uploads.push(Upload { key: plan.key.clone(), options, body: BytesMut::new(), expires: now });
+            let (key, options) = (plan.key.clone(), message.options.clone());
+            let beside = key.options.bytes() + options.bytes();
+            self.uploads.push(Upload { key, options, body: BytesMut::new(), beside, expires: now });
         }
         let Some(at) = self.uploads.iter().rposition(|upload| upload.key.serves(&plan.key)) else {
             // §2.9.2: the blocks before this one are not here.
@@ -191,7 +192,8 @@ impl ServerTransfers {
                 }
             } else {
                 let etag = Sha256::digest(&response.payload).iter().take(4).copied().collect();
-                let mut download = Download { key, response, etag, delivery, expires: now + limits.lifetime };
+                let (beside, expires) = (key.options.bytes(), now + limits.lifetime);
+                let mut download = Download { key, response, etag, delivery, beside, expires };
                 let reply = download.reply(wanted, limits.block, size_wanted);
                 self.downloads.push(download);
                 self.shrink_downloads(limits);
@@ -230,6 +232,18 @@ impl ServerTransfers {
     /// The next delivery that will not arrive: its body expired, or another took its place.
     pub fn poll_undelivered(&mut self) -> Option<Delivery> {
         self.undelivered.pop()
+    }
+
+    /// Bytes that are held: of bodies, and of what is kept with them.
+    pub fn bytes(&self) -> usize {
+        let uploads = self.uploads.iter().map(Upload::bytes);
+        total(uploads.chain(self.downloads.iter().map(Download::bytes)))
+    }
+
+    /// Drops all bodies.
+    pub fn clear(&mut self) {
+        self.uploads.clear();
+        self.drop_downloads(|_| true);
     }
 
     /// Whether no body is held.
@@ -309,10 +323,17 @@ struct Upload {
     key: Key,
     options: Options,
     body: BytesMut,
+    /// Bytes of what is kept beside the body: thousands of options fit into one datagram.
+    beside: usize,
     expires: Instant,
 }
 
 impl Upload {
+    /// What it takes up.
+    fn bytes(&self) -> usize {
+        self.body.len() + self.beside
+    }
+
     /// Adds a block; `false` where it is neither the next nor one that is here already.
     fn accept(&mut self, block: Block, payload: &[u8]) -> bool {
         let offset = block.offset();
@@ -331,10 +352,17 @@ struct Download {
     response: Response,
     etag: Vec<u8>,
     delivery: Option<Delivery>,
+    /// Bytes of what is kept beside the body.
+    beside: usize,
     expires: Instant,
 }
 
 impl Download {
+    /// What it takes up.
+    fn bytes(&self) -> usize {
+        self.response.payload.len() + self.beside
+    }
+
     fn reply(&mut self, wanted: Block, greatest: BlockSize, size_wanted: bool) -> Reply {
         let (size, offset) = (wanted.size.min(greatest), wanted.offset());
         let body = &self.response.payload;

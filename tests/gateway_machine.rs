@@ -239,6 +239,21 @@ fn peer_without_news_hears_nothing_and_the_position_moves() {
 }
 
 #[test]
+fn peer_is_asked_once_a_day_whether_it_is_still_there() {
+    // RFC 7641 §4.5.
+    const DAY: u64 = 24 * 3600 * 1_000;
+    let (mut gateway, poll) = observed();
+    gateway.fetched(DAY, poll, 200, &idle("i1"));
+    let poll = gateway.fetches(DAY, &format!("GET {SYNC}?timeout=30000&since=i1 Bearer A"));
+    gateway.fetched(DAY + 100, poll, 200, &idle("i2"));
+    gateway.sends(DAY + 100, &format!("CON [MID=a, TOK=0x4a], 2.05, Observe:o2, CF:50, `{}`", idle("i2")));
+    gateway.gets(DAY + 200, "ACK [MID=a]");
+    let poll = gateway.fetches(DAY + 200, &format!("GET {SYNC}?timeout=30000&since=i2 Bearer A"));
+    gateway.fetched(DAY + 30_200, poll, 200, &idle("i3"));
+    gateway.fetches(DAY + 30_200, &format!("GET {SYNC}?timeout=30000&since=i3 Bearer A"));
+}
+
+#[test]
 fn homeserver_that_answers_at_once_with_nothing_is_not_asked_in_a_hurry() {
     let (mut gateway, poll) = observed();
     gateway.fetched(101, poll, 200, &idle("i1"));

@@ -150,6 +150,23 @@ async fn waiting_sync_is_answered_at_shutdown() {
 }
 
 #[tokio::test]
+async fn dropped_server_ends_its_connections() {
+    let server = server(Limits::default()).await;
+    let http = Http::new(&server);
+    let alice = http.register("alice").await;
+    let since = http.first_sync(&alice).await;
+    let request = http::Request::builder()
+        .uri(format!("{}/_matrix/client/v3/sync?since={since}&timeout=60000", server.url()))
+        .header("authorization", format!("Bearer {alice}"))
+        .body(Full::new(Bytes::new()))
+        .unwrap();
+    let waiting = tokio::spawn(http.client.request(request));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    drop(server);
+    assert!(tokio::time::timeout(Duration::from_secs(2), waiting).await.unwrap().unwrap().is_err());
+}
+
+#[tokio::test]
 async fn long_poll_over_the_limit_is_told_to_come_back() {
     let server = server(Limits { long_polls: 1, ..Limits::default() }).await;
     let http = Http::new(&server);

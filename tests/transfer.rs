@@ -1,12 +1,10 @@
-//! Blockwise transfers as stories in virtual time (RFC 7959; RFC 9175 §3 for Request-Tag).
+//! Blockwise transfers, on the server's side, as stories in virtual time (RFC 7959; RFC 9175 §3 for Request-Tag).
 
 #![cfg(test)]
 
 #[expect(clippy::allow_attributes, reason = "each test file uses another part of it")]
 #[allow(dead_code, reason = "each test file uses another part of it")]
 mod support;
-
-use lowband::coap::RequestError;
 
 use support::endpoint::{OTHER, config, with, with_blocks};
 use support::figure::Figure;
@@ -20,7 +18,7 @@ fn figures_of_rfc_7959_as_server() {
 #[test]
 fn figures_of_rfc_7959_as_client() {
     let figures = Figure::all("rfc7959");
-    assert_eq!(figures.iter().filter(|figure| figure.has("client")).map(Figure::play_as_client).count(), 7);
+    assert_eq!(figures.iter().filter(|figure| figure.has("client")).map(Figure::play_as_client).count(), 8);
 }
 
 // The server's side of a response in blocks (§2.4).
@@ -455,154 +453,6 @@ fn request_of_many_blocks_answered_slowly_is_acknowledged_first() {
     server.is_empty(1_000_000);
 }
 
-// The client's side.
-
-#[test]
-fn client_announces_the_size_of_its_body() {
-    let mut client = with_blocks(64);
-    let id = client.asks(0, "PUT, /x, CF:60, 0..100");
-    client.sends(0, "CON [MID=a, TOK=t], PUT, /x, CF:60, 2:0/0/64, 1:0/1/64, Size1:100, 0..64");
-    client.gets(10, "ACK [MID=a, TOK=t], 2.31, 1:0/1/64");
-    client.sends(10, "CON [MID=b, TOK=t], PUT, /x, CF:60, 2:0/0/64, 1:1/0/64, 64..100");
-    client.gets(20, "ACK [MID=b, TOK=t], 2.04, 1:1/0/64");
-    client.is_answered(20, id, "2.04");
-}
-
-#[test]
-fn lost_block_of_the_client_is_repeated() {
-    let mut client = with_blocks(64);
-    let id = client.asks(0, "PUT, /x, 0..100");
-    client.sends(0, "CON [MID=a, TOK=t], PUT, /x, 2:0/0/64, 1:0/1/64, Size1:100, 0..64");
-    client.sends(2_000, "CON [MID=a, TOK=t], PUT, /x, 2:0/0/64, 1:0/1/64, Size1:100, 0..64");
-    client.gets(2_100, "ACK [MID=a, TOK=t], 2.31, 1:0/1/64");
-    client.sends(2_100, "CON [MID=b, TOK=t], PUT, /x, 2:0/0/64, 1:1/0/64, 64..100");
-    // The acknowledgement of the first comes too.
-    client.gets(2_150, "ACK [MID=a, TOK=t], 2.31, 1:0/1/64");
-    client.gets(2_200, "ACK [MID=b, TOK=t], 2.04, 1:1/0/64");
-    client.is_answered(2_200, id, "2.04");
-}
-
-#[test]
-fn client_starts_once_more_where_the_server_has_lost_its_blocks() {
-    let mut client = with_blocks(64);
-    let id = client.asks(0, "PUT, /x, 0..100");
-    for (at, a, b) in [(0, "a", "b"), (100, "c", "d")] {
-        client.sends(at, &format!("CON [MID={a}, TOK=t], PUT, /x, 2:0/0/64, 1:0/1/64, Size1:100, 0..64"));
-        client.gets(at + 10, &format!("ACK [MID={a}, TOK=t], 2.31, 1:0/1/64"));
-        client.sends(at + 10, &format!("CON [MID={b}, TOK=t], PUT, /x, 2:0/0/64, 1:1/0/64, 64..100"));
-        client.gets(at + 100, &format!("ACK [MID={b}, TOK=t], 4.08"));
-    }
-    // Not for ever.
-    client.is_answered(200, id, "4.08");
-}
-
-#[test]
-fn client_sends_smaller_blocks_where_the_first_is_too_large() {
-    // §2.9.3: 4.13 with a smaller size in Block1.
-    let mut client = with_blocks(64);
-    let id = client.asks(0, "PUT, /x, 0..60");
-    client.sends(0, "CON [MID=a, TOK=t], PUT, /x, 2:0/0/64, 0..60");
-    client.gets(10, "ACK [MID=a, TOK=t], 4.13, 1:0/0/32");
-    client.sends(10, "CON [MID=b, TOK=t], PUT, /x, 2:0/0/64, 1:0/1/32, Size1:60, 0..32");
-    client.gets(20, "ACK [MID=b, TOK=t], 2.31, 1:0/1/32");
-    client.sends(20, "CON [MID=c, TOK=t], PUT, /x, 2:0/0/64, 1:1/0/32, 32..60");
-    client.gets(30, "ACK [MID=c, TOK=t], 4.13, Size1:10");
-    client.is_answered(30, id, "4.13");
-}
-
-#[test]
-fn body_that_changes_on_its_way_is_asked_for_once_more() {
-    let mut client = with_blocks(1024);
-    let id = client.asks(0, "GET, /x");
-    client.sends(0, "CON [MID=a, TOK=t], GET, /x");
-    client.gets(10, "ACK [MID=a, TOK=t], 2.05, ETag:0x01, 2:0/1/64, 0..64");
-    client.sends(10, "CON [MID=b, TOK=t], GET, /x, 2:1/0/64");
-    client.gets(20, "ACK [MID=b, TOK=t], 2.05, ETag:0x02, 2:1/0/64, 164..200");
-    client.sends(20, "CON [MID=c, TOK=t], GET, /x");
-    client.gets(30, "ACK [MID=c, TOK=t], 2.05, ETag:0x02, 2:0/1/64, 100..164");
-    client.sends(30, "CON [MID=d, TOK=t], GET, /x, 2:1/0/64");
-    client.gets(40, "ACK [MID=d, TOK=t], 2.05, ETag:0x02, 2:1/0/64, 164..200");
-    client.is_answered(40, id, "2.05, ETag:0x02, 100..200");
-}
-
-#[test]
-fn body_that_never_fits_together_fails() {
-    let mut client = with_blocks(1024);
-    let id = client.asks(0, "GET, /x");
-    for at in [0, 20] {
-        client.sends(at, "CON [MID=a, TOK=t], GET, /x".replace("=a", &format!("=a{at}")).as_str());
-        client.gets(at + 10, &format!("ACK [MID=a{at}, TOK=t], 2.05, ETag:0x01, 2:0/1/64, 0..64"));
-        client.sends(at + 10, &format!("CON [MID=b{at}, TOK=t], GET, /x, 2:1/0/64"));
-        client.gets(at + 20, &format!("ACK [MID=b{at}, TOK=t], 2.05, ETag:0x02, 2:1/0/64, 164..200"));
-    }
-    client.fails(40, id, RequestError::BlocksDiffer);
-}
-
-#[test]
-fn post_is_not_repeated_where_its_answer_does_not_fit_together() {
-    let mut client = with_blocks(1024);
-    let id = client.asks(0, "POST, /x, \"text\"");
-    client.sends(0, "CON [MID=a, TOK=t], POST, /x, \"text\"");
-    client.gets(10, "ACK [MID=a, TOK=t], 2.04, ETag:0x01, 2:0/1/64, 0..64");
-    client.sends(10, "CON [MID=b, TOK=t], POST, /x, 2:1/0/64");
-    client.gets(20, "ACK [MID=b, TOK=t], 2.04, ETag:0x02, 2:1/0/64, 164..200");
-    client.fails(20, id, RequestError::BlocksDiffer);
-}
-
-#[test]
-fn error_in_the_middle_of_a_body_is_the_answer() {
-    let mut client = with_blocks(1024);
-    let id = client.asks(0, "GET, /x");
-    client.sends(0, "CON [MID=a, TOK=t], GET, /x");
-    client.gets(10, "ACK [MID=a, TOK=t], 2.05, ETag:0x01, 2:0/1/64, 0..64");
-    client.sends(10, "CON [MID=b, TOK=t], GET, /x, 2:1/0/64");
-    client.gets(20, "ACK [MID=b, TOK=t], 4.04, \"gone\"");
-    client.is_answered(20, id, "4.04, \"gone\"");
-}
-
-#[test]
-fn client_takes_no_body_over_its_limit() {
-    let mut config = config();
-    config.transfers.body = 100;
-    let mut client = with(config);
-    let id = client.asks(0, "GET, /x");
-    client.sends(0, "CON [MID=a, TOK=t], GET, /x");
-    client.gets(10, "ACK [MID=a, TOK=t], 2.05, 2:0/1/64, 0..64");
-    client.sends(10, "CON [MID=b, TOK=t], GET, /x, 2:1/0/64");
-    client.gets(20, "ACK [MID=b, TOK=t], 2.05, 2:1/1/64, 64..128");
-    client.fails(20, id, RequestError::TooLarge(100));
-}
-
-#[test]
-fn separate_blocks_are_acknowledged_each() {
-    let mut client = with_blocks(1024);
-    let id = client.asks(0, "GET, /x");
-    client.sends(0, "CON [MID=a, TOK=t], GET, /x");
-    client.gets(100, "ACK [MID=a]");
-    client.gets(5_000, "CON [MID=1, TOK=t], 2.05, 2:0/1/64, 0..64");
-    client.sends(5_000, "ACK [MID=1]");
-    client.sends(5_000, "CON [MID=b, TOK=t], GET, /x, 2:1/0/64");
-    client.gets(5_100, "ACK [MID=b]");
-    // The first acknowledgement was lost.
-    client.gets(7_000, "CON [MID=1, TOK=t], 2.05, 2:0/1/64, 0..64");
-    client.sends(7_000, "ACK [MID=1]");
-    client.gets(9_000, "CON [MID=2, TOK=t], 2.05, 2:1/0/64, 64..100");
-    client.sends(9_000, "ACK [MID=2]");
-    client.is_answered(9_000, id, "2.05, 0..100");
-    client.is_empty(1_000_000);
-}
-
-#[test]
-fn access_token_and_content_format_are_not_sent_with_requests_for_later_blocks() {
-    let mut client = with_blocks(1024);
-    let id = client.asks(0, "POST, /x, CF:60, Access-Token:\"TOK\", Accept:60, \"text\"");
-    client.sends(0, "CON [MID=a, TOK=t], POST, /x, CF:60, Accept:60, Access-Token:\"TOK\", \"text\"");
-    client.gets(10, "ACK [MID=a, TOK=t], 2.04, 2:0/1/64, 0..64");
-    client.sends(10, "CON [MID=b, TOK=t], POST, /x, Accept:60, 2:1/0/64");
-    client.gets(20, "ACK [MID=b, TOK=t], 2.04, 2:1/0/64, 64..100");
-    client.is_answered(20, id, "2.04, 0..100");
-}
-
 #[test]
 fn later_blocks_without_the_access_token_go_on_with_the_body_and_those_with_another_do_not() {
     let mut server = with_blocks(16);
@@ -618,4 +468,21 @@ fn later_blocks_without_the_access_token_go_on_with_the_body_and_those_with_anot
     let key = server.is_asked(30, "GET, /x, Access-Token:\"B\"");
     server.answers(30, key, "4.01");
     server.sends(30, "ACK [MID=4, TOK=0xaa], 4.01");
+}
+
+#[test]
+fn answers_under_two_tokens_at_once_are_told_apart_by_their_etag() {
+    // To RFC 7959 both are one resource: the later answer takes the earlier one's place.
+    let mut server = with_blocks(16);
+    server.gets(0, "CON [MID=1, TOK=0x01], GET, /x");
+    let first = server.is_asked(0, "GET, /x");
+    server.gets(10, "CON [MID=2, TOK=0x02], GET, /x");
+    let second = server.is_asked(10, "GET, /x");
+    server.answers(20, first, "2.05, 0..40");
+    server.sends(20, "ACK [MID=1, TOK=0x01], 2.05, ETag:e1, 2:0/1/16, 0..16");
+    server.answers(30, second, "2.05, 100..140");
+    server.sends(30, "ACK [MID=2, TOK=0x02], 2.05, ETag:e2, 2:0/1/16, 100..116");
+    server.gets(40, "CON [MID=3, TOK=0x01], GET, /x, 2:1/0/16");
+    server.sends(40, "ACK [MID=3, TOK=0x01], 2.05, ETag:e2, 2:1/1/16, 116..132");
+    assert_ne!(server.named("e1"), server.named("e2"));
 }

@@ -28,6 +28,8 @@ pub(super) struct Observation {
     failures: u32,
     /// When the last poll began.
     polled: Instant,
+    /// When the peer was last known to be there: it registered, or acknowledged.
+    known: Instant,
 }
 
 /// A place in the stream, and the counters last stated to the peer there.
@@ -50,7 +52,7 @@ enum State {
 /// What an answer of the homeserver's means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is for the peer.
+    /// It is for the peer: there is something new in it, or the peer has not been heard of for a day.
     Notify,
     /// There is nothing in it.
     Nothing,
@@ -62,6 +64,8 @@ impl Observation {
     /// The waits after a failure, doubled up to the longest.
     const FIRST_RETRY: Duration = Duration::from_secs(1);
     const LONGEST_RETRY: Duration = Duration::from_secs(60);
+    /// RFC 7641 §4.5: at least so often a server asks, by a notification, whether the client is still there.
+    const LONGEST_SILENCE: Duration = Duration::from_secs(24 * 3600);
 
     /// An observation whose registration is being answered with this.
     pub(super) fn new(call: Call, first: Summary, now: Instant) -> Self {
@@ -72,6 +76,7 @@ impl Observation {
             state: State::InFlight(position),
             failures: 0,
             polled: now,
+            known: now,
         }
     }
 
@@ -105,7 +110,8 @@ impl Observation {
     /// Takes in what a poll came to.
     pub(super) fn answered(&mut self, summary: Summary, now: Instant) -> Verdict {
         self.failures = 0;
-        if summary.is_empty_since(&self.position.counters) {
+        let long_silent = now.since(self.known) >= Self::LONGEST_SILENCE;
+        if summary.is_empty_since(&self.position.counters) && !long_silent {
             // A position that moved with nothing in it stays here: telling the peer would cost air and say nothing.
             self.position.since = summary.next_batch;
             self.state = State::Waiting(now.max(self.polled + Self::SHORTEST_IDLE_POLL));
@@ -129,6 +135,7 @@ impl Observation {
     pub(super) fn delivered(&mut self, now: Instant) {
         if let State::InFlight(position) = &mut self.state {
             self.position = std::mem::take(position);
+            self.known = now;
             self.state = State::Waiting(now);
         }
     }

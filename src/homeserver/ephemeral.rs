@@ -103,6 +103,7 @@ impl Homeserver {
         if room.receipts.get(&key).is_some_and(|receipt| receipt.place >= place) {
             return Ok(());
         }
+        self.charge(event_id.len() + caller.user_id.len())?;
         let position = self.advance();
         let receipt = Receipt { event_id: event_id.to_owned(), place, sent_ms: call.now_ms, position };
         self.room_mut(call.parameter(0))?.receipts.insert(key, receipt);

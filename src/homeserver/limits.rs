@@ -28,7 +28,7 @@ pub struct Limits {
     pub event_bytes: usize,
     /// Bytes of one request body.
     pub body_bytes: usize,
-    /// Bytes of all that was ever accepted for keeping, with a fixed addition for each event.
+    /// Bytes of all that was ever accepted for keeping, with a fixed addition for each event; they never become fewer.
     pub stored_bytes: usize,
     /// Longest wait of one /sync, in milliseconds; a longer `timeout` is cut to this.
     pub long_poll_ms: u64,

@@ -27,6 +27,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use super::Config;
 use super::Homeserver;
@@ -132,13 +133,16 @@ impl Shared {
 async fn accept(listener: TcpListener, shared: Shared) {
     let graceful = GracefulShutdown::new();
     let mut stopped = shared.stopped.clone();
+    // Connections end with this task, however it ends.
+    let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
             _ = stopped.wait_for(|stopped| *stopped) => break,
         };
         match accepted {
-            Ok((stream, _)) => drop(tokio::spawn(serve(stream, graceful.watcher(), shared.clone()))),
+            Ok((stream, _)) => drop(connections.spawn(serve(stream, graceful.watcher(), shared.clone()))),
             // Too many open files, usually: a pause lets some close.
             Err(error) => {
                 tracing::debug!(%error, "cannot accept a connection");

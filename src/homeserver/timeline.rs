@@ -11,6 +11,9 @@ use super::request::Handled;
 use super::request::Refusal;
 use super::request::text;
 
+/// Longest path that is remembered by its transaction id: identifiers of 255 bytes each, all of them percent-encoded.
+const REMEMBERED_PATH: usize = 4_096;
+
 impl Homeserver {
     pub(super) fn send(&mut self, caller: &Caller, call: &Call<'_>) -> Handled {
         let (room_id, kind, transaction) = (call.parameter(0), call.parameter(1), call.parameter(2));
@@ -96,6 +99,11 @@ impl Homeserver {
         action: impl FnOnce(&mut Homeserver) -> Handled,
     ) -> Handled {
         let (path, limit) = (call.request.path.clone(), self.config.limits.transactions_per_device);
+        if path.len() > REMEMBERED_PATH {
+            return Err(Refusal::invalid(format!(
+                "a path with a transaction id is at most {REMEMBERED_PATH} bytes"
+            )));
+        }
         if let Some(answer) = self.own_device_mut(caller)?.transactions.answer(&path) {
             return Ok(answer.clone());
         }

@@ -73,7 +73,7 @@ async fn ten_peers_over_sockets_get_no_error() {
     let (stop, stopped) = oneshot::channel::<()>();
     let gateway = tokio::spawn(gateway.run(async { drop(stopped.await) }));
 
-    let mut peers = Peers::connect(address, PEERS).await;
+    let mut peers = Peers::connect(address, "peer", PEERS).await;
     assert_eq!(peers.run(CALLS).await, Vec::<String>::new());
     drop(stop);
     let counters = gateway.await.unwrap().gateway;

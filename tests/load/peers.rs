@@ -19,12 +19,12 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// Registers so many users and brings them together.
-    pub(crate) async fn connect(gateway: SocketAddr, count: usize) -> Peers {
+    /// Registers so many users, named after the group, and brings them together.
+    pub(crate) async fn connect(gateway: SocketAddr, group: &str, count: usize) -> Peers {
         let mut peers = Vec::new();
         let mut room = String::new();
         for index in 0..count {
-            let name = format!("peer{index}");
+            let name = format!("{group}{index}");
             let client = Client::connect(gateway, endpoint::Config::default()).await.unwrap();
             let member = Member::new(&name, &ask(&client, None, &Call::register(&name)).await);
             let token = Some(member.token.as_str());

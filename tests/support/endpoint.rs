@@ -3,12 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use lowband::coap::{
-    Instant, Message, ObservationId, Observe, OptionNumber, Options, Parameters, Request, RequestError,
-    Response,
+    BlockSize, Instant, Message, ObservationId, Observe, OptionNumber, Options, Parameters, Request,
+    RequestError, Response,
 };
 use lowband::endpoint::{Address, Config, Endpoint, Event, RequestId, RequestKey};
 
-use super::notation::{self, Names};
+use super::notation;
 use super::{Machine, Story};
 
 /// The peer that stories are about, unless they say otherwise.
@@ -31,9 +31,14 @@ pub(crate) fn config() -> Config {
 
 /// A story of an endpoint that cuts bodies into blocks of so many bytes.
 pub(crate) fn with_blocks(bytes: usize) -> Story<Endpoint> {
+    Story::new(endpoint_with_blocks(bytes), PEER)
+}
+
+/// An endpoint that cuts bodies into blocks of so many bytes.
+pub(crate) fn endpoint_with_blocks(bytes: usize) -> Endpoint {
     let mut config = config();
-    config.transfers.block = lowband::coap::BlockSize::fitting(bytes);
-    with(config)
+    config.transfers.block = BlockSize::fitting(bytes);
+    Endpoint::new(config, [7; 32])
 }
 
 /// A story of an endpoint with this configuration.
@@ -150,6 +155,5 @@ fn without_observe(mut options: Options) -> Options {
 }
 
 fn message(text: &str) -> Message {
-    let datagram = notation::datagram(&format!("CON [MID=0], {text}"), &Names::new());
-    Message::decode(&datagram).unwrap_or_else(|error| panic!("{text}: {error}"))
+    notation::message(&format!("CON [MID=0], {text}"))
 }

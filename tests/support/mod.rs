@@ -1,8 +1,10 @@
 //! Stories: a machine in virtual time, and everything it says expected at a stated time.
 
 pub(crate) mod endpoint;
+pub(crate) mod exchanges;
 pub(crate) mod figure;
 pub(crate) mod gateway;
+pub(crate) mod link;
 pub(crate) mod notation;
 
 use std::collections::VecDeque;

@@ -16,6 +16,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
+use lowband::coap::Message;
+
 /// What the names in the notation stand for.
 pub(crate) type Names = BTreeMap<String, Vec<u8>>;
 
@@ -90,6 +92,11 @@ pub(crate) fn datagram(text: &str, names: &Names) -> Vec<u8> {
         payload: pattern.payload,
     }
     .encode()
+}
+
+/// The message that a text without names describes.
+pub(crate) fn message(text: &str) -> Message {
+    Message::decode(&datagram(text, &Names::new())).unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
 /// Whether a text describes this datagram; new names then stand for what is in it.

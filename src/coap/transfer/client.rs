@@ -310,7 +310,9 @@ impl Asked {
 
     fn receive_block1(&mut self, message: &Message, block: Block) -> Upload {
         let here = self.uploaded == block.offset() || self.uploaded == 0 && block.number == 0;
-        if message.code == Code::CONTINUE {
+        // §2.3: a server that handles each block by itself says so by success without more; that is not the whole's.
+        let incomplete = self.uploaded + self.uploading < self.request.payload.len();
+        if message.code == Code::CONTINUE || message.code.is_success() && incomplete {
             if !here || self.uploading == 0 {
                 return Upload::Repeat;
             }

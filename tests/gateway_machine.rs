@@ -444,6 +444,49 @@ fn refusal_of_a_poll_is_the_last_notification() {
 }
 
 #[test]
+fn poll_that_cannot_be_passed_on_ends_the_observation() {
+    let json = |body: String| {
+        let response = http::Response::builder().header("content-type", "application/json");
+        Ok(response.body(Bytes::from(body)).unwrap())
+    };
+    let deep = format!(r#"{{"next_batch":"s2","x":{}1{}}}"#, "[".repeat(110), "]".repeat(110));
+    let page = http::Response::builder().header("content-type", "text/html");
+    for (result, code, errcode) in [
+        (Err(FetchError::TooLarge { limit: 10 }), "4.13", "M_TOO_LARGE"),
+        (json(news(&"s".repeat(1_000))), "4.13", "M_TOO_LARGE"),
+        (json(deep), "5.02", "M_UNKNOWN"),
+        (Ok(page.body(Bytes::from(news("s2"))).unwrap()), "5.02", "M_UNKNOWN"),
+    ] {
+        let mut config = config();
+        config.codec.output = 500;
+        let mut gateway = with(config);
+        let sync = "GET, /_matrix/client/v3/sync, Observe:0, Accept:60";
+        gateway.gets(0, &format!("CON [MID=1, TOK=0x4a], {sync}"));
+        let id = gateway.fetches(0, &format!("GET {SYNC}?timeout=0"));
+        gateway.fetched(0, id, 200, &idle("s1"));
+        gateway.sends(0, "ACK [MID=1]");
+        gateway.sends(0, "CON [MID=a, TOK=0x4a], 2.05, Observe:0, CF:60, 0xa16a6e6578745f6261746368627331");
+        gateway.gets(100, "ACK [MID=a]");
+        let poll = gateway.fetches(100, &format!("GET {SYNC}?timeout=30000&since=s1"));
+        gateway.fetch_ends(5_000, poll, result);
+        let last = gateway.sent(5_000);
+        let described = notation::describe(&last);
+        assert!(described.contains(&format!(", {code}, ")) && !described.contains("Observe"), "{described}");
+        assert!(String::from_utf8_lossy(&last).contains(errcode), "{described}");
+        assert_eq!(gateway.machine.gateway.counters().observations, 0);
+    }
+}
+
+#[test]
+fn position_that_fits_into_no_url_ends_the_observation() {
+    let (mut gateway, poll) = observed();
+    gateway.fetched(5_000, poll, 200, &idle(&"s".repeat(70_000)));
+    let last = notation::describe(&gateway.sent(5_000));
+    assert!(last.contains(", 4.00, "), "{last}");
+    assert_eq!(gateway.machine.gateway.counters().observations, 0);
+}
+
+#[test]
 fn large_notification_counts_as_acknowledged_with_its_last_block() {
     let mut config = config();
     config.endpoint.transfers.block = BlockSize::fitting(64);

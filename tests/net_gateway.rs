@@ -257,6 +257,17 @@ async fn nobody_there_is_known_at_once() {
 }
 
 #[tokio::test]
+async fn a_client_that_is_closed_sends_nothing_more() {
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let client = connect(silent.local_addr().unwrap()).await;
+    let (other, request) = (client.clone(), coap("GET", "/_matrix/client/versions", "", None));
+    client.close(Duration::from_secs(1)).await;
+    assert_eq!(other.request(request.clone()).await, Err(RequestError::Closed));
+    assert!(other.observe(request).next().await.is_none());
+    assert_eq!(other.traffic().sent_datagrams, 0);
+}
+
+#[tokio::test]
 async fn a_homeserver_that_is_away_is_answered_with_a_gateway_error() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let gateway = Running::start(config(&format!("http://{free}"), &["127.0.0.1:0"]));

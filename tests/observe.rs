@@ -266,6 +266,31 @@ fn notification_that_is_not_acknowledged_is_reported() {
 }
 
 #[test]
+fn notification_that_finds_too_many_waiting_is_undelivered() {
+    let mut config = config();
+    config.exchanges.waiting = 1;
+    let mut server = with(config);
+    server.gets(0, "CON [MID=1, TOK=0x4a], GET, /x, Observe:0");
+    let key = server.is_asked(0, "GET, /x, Observe:0");
+    let id = server.accepts(0, key, "2.05, \"a\"");
+    server.sends(0, "ACK [MID=1]");
+    server.sends(0, "CON [MID=a, TOK=0x4a], 2.05, Observe:0, \"a\"");
+    server.notifies(10, id, "2.05, \"b\"");
+    server.notifies(20, id, "2.05, \"c\"");
+    server.reports(20, Event::Undelivered(id));
+    assert_eq!(server.machine.counters().answers_dropped, 1);
+    // A registration whose answer finds none is reported the same way.
+    server.gets(30, "CON [MID=2, TOK=0x4b], GET, /x, Observe:0");
+    let key = server.is_asked(30, "GET, /x, Observe:0");
+    let other = server.accepts(30, key, "2.05, \"c\"");
+    server.sends(30, "ACK [MID=2]");
+    server.reports(30, Event::Undelivered(other));
+    server.gets(40, "ACK [MID=a]");
+    server.sends(40, "CON [MID=b, TOK=0x4a], 2.05, Observe:1, \"b\"");
+    server.reports(40, Event::Delivered(id));
+}
+
+#[test]
 fn ended_observation_sends_nothing_more() {
     let (mut server, id) = observed(with(config()));
     server.notifies(1_000, id, "2.05, \"second\"");

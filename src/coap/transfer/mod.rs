@@ -16,7 +16,7 @@ use super::option::OptionNumber;
 /// What one peer's transfers may take up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransferLimits {
-    /// The greatest body, in bytes, in either direction.
+    /// The greatest body that is taken in, in bytes: a request's at a server, a response's at a client.
     pub body: usize,
     /// Bodies held at a time in each direction; the one unused for longest goes first.
     pub bodies: usize,

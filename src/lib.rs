@@ -8,6 +8,8 @@ pub mod endpoint;
 pub mod gateway;
 pub mod homeserver;
 pub mod inspect;
+pub mod link;
 pub mod matrix;
 pub mod net;
+pub mod sim;
 pub mod translate;

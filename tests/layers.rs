@@ -27,10 +27,20 @@ const LAYERS: &[Layer] = &[
     Layer { name: "coap", uses: &[], kind: Kind::Pure },
     Layer { name: "matrix", uses: &["codec"], kind: Kind::Pure },
     Layer { name: "translate", uses: &["coap", "codec", "matrix"], kind: Kind::Pure },
-    Layer { name: "endpoint", uses: &["coap"], kind: Kind::Pure },
+    Layer { name: "link", uses: &["coap"], kind: Kind::Pure },
+    Layer { name: "endpoint", uses: &["coap", "link"], kind: Kind::Pure },
     Layer { name: "inspect", uses: &["coap", "codec", "matrix"], kind: Kind::Pure },
-    Layer { name: "gateway", uses: &["coap", "codec", "endpoint", "matrix", "translate"], kind: Kind::Pure },
-    Layer { name: "net", uses: &["coap", "endpoint", "gateway", "translate"], kind: Kind::Driver },
+    Layer {
+        name: "gateway",
+        uses: &["coap", "codec", "endpoint", "link", "matrix", "translate"],
+        kind: Kind::Pure,
+    },
+    Layer {
+        name: "net",
+        uses: &["coap", "endpoint", "gateway", "link", "sim", "translate"],
+        kind: Kind::Driver,
+    },
+    Layer { name: "sim", uses: &["coap", "endpoint", "gateway", "link", "matrix"], kind: Kind::Pure },
     Layer { name: "homeserver", uses: &[], kind: Kind::Driver },
 ];
 

@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-/// How messages are repeated and how long they are remembered. The default is RFC 7252's, §4.8.
+use super::airtime::Airtime;
+
+/// How messages are repeated and how long they are remembered. The default is RFC 7252's, §4.8, in which the length of a
+/// message means nothing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameters {
-    /// ACK_TIMEOUT: the shortest wait for an acknowledgement before the first repeat.
+    /// ACK_TIMEOUT: the shortest wait for an acknowledgement before the first repeat, but for the airtime of the message and
+    /// of what answers it.
     pub ack_timeout: Duration,
     /// ACK_RANDOM_FACTOR: the longest such wait, as a multiple of the shortest; at least 1.
     pub ack_random_factor: f64,
@@ -18,6 +22,14 @@ pub struct Parameters {
     /// How long a confirmable request waits for its answer before it is acknowledged by an empty message (§5.2.2).
     /// Less than the peer's ACK_TIMEOUT, or the peer repeats itself meanwhile.
     pub piggyback_wait: Duration,
+    /// How long our messages are on the air.
+    pub sending: Airtime,
+    /// How long the peer's are.
+    pub receiving: Airtime,
+    /// The greatest message to reckon with, in bytes: a block and its options.
+    pub largest: usize,
+    /// Whether measured round trips take the place of ACK_TIMEOUT.
+    pub refine: bool,
 }
 
 impl Default for Parameters {
@@ -29,11 +41,29 @@ impl Default for Parameters {
             nstart: 1,
             max_latency: Duration::from_secs(100),
             piggyback_wait: Duration::from_secs(1),
+            sending: Airtime::NONE,
+            receiving: Airtime::NONE,
+            largest: 1152,
+            refine: false,
         }
     }
 }
 
+/// The length of an empty acknowledgement (§3).
+pub const ACKNOWLEDGEMENT: usize = 4;
+
 impl Parameters {
+    /// The shortest wait for what answers a message of so many bytes, from the moment that its last bit has left: its own airtime,
+    /// once more for one that is stored and forwarded on its way, that of the answer, and ACK_TIMEOUT.
+    pub fn timeout(&self, message: usize, answer: usize) -> Duration {
+        self.ack_timeout + self.sending.of(message) + self.receiving.of(answer)
+    }
+
+    /// The same for the greatest message and the greatest answer, in either role.
+    pub fn longest_timeout(&self) -> Duration {
+        self.timeout(self.largest, self.largest)
+    }
+
     /// MAX_TRANSMIT_SPAN: from the first transmission of a confirmable message to its last (§4.8.2).
     pub fn max_transmit_span(&self) -> Duration {
         self.backoff(self.max_retransmit)
@@ -54,9 +84,10 @@ impl Parameters {
         self.max_latency.saturating_mul(2).saturating_add(self.processing_delay())
     }
 
-    /// EXCHANGE_LIFETIME: how long a message ID must not be used again, and a confirmable message is remembered (§4.8.2).
+    /// EXCHANGE_LIFETIME: how long a message ID must not be used again, and a confirmable message is remembered (§4.8.2): not
+    /// less than MAX_TRANSMIT_WAIT, so that a peer that has not given up yet is never taken for another.
     pub fn exchange_lifetime(&self) -> Duration {
-        self.max_transmit_span().saturating_add(self.max_rtt())
+        self.max_transmit_span().saturating_add(self.max_rtt()).max(self.max_transmit_wait())
     }
 
     /// NON_LIFETIME: the same for a non-confirmable message (§4.8.2).
@@ -67,7 +98,7 @@ impl Parameters {
     /// The longest time for a number of waits, each twice the one before.
     fn backoff(&self, waits: u32) -> Duration {
         let times = 2_u32.saturating_pow(waits).saturating_sub(1);
-        self.ack_timeout.saturating_mul(times).mul_f64(self.ack_random_factor)
+        self.longest_timeout().saturating_mul(times).mul_f64(self.ack_random_factor)
     }
 }
 
@@ -84,5 +115,13 @@ mod tests {
         assert_eq!(parameters.max_rtt(), Duration::from_secs(202));
         assert_eq!(parameters.exchange_lifetime(), Duration::from_secs(247));
         assert_eq!(parameters.non_lifetime(), Duration::from_secs(145));
+    }
+
+    #[test]
+    fn a_message_is_remembered_for_as_long_as_its_sender_may_wait() {
+        let sending = Airtime { bits_per_second: 100, overhead: 28, fragment: 0 };
+        let parameters = Parameters { sending, receiving: sending, ..Parameters::default() };
+        assert!(parameters.exchange_lifetime() >= parameters.max_transmit_wait());
+        assert_eq!(parameters.timeout(72, 22), Duration::from_secs(2 + 8 + 4));
     }
 }

@@ -12,6 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
 use tracing::debug;
 
 use crate::coap::{
@@ -26,12 +27,12 @@ use queues::{Places, Queues};
 pub struct Endpoint {
     config: Config,
     chance: ChaCha8Rng,
-    peers: BTreeMap<Address, Peer>,
+    peers: BTreeMap<Association, Peer>,
     queues: Queues,
     pending: BTreeMap<RequestKey, Pending>,
     pending_bytes: usize,
-    observations: BTreeMap<ObservationId, Address>,
-    requests: BTreeMap<RequestId, Address>,
+    observations: BTreeMap<ObservationId, Association>,
+    requests: BTreeMap<RequestId, Association>,
     next_number: u64,
     datagrams: VecDeque<(Address, Vec<u8>)>,
     events: VecDeque<Event>,
@@ -39,12 +40,23 @@ pub struct Endpoint {
 }
 
 /// Where a peer is, and where it reached us: answers leave from the address that was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Address {
     /// The peer's address and port.
     pub remote: SocketAddr,
     /// Our address that the peer's datagrams came to; unspecified on a client's socket.
     pub local: IpAddr,
+}
+
+/// Whom we speak with, wherever it is: all that is known of a peer hangs on this. For plain CoAP it is made from the peer's
+/// address, so that a peer with a new address is another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Association(Address);
+
+impl From<Address> for Association {
+    fn from(address: Address) -> Self {
+        Self(address)
+    }
 }
 
 /// How an endpoint behaves towards each peer, and how much it takes up in all.
@@ -100,7 +112,7 @@ pub enum Event {
         /// What it is answered by.
         key: RequestKey,
         /// Whose it is.
-        address: Address,
+        association: Association,
         /// The request.
         request: Request,
     },
@@ -129,7 +141,7 @@ pub enum Event {
 }
 
 /// What was counted since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Counters {
     /// Datagrams that came.
@@ -165,7 +177,7 @@ pub struct Counters {
 /// A peer's request between its arrival and its answer.
 #[derive(Debug)]
 struct Pending {
-    address: Address,
+    association: Association,
     request: peer::Asked,
     plan: Plan,
     observe: Option<Observe>,
@@ -207,17 +219,18 @@ impl Endpoint {
                 return;
             }
         };
-        if !self.peers.contains_key(&address) {
+        let association = Association::from(address);
+        if !self.peers.contains_key(&association) {
             // A stranger has nothing to say but requests: the rest makes no state.
             if !message.code.is_request() {
                 return self.reject(address, &message);
             }
-            if !self.admit(address, now) {
+            if !self.admit(association, address, now) {
                 self.counters.peers_refused += 1;
                 return;
             }
         }
-        self.with_peer(address, now, |peer, _| {
+        self.with_peer(association, now, |peer, _| {
             peer.heard = now;
             peer.exchanges.receive(message, now);
         });
@@ -226,26 +239,27 @@ impl Endpoint {
     /// Sends a request of ours. An observation stays open until [`Endpoint::cancel`], an error response, or [`Event::Failed`].
     pub fn request(&mut self, address: Address, request: Request, now: Instant) -> RequestId {
         let id = RequestId(self.number());
-        if !self.peers.contains_key(&address) && !self.admit(address, now) {
+        let association = Association::from(address);
+        if !self.peers.contains_key(&association) && !self.admit(association, address, now) {
             self.events.push_back(Event::Failed { id, error: RequestError::Busy });
             return id;
         }
-        self.requests.insert(id, address);
-        let token = self.fresh_token(address);
-        self.with_peer(address, now, |peer, config| peer.request(id.0, request, token, config, now));
+        self.requests.insert(id, association);
+        let token = self.fresh_token(association);
+        self.with_peer(association, now, |peer, config| peer.request(id.0, request, token, config, now));
         id
     }
 
     /// Forgets a request of ours; an observation is deregistered.
     pub fn cancel(&mut self, id: RequestId, now: Instant) {
-        let Some(address) = self.requests.remove(&id) else { return };
-        self.with_peer(address, now, |peer, config| peer.cancel(id.0, config, now));
+        let Some(association) = self.requests.remove(&id) else { return };
+        self.with_peer(association, now, |peer, config| peer.cancel(id.0, config, now));
     }
 
     /// Answers a peer's request.
     pub fn respond(&mut self, key: RequestKey, response: Response, now: Instant) {
-        let Some(Pending { address, request, plan, .. }) = self.take_pending(key) else { return };
-        self.with_peer(address, now, |peer, config| {
+        let Some(Pending { association, request, plan, .. }) = self.take_pending(key) else { return };
+        self.with_peer(association, now, |peer, config| {
             peer.respond(&request, plan, response, None, config, now)
         });
     }
@@ -258,10 +272,10 @@ impl Endpoint {
         response: Response,
         now: Instant,
     ) -> Option<ObservationId> {
-        let Pending { address, request, plan, observe, .. } = self.take_pending(key)?;
+        let Pending { association, request, plan, observe, .. } = self.take_pending(key)?;
         let id = ObservationId(self.number());
         let mut accepted = false;
-        self.with_peer(address, now, |peer, config| {
+        self.with_peer(association, now, |peer, config| {
             let fits = peer.observations.len() < config.observations;
             accepted = fits && observe == Some(Observe::Register) && response.code.is_success();
             if accepted {
@@ -270,17 +284,17 @@ impl Endpoint {
             peer.respond(&request, plan, response, accepted.then_some(id), config, now);
         });
         // The peer may have gone while its request waited.
-        let accepted = accepted && self.peers.contains_key(&address);
-        accepted.then(|| self.observations.insert(id, address));
+        let accepted = accepted && self.peers.contains_key(&association);
+        accepted.then(|| self.observations.insert(id, association));
         accepted.then_some(id)
     }
 
     /// Sends a notification, which is confirmable; its end is reported as [`Event::Delivered`] or [`Event::Undelivered`]. One with
     /// an error code ends the observation (RFC 7641 §4.2).
     pub fn notify(&mut self, id: ObservationId, response: Response, now: Instant) {
-        let Some(address) = self.observations.get(&id).copied() else { return };
+        let Some(association) = self.observations.get(&id).copied() else { return };
         let ends = !response.code.is_success();
-        self.with_peer(address, now, |peer, config| peer.notify(id, response, config, now));
+        self.with_peer(association, now, |peer, config| peer.notify(id, response, config, now));
         if ends {
             self.end_observation(id, now);
         }
@@ -288,14 +302,14 @@ impl Endpoint {
 
     /// Ends an observation without telling the peer.
     pub fn end_observation(&mut self, id: ObservationId, now: Instant) {
-        let Some(address) = self.observations.remove(&id) else { return };
-        self.with_peer(address, now, |peer, _| peer.end_observation(id, now));
+        let Some(association) = self.observations.remove(&id) else { return };
+        self.with_peer(association, now, |peer, _| peer.end_observation(id, now));
     }
 
     /// Lets time pass.
     pub fn advance(&mut self, now: Instant) {
-        while let Some((_, address)) = self.queues.first_due().filter(|(due, _)| *due <= now) {
-            self.with_peer(address, now, |peer, _| peer.advance(now));
+        while let Some((_, association)) = self.queues.first_due().filter(|(due, _)| *due <= now) {
+            self.with_peer(association, now, |peer, _| peer.advance(now));
         }
     }
 
@@ -337,53 +351,53 @@ impl Endpoint {
     }
 
     /// Does something with a peer, and then all that follows from it.
-    fn with_peer(&mut self, address: Address, now: Instant, act: impl FnOnce(&mut Peer, &Config)) {
-        self.touch(address, now, act);
+    fn with_peer(&mut self, association: Association, now: Instant, act: impl FnOnce(&mut Peer, &Config)) {
+        self.touch(association, now, act);
         while self.queues.held_bytes() > self.config.bytes {
             let Some(holding) = self.queues.first_holding() else { return };
             self.touch(holding, now, |peer, _| peer.server.clear());
         }
     }
 
-    fn touch(&mut self, address: Address, now: Instant, act: impl FnOnce(&mut Peer, &Config)) {
-        let Some(peer) = self.peers.get_mut(&address) else { return };
+    fn touch(&mut self, association: Association, now: Instant, act: impl FnOnce(&mut Peer, &Config)) {
+        let Some(peer) = self.peers.get_mut(&association) else { return };
         act(peer, &self.config);
-        self.pump(address, now);
-        let Some(peer) = self.peers.get_mut(&address) else { return };
+        self.pump(association, now);
+        let Some(peer) = self.peers.get_mut(&association) else { return };
         let counts = peer.exchanges.take_counts();
         self.counters.duplicates += counts.duplicates;
         self.counters.repeats += counts.repeats;
         self.counters.timeouts += counts.timeouts;
         if peer.is_idle() {
-            return self.drop_peer(address);
+            return self.drop_peer(association);
         }
         let places = peer.places();
-        self.queues.shift(address, std::mem::replace(&mut peer.placed, places), places);
+        self.queues.shift(association, std::mem::replace(&mut peer.placed, places), places);
     }
 
     /// Carries out what a peer's layers have to say, until they are silent.
-    fn pump(&mut self, address: Address, now: Instant) {
+    fn pump(&mut self, association: Association, now: Instant) {
         loop {
-            let fresh = self.fresh_token(address);
-            let Some(peer) = self.peers.get_mut(&address) else { return };
-            let outcome = peer.poll(fresh, &self.config, now);
+            let fresh = self.fresh_token(association);
+            let Some(peer) = self.peers.get_mut(&association) else { return };
+            let (address, outcome) = (peer.address, peer.poll(fresh, &self.config, now));
             while let Some(datagram) = peer.exchanges.poll_datagram() {
                 self.counters.sent_datagrams += 1;
                 self.counters.sent_bytes += datagram.len() as u64;
                 self.datagrams.push_back((address, datagram));
             }
             match outcome {
-                Some(outcome) => self.report(address, outcome, now),
+                Some(outcome) => self.report(association, outcome, now),
                 None => return,
             }
         }
     }
 
-    fn report(&mut self, address: Address, outcome: Outcome, now: Instant) {
+    fn report(&mut self, association: Association, outcome: Outcome, now: Instant) {
         match outcome {
             Outcome::Nothing => {}
             Outcome::Request { asked, request, plan } => {
-                self.admit_request(address, asked, request, plan, now)
+                self.admit_request(association, asked, request, plan, now)
             }
             Outcome::Delivered(id) => self.events.push_back(Event::Delivered(id)),
             Outcome::Undelivered(id) => self.events.push_back(Event::Undelivered(id)),
@@ -418,13 +432,13 @@ impl Endpoint {
     /// Reports a peer's request, or refuses it where too many wait.
     fn admit_request(
         &mut self,
-        address: Address,
+        association: Association,
         asked: peer::Asked,
         request: Request,
         plan: Plan,
         now: Instant,
     ) {
-        let Some(peer) = self.peers.get_mut(&address) else { return };
+        let Some(peer) = self.peers.get_mut(&association) else { return };
         if request.observe == Some(Observe::Deregister) {
             // RFC 7641 §3.6: it may overtake the answer to the registration that it takes back.
             let same =
@@ -445,13 +459,13 @@ impl Endpoint {
         self.pending_bytes += bytes;
         self.counters.requests += 1;
         let observe = request.observe;
-        self.pending.insert(key, Pending { address, request: asked, plan, observe, bytes });
-        self.events.push_back(Event::Request { key, address, request });
+        self.pending.insert(key, Pending { association, request: asked, plan, observe, bytes });
+        self.events.push_back(Event::Request { key, association, request });
     }
 
     fn take_pending(&mut self, key: RequestKey) -> Option<Pending> {
         let pending = self.pending.remove(&key)?;
-        if let Some(peer) = self.peers.get_mut(&pending.address) {
+        if let Some(peer) = self.peers.get_mut(&pending.association) {
             peer.pending.remove(&key);
         }
         self.pending_bytes -= pending.bytes;
@@ -459,18 +473,18 @@ impl Endpoint {
     }
 
     /// Makes room for a new peer; `false` where there is none.
-    fn admit(&mut self, address: Address, now: Instant) -> bool {
+    fn admit(&mut self, association: Association, address: Address, now: Instant) -> bool {
         if self.peers.len() >= self.config.peers {
             let Some(expendable) = self.queues.first_expendable() else { return false };
             self.drop_peer(expendable);
         }
-        self.peers.insert(address, Peer::new(&self.config, self.chance.next_u64(), now));
+        self.peers.insert(association, Peer::new(address, &self.config, self.chance.next_u64(), now));
         true
     }
 
-    fn drop_peer(&mut self, address: Address) {
-        if let Some(peer) = self.peers.remove(&address) {
-            self.queues.shift(address, peer.placed, Places::default());
+    fn drop_peer(&mut self, association: Association) {
+        if let Some(peer) = self.peers.remove(&association) {
+            self.queues.shift(association, peer.placed, Places::default());
         }
     }
 
@@ -488,12 +502,12 @@ impl Endpoint {
         self.datagrams.push_back((address, datagram));
     }
 
-    fn fresh_token(&mut self, address: Address) -> Token {
+    fn fresh_token(&mut self, association: Association) -> Token {
         loop {
             let random = self.chance.next_u64().to_be_bytes();
             let length = self.config.token_length.clamp(1, Token::MAX_LENGTH);
             let token = random.get(..length).and_then(Token::new).unwrap_or(Token::EMPTY);
-            if self.peers.get(&address).is_none_or(|peer| !peer.client.contains(token)) {
+            if self.peers.get(&association).is_none_or(|peer| !peer.client.contains(token)) {
                 return token;
             }
         }

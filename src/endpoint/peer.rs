@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 
 use super::queues::Places;
-use super::{Config, RequestKey};
+use super::{Address, Config, RequestKey};
 use crate::coap::{
     ClientTransfers, Code, Delivery, Event, ExchangeId, Exchanges, Instant, Kind, Message, MessageId,
     ObservationId, Observations, OptionNumber, Options, Plan, Received, Reply, Request, RequestError,
@@ -15,6 +15,8 @@ use crate::coap::{
 /// All that is known of one peer.
 #[derive(Debug)]
 pub(super) struct Peer {
+    /// Where it is.
+    pub(super) address: Address,
     pub(super) exchanges: Exchanges,
     pub(super) server: ServerTransfers,
     pub(super) client: ClientTransfers,
@@ -77,8 +79,9 @@ pub(super) enum Outcome {
 }
 
 impl Peer {
-    pub(super) fn new(config: &Config, seed: u64, now: Instant) -> Self {
+    pub(super) fn new(address: Address, config: &Config, seed: u64, now: Instant) -> Self {
         Self {
+            address,
             exchanges: Exchanges::new(config.parameters.clone(), config.exchanges.clone(), seed),
             server: ServerTransfers::default(),
             client: ClientTransfers::default(),

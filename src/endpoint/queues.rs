@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Address;
+use super::Association;
 use crate::coap::Instant;
 
 /// The queues of all peers.
@@ -14,7 +14,7 @@ pub(super) struct Queues {
     held_bytes: usize,
 }
 
-type Queue = BTreeSet<(Instant, Address)>;
+type Queue = BTreeSet<(Instant, Association)>;
 
 /// One peer's places in the queues; none by default.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,26 +31,26 @@ pub(super) struct Places {
 
 impl Queues {
     /// Moves a peer from its old places to its new ones.
-    pub(super) fn shift(&mut self, address: Address, old: Places, new: Places) {
-        shift(&mut self.due, address, old.due, new.due);
-        shift(&mut self.expendable, address, old.expendable, new.expendable);
-        shift(&mut self.holding, address, old.holding, new.holding);
+    pub(super) fn shift(&mut self, association: Association, old: Places, new: Places) {
+        shift(&mut self.due, association, old.due, new.due);
+        shift(&mut self.expendable, association, old.expendable, new.expendable);
+        shift(&mut self.holding, association, old.holding, new.holding);
         self.held_bytes = self.held_bytes - old.held_bytes + new.held_bytes;
     }
 
     /// The peer that next has something to do, and when.
-    pub(super) fn first_due(&self) -> Option<(Instant, Address)> {
+    pub(super) fn first_due(&self) -> Option<(Instant, Association)> {
         self.due.first().copied()
     }
 
     /// The peer unheard of for longest of those that nothing waits for.
-    pub(super) fn first_expendable(&self) -> Option<Address> {
-        self.expendable.first().map(|(_, address)| *address)
+    pub(super) fn first_expendable(&self) -> Option<Association> {
+        self.expendable.first().map(|(_, association)| *association)
     }
 
     /// The peer unheard of for longest of those that hold bodies.
-    pub(super) fn first_holding(&self) -> Option<Address> {
-        self.holding.first().map(|(_, address)| *address)
+    pub(super) fn first_holding(&self) -> Option<Association> {
+        self.holding.first().map(|(_, association)| *association)
     }
 
     /// Bytes that all peers' transfers hold.
@@ -59,12 +59,12 @@ impl Queues {
     }
 }
 
-fn shift(queue: &mut Queue, address: Address, old: Option<Instant>, new: Option<Instant>) {
+fn shift(queue: &mut Queue, association: Association, old: Option<Instant>, new: Option<Instant>) {
     if old == new {
         return;
     }
     if let Some(old) = old {
-        queue.remove(&(old, address));
+        queue.remove(&(old, association));
     }
-    queue.extend(new.map(|new| (new, address)));
+    queue.extend(new.map(|new| (new, association)));
 }

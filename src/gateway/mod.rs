@@ -17,7 +17,7 @@ use crate::coap;
 use crate::coap::{Instant, ObservationId, Observe};
 use crate::codec;
 use crate::endpoint;
-use crate::endpoint::{Address, Endpoint, RequestKey};
+use crate::endpoint::{Address, Association, Endpoint, RequestKey};
 use crate::matrix::rewrite::Advertise;
 use crate::translate;
 pub use crate::translate::FetchError;
@@ -253,8 +253,8 @@ impl Gateway {
     fn drain(&mut self, now: Instant) {
         while let Some(event) = self.endpoint.poll_event() {
             match event {
-                endpoint::Event::Request { key, address, request } => {
-                    self.receive(key, address, request, now)
+                endpoint::Event::Request { key, association, request } => {
+                    self.receive(key, association, request, now)
                 }
                 endpoint::Event::Delivered(id) => self.delivered(id, now),
                 endpoint::Event::Undelivered(id) => self.undelivered(id, now),
@@ -266,8 +266,8 @@ impl Gateway {
     }
 
     /// A peer's request: translated and passed on, or refused.
-    fn receive(&mut self, key: RequestKey, address: Address, request: coap::Request, now: Instant) {
-        let session = self.sessions.of(address, now);
+    fn receive(&mut self, key: RequestKey, association: Association, request: coap::Request, now: Instant) {
+        let session = self.sessions.of(association, now);
         let call = translate::request::to_http(&request, session, &self.config.codec);
         let format = session.format(&request.options);
         let call = match call {

@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::coap::Instant;
-use crate::endpoint::Address;
+use crate::endpoint::Association;
 use crate::translate::Session;
 
 /// The sessions of all peers, bounded in number and in time.
 #[derive(Debug)]
 pub(super) struct Sessions {
-    sessions: BTreeMap<Address, (Session, Instant)>,
+    sessions: BTreeMap<Association, (Session, Instant)>,
     /// The same, the one unused for longest first.
-    used: BTreeSet<(Instant, Address)>,
+    used: BTreeSet<(Instant, Association)>,
     limit: usize,
     lifetime: Duration,
 }
@@ -23,13 +23,13 @@ impl Sessions {
     }
 
     /// The session of a peer, a new one if it has none; the one unused for longest makes room for it.
-    pub(super) fn of(&mut self, address: Address, now: Instant) -> &mut Session {
-        if !self.sessions.contains_key(&address) && self.sessions.len() >= self.limit {
+    pub(super) fn of(&mut self, association: Association, now: Instant) -> &mut Session {
+        if !self.sessions.contains_key(&association) && self.sessions.len() >= self.limit {
             self.drop_first();
         }
-        let (session, used) = self.sessions.entry(address).or_insert_with(|| (Session::default(), now));
-        self.used.remove(&(*used, address));
-        self.used.insert((now, address));
+        let (session, used) = self.sessions.entry(association).or_insert_with(|| (Session::default(), now));
+        self.used.remove(&(*used, association));
+        self.used.insert((now, association));
         *used = now;
         session
     }
@@ -52,8 +52,8 @@ impl Sessions {
     }
 
     fn drop_first(&mut self) {
-        if let Some((_, address)) = self.used.pop_first() {
-            self.sessions.remove(&address);
+        if let Some((_, association)) = self.used.pop_first() {
+            self.sessions.remove(&association);
         }
     }
 }

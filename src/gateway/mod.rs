@@ -2,6 +2,11 @@
 //!
 //! Sans-IO: after every call that takes `now`, drain [`Gateway::poll`] until `None`, then sleep until [`Gateway::deadline`].
 
+mod absence;
+mod absent;
+mod config;
+mod counters;
+mod feed;
 mod observation;
 mod session;
 mod sync;
@@ -10,18 +15,19 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Uri;
 use tracing::{debug, warn};
 
 use crate::coap;
 use crate::coap::{Instant, ObservationId, Observe};
-use crate::codec;
 use crate::endpoint;
 use crate::endpoint::{Address, Association, Endpoint, RequestKey};
-use crate::matrix::rewrite::Advertise;
 use crate::translate;
 pub use crate::translate::FetchError;
 use crate::translate::{Call, Format, Refusal, response};
+use absence::Absences;
+pub use config::Config;
+pub use counters::Counters;
+use feed::{Checked, FeedId, Feeds};
 use observation::Observation;
 use session::Sessions;
 
@@ -33,49 +39,14 @@ pub struct Gateway {
     sessions: Sessions,
     fetches: BTreeMap<FetchId, Fetch>,
     observations: BTreeMap<ObservationId, Observation>,
-    /// The observations whose next poll is due then.
-    polls: BTreeSet<(Instant, ObservationId)>,
+    /// The same by whose they are.
+    observers: BTreeSet<(Association, ObservationId)>,
+    feeds: Feeds,
+    absences: Absences,
     next_fetch: u64,
     outputs: VecDeque<Output>,
     counters: Counters,
     stopping: bool,
-}
-
-/// What a gateway serves, and within which limits.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The homeserver; its URL may have a path, which goes before every request's.
-    pub homeserver: Uri,
-    /// What the gateway says of itself in the homeserver's answers.
-    pub advertise: Advertise,
-    /// How long a call of the homeserver may take, beyond what a long poll asks for.
-    pub fetch_timeout: Duration,
-    /// How long the homeserver is asked to wait for events of an observation at a time.
-    pub poll_timeout: Duration,
-    /// Peers whose access token and table version are remembered; the one unused for longest goes first.
-    pub sessions: usize,
-    /// How long they are remembered without a request.
-    pub session_lifetime: Duration,
-    /// How large and how deep bodies may be, in either direction.
-    pub codec: codec::Limits,
-    /// The CoAP side.
-    pub endpoint: endpoint::Config,
-}
-
-impl Config {
-    /// The default before this homeserver.
-    pub fn new(homeserver: Uri) -> Self {
-        Self {
-            homeserver,
-            advertise: Advertise::default(),
-            fetch_timeout: Duration::from_secs(60),
-            poll_timeout: Duration::from_secs(30),
-            sessions: 10_000,
-            session_lifetime: Duration::from_secs(24 * 3600),
-            codec: codec::Limits::default(),
-            endpoint: endpoint::Config::default(),
-        }
-    }
 }
 
 /// What happened.
@@ -128,49 +99,17 @@ pub enum Output {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FetchId(u64);
 
-/// What was counted since the start, and what is held now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-#[non_exhaustive]
-pub struct Counters {
-    /// The CoAP side.
-    pub endpoint: endpoint::Counters,
-    /// Calls of the homeserver.
-    pub fetches: u64,
-    /// Calls of the homeserver that came to nothing.
-    pub fetch_failures: u64,
-    /// Answers of the homeserver that could not be translated.
-    pub bad_answers: u64,
-    /// Requests that the gateway refused itself.
-    pub refusals: u64,
-    /// Registrations of observers.
-    pub registrations: u64,
-    /// Notifications.
-    pub notifications: u64,
-    /// Notifications that were acknowledged in full.
-    pub delivered: u64,
-    /// Observations ended because a notification was not acknowledged.
-    pub undelivered: u64,
-    /// Answers to polls with nothing new for the peer, which cost it nothing.
-    pub idle_polls: u64,
-    /// Peers held now.
-    pub peers: usize,
-    /// Sessions held now.
-    pub sessions: usize,
-    /// Observations held now.
-    pub observations: usize,
-    /// Calls of the homeserver under way.
-    pub fetching: usize,
-}
-
 /// What a call of the homeserver is for.
 #[derive(Debug)]
 enum Fetch {
     /// A peer's request.
     Request { key: RequestKey, call: Call },
     /// A peer's registration as an observer of `/sync`.
-    Registration { key: RequestKey, call: Call },
-    /// An observation's next events.
-    Poll(ObservationId),
+    Registration { key: RequestKey, association: Association, call: Call },
+    /// The next events of a feed.
+    Poll(FeedId),
+    /// The events that an observer has missed of its feed.
+    CatchUp(ObservationId),
 }
 
 impl Gateway {
@@ -182,8 +121,10 @@ impl Gateway {
             config,
             fetches: BTreeMap::new(),
             observations: BTreeMap::new(),
-            polls: BTreeSet::new(),
-            next_fetch: 0,
+            observers: BTreeSet::new(),
+            feeds: Feeds::default(),
+            absences: Absences::default(),
+            next_fetch: 1,
             outputs: VecDeque::new(),
             counters: Counters::default(),
             stopping: false,
@@ -203,9 +144,11 @@ impl Gateway {
     pub fn advance(&mut self, now: Instant) {
         self.endpoint.advance(now);
         self.sessions.expire(now);
-        while let Some((due, id)) = self.polls.first().copied().filter(|(due, _)| *due <= now) {
-            self.polls.remove(&(due, id));
-            self.poll_homeserver(id, now);
+        while let Some(feed) = self.feeds.take_due(now) {
+            self.tend(feed, now);
+        }
+        while let Some(peer) = self.absences.take_due(now) {
+            self.probe(peer, now);
         }
         self.drain(now);
     }
@@ -214,7 +157,7 @@ impl Gateway {
     pub fn shutdown(&mut self, now: Instant) {
         self.stopping = true;
         for id in self.observations.keys().copied().collect::<Vec<_>>() {
-            self.end_observation(id, &Refusal::ShuttingDown, now);
+            self.end_observation(id, Refusal::ShuttingDown, now);
         }
         self.drain(now);
     }
@@ -234,8 +177,8 @@ impl Gateway {
 
     /// When [`Gateway::advance`] next has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        let poll = self.polls.first().map(|(due, _)| *due);
-        [self.endpoint.deadline(), self.sessions.deadline(), poll].into_iter().flatten().min()
+        let own = [self.sessions.deadline(), self.feeds.deadline(), self.absences.deadline()];
+        own.into_iter().chain([self.endpoint.deadline()]).flatten().min()
     }
 
     /// What was counted since the start, and what is held now.
@@ -245,6 +188,8 @@ impl Gateway {
             peers: self.endpoint.peers(),
             sessions: self.sessions.len(),
             observations: self.observations.len(),
+            absent: self.observations.values().filter(|observation| observation.is_absent()).count(),
+            feeds: self.feeds.len(),
             fetching: self.fetches.len(),
             ..self.counters
         }
@@ -254,11 +199,12 @@ impl Gateway {
         while let Some(event) = self.endpoint.poll_event() {
             match event {
                 endpoint::Event::Request { key, association, request } => {
-                    self.receive(key, association, request, now)
+                    self.reachable(association, now);
+                    self.receive(key, association, request, now);
                 }
                 endpoint::Event::Delivered(id) => self.delivered(id, now),
                 endpoint::Event::Undelivered(id) => self.undelivered(id, now),
-                endpoint::Event::Deregistered(id) => self.forget_observation(id),
+                endpoint::Event::Deregistered(id) => self.forget_observation(id, now),
                 // The gateway makes no requests of its own to peers.
                 endpoint::Event::Response { .. } | endpoint::Event::Failed { .. } => {}
             }
@@ -285,11 +231,11 @@ impl Gateway {
         };
         let wait = sync::wait(&call);
         let registers = observe == Some(Observe::Register);
-        self.fetch(
-            if registers { Fetch::Registration { key, call } } else { Fetch::Request { key, call } },
-            http,
-            wait,
-        );
+        let fetch = match registers {
+            true => Fetch::Registration { key, association, call },
+            false => Fetch::Request { key, call },
+        };
+        self.fetch(fetch, http, wait);
     }
 
     fn refuse(&mut self, key: RequestKey, refusal: &Refusal, format: Format, now: Instant) {
@@ -319,8 +265,12 @@ impl Gateway {
                 let response = self.translate(&call, result);
                 self.endpoint.respond(key, response, now);
             }
-            Fetch::Registration { key, call } => self.register(key, call, result, now),
-            Fetch::Poll(id) => self.polled(id, result, now),
+            Fetch::Registration { key, association, call } => {
+                let checked = Checked::by(id, self.next_fetch);
+                self.register(key, association, call, result, checked, now);
+            }
+            Fetch::Poll(feed) => self.polled(feed, result, now),
+            Fetch::CatchUp(observation) => self.caught_up(observation, id, result, now),
         }
     }
 

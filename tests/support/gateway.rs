@@ -12,6 +12,9 @@ use lowband::gateway::{Config, FetchError, FetchId, Gateway, Input, Output};
 use super::endpoint::{self, PEER};
 use super::{Machine, Story};
 
+/// Where `/sync` is.
+pub(crate) const SYNC: &str = "https://hs.example/_matrix/client/v3/sync";
+
 /// A gateway, and the outputs that are not taken yet: datagrams and calls come in one queue.
 pub(crate) struct Driven {
     /// The gateway.
@@ -36,6 +39,36 @@ pub(crate) fn config() -> Config {
 /// A story of a gateway.
 pub(crate) fn with(config: Config) -> Story<Driven> {
     Story::new(Driven { gateway: Gateway::new(config, [7; 32]), outputs: Vec::new() }, PEER)
+}
+
+/// An answer to `/sync` with nothing new.
+pub(crate) fn idle(position: &str) -> String {
+    format!(r#"{{"next_batch":"{position}"}}"#)
+}
+
+/// One with something new.
+pub(crate) fn news(position: &str) -> String {
+    format!(r#"{{"next_batch":"{position}","to_device":{{"events":[{{"type":"m.x"}}]}}}}"#)
+}
+
+/// A gateway with an observation of `/sync` by the token 4a, since 100 ms at position s1, and the poll that follows.
+pub(crate) fn observed() -> (Story<Driven>, FetchId) {
+    observed_by(with(config()))
+}
+
+/// The same of a gateway that is there already.
+pub(crate) fn observed_by(mut gateway: Story<Driven>) -> (Story<Driven>, FetchId) {
+    gateway.gets(
+        0,
+        "CON [MID=1, TOK=0x4a], GET, /_matrix/client/v3/sync, Observe:0, Accept:50, Access-Token:\"A\"",
+    );
+    let id = gateway.fetches(0, &format!("GET {SYNC}?timeout=0 Bearer A"));
+    gateway.fetched(50, id, 200, &news("s1"));
+    gateway.sends(50, "ACK [MID=1]");
+    gateway.sends(50, &format!("CON [MID=first, TOK=0x4a], 2.05, Observe:0, CF:50, `{}`", news("s1")));
+    gateway.gets(100, "ACK [MID=first]");
+    let poll = gateway.fetches(100, &format!("GET {SYNC}?timeout=30000&since=s1 Bearer A"));
+    (gateway, poll)
 }
 
 impl Driven {

@@ -599,6 +599,7 @@ proptest! {
                     }
                     Output::Fetch { id, .. } => calls.push(id),
                     Output::Abandon { id } => calls.retain(|other| *other != id),
+                    Output::Store { .. } => panic!("nothing is to be stored"),
                 }
             }
         }
@@ -611,6 +612,7 @@ proptest! {
                     Output::Datagram { .. } => {}
                     Output::Fetch { id, .. } => calls.push(id),
                     Output::Abandon { id } => calls.retain(|other| *other != id),
+                    Output::Store { .. } => panic!("nothing is to be stored"),
                 }
             }
             if let Some(id) = calls.pop() {

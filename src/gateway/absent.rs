@@ -19,6 +19,7 @@ impl Gateway {
         self.counters.undelivered += 1;
         observation.leave();
         let peer = observation.association;
+        self.remember(id, None);
         self.wait_for(peer, now);
         // Its other observations need not find out for themselves.
         let idle: Vec<_> = self.observations_of(peer).filter(|(_, other)| other.is_idle()).collect();
@@ -26,6 +27,7 @@ impl Gateway {
             let Some(observation) = self.observations.get_mut(&id) else { continue };
             observation.leave();
             let feed = observation.feed;
+            self.remember(id, None);
             self.tend(feed, now);
         }
     }
@@ -58,7 +60,7 @@ impl Gateway {
         }
         if self.absences.contains(peer) {
             self.counters.probes += 1;
-            self.absences.wait(peer, self.config.probe_first, self.config.probe_longest, now);
+            self.endpoint.probe(peer, now);
         }
     }
 
@@ -70,6 +72,7 @@ impl Gateway {
             let Some(observation) = self.observations.get_mut(&id) else { continue };
             observation.come_back(now);
             let feed = observation.feed;
+            self.remember(id, None);
             self.tend(feed, now);
         }
     }

@@ -32,6 +32,12 @@ pub struct Counters {
     pub catch_ups: u64,
     /// Times that an absent peer was asked whether it is there.
     pub probes: u64,
+    /// Requests of before a restart that were not answered by then.
+    pub recalled: u64,
+    /// Observations that went on after a restart.
+    pub restored: u64,
+    /// Records of before a restart that could not be used.
+    pub unreadable: u64,
     /// Observations forgotten because their peers were not heard of for too long.
     pub forgotten: u64,
     /// Peers held now.

@@ -131,6 +131,11 @@ impl Feeds {
         self.due.first().map(|(due, _)| *due)
     }
 
+    /// All of them.
+    pub(super) fn ids(&self) -> Vec<FeedId> {
+        self.feeds.keys().copied().collect()
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.feeds.len()
@@ -257,6 +262,9 @@ impl Checked {
     pub(super) fn by(FetchId(began): FetchId, next: u64) -> Self {
         Self { began, ended: next }
     }
+
+    /// Before all calls.
+    pub(super) const LONG_AGO: Self = Self { began: 0, ended: 1 };
 
     /// Says that there may be something new since.
     pub(super) fn outdate(&mut self) {

@@ -7,7 +7,9 @@ mod absent;
 mod config;
 mod counters;
 mod feed;
+mod memory;
 mod observation;
+mod restart;
 mod session;
 mod sync;
 
@@ -28,6 +30,7 @@ use absence::Absences;
 pub use config::Config;
 pub use counters::Counters;
 use feed::{Checked, FeedId, Feeds};
+use memory::{Key, Memories};
 use observation::Observation;
 use session::Sessions;
 
@@ -45,6 +48,7 @@ pub struct Gateway {
     absences: Absences,
     next_fetch: u64,
     outputs: VecDeque<Output>,
+    memories: Memories,
     counters: Counters,
     stopping: bool,
 }
@@ -68,10 +72,17 @@ pub enum Input<'a> {
     },
 }
 
-/// What to do next.
+/// What to do next. What was taken to be stored is to be durable before anything is done that was taken after it.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "each output is handed on at once, and few are held")]
 pub enum Output {
+    /// Keep a record for [`Gateway::restore`], in the place of the one with the same key.
+    Store {
+        /// What the record is of.
+        key: Vec<u8>,
+        /// The record; none takes away what is kept.
+        value: Option<Vec<u8>>,
+    },
     /// Send a datagram.
     Datagram {
         /// To whom, and from where.
@@ -126,6 +137,7 @@ impl Gateway {
             absences: Absences::default(),
             next_fetch: 1,
             outputs: VecDeque::new(),
+            memories: Memories::default(),
             counters: Counters::default(),
             stopping: false,
         }
@@ -144,6 +156,7 @@ impl Gateway {
     pub fn advance(&mut self, now: Instant) {
         self.endpoint.advance(now);
         self.sessions.expire(now);
+        self.forget_sessions();
         while let Some(feed) = self.feeds.take_due(now) {
             self.tend(feed, now);
         }
@@ -153,11 +166,15 @@ impl Gateway {
         self.drain(now);
     }
 
-    /// Takes no more requests, and tells every observer that it observes no longer; they can register again elsewhere or later.
+    /// Takes no more requests. Observers are told that they observe no longer, and can register again elsewhere or later; but where
+    /// memories are stored they go on after the restart, and are told nothing.
     pub fn shutdown(&mut self, now: Instant) {
         self.stopping = true;
         for id in self.observations.keys().copied().collect::<Vec<_>>() {
-            self.end_observation(id, Refusal::ShuttingDown, now);
+            match self.config.endpoint.durable {
+                true => self.pause(id, now),
+                false => self.end_observation(id, Refusal::ShuttingDown, now),
+            }
         }
         self.drain(now);
     }
@@ -169,6 +186,15 @@ impl Gateway {
 
     /// What to do next.
     pub fn poll(&mut self) -> Option<Output> {
+        while let Some((key, memory)) = self.endpoint.poll_memory() {
+            match memory {
+                Some(memory) => self.memories.store(&Key::Endpoint(key), &memory),
+                None => self.memories.forget(&Key::Endpoint(key)),
+            }
+        }
+        if let Some((key, value)) = self.memories.poll() {
+            return Some(Output::Store { key, value });
+        }
         if let Some((address, datagram)) = self.endpoint.poll_datagram() {
             return Some(Output::Datagram { address, datagram });
         }
@@ -198,13 +224,15 @@ impl Gateway {
     fn drain(&mut self, now: Instant) {
         while let Some(event) = self.endpoint.poll_event() {
             match event {
-                endpoint::Event::Request { key, association, request } => {
-                    self.reachable(association, now);
-                    self.receive(key, association, request, now);
+                endpoint::Event::Request { key, association, request, recalled } => {
+                    self.counters.recalled += u64::from(recalled);
+                    self.receive(key, association, request, recalled, now);
                 }
                 endpoint::Event::Delivered(id) => self.delivered(id, now),
                 endpoint::Event::Undelivered(id) => self.undelivered(id, now),
                 endpoint::Event::Deregistered(id) => self.forget_observation(id, now),
+                endpoint::Event::Reachable(peer) => self.reachable(peer, now),
+                endpoint::Event::Unreachable(peer) => self.wait_for(peer, now),
                 // The gateway makes no requests of its own to peers.
                 endpoint::Event::Response { .. } | endpoint::Event::Failed { .. } => {}
             }
@@ -212,12 +240,29 @@ impl Gateway {
     }
 
     /// A peer's request: translated and passed on, or refused.
-    fn receive(&mut self, key: RequestKey, association: Association, request: coap::Request, now: Instant) {
+    ///
+    /// One that was `recalled` after a restart may have been passed on before it. Doing it again does no harm where HTTP says so
+    /// (RFC 9110 §9.2.2): what Matrix sends by PUT has a transaction id.
+    fn receive(
+        &mut self,
+        key: RequestKey,
+        association: Association,
+        request: coap::Request,
+        recalled: bool,
+        now: Instant,
+    ) {
         let session = self.sessions.of(association, now);
+        let before = session.clone();
         let call = translate::request::to_http(&request, session, &self.config.codec);
         let format = session.format(&request.options);
+        if self.config.endpoint.durable && *session != before {
+            self.memories.store(&Key::Session(association), session);
+        }
         let call = match call {
             _ if self.stopping => return self.refuse(key, &Refusal::ShuttingDown, format, now),
+            Ok(call) if recalled && !call.method.is_idempotent() => {
+                return self.refuse(key, &Refusal::Interrupted, format, now);
+            }
             Ok(call) => call,
             Err(refusal) => return self.refuse(key, &refusal, format, now),
         };

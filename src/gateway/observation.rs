@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::FetchId;
 use super::feed::{Checked, FeedId};
-use crate::coap::Instant;
+use crate::coap::{Instant, Priority};
 use crate::endpoint::Association;
 use crate::matrix::sync::{Counters, Summary};
 use crate::translate::Format;
@@ -60,8 +60,8 @@ enum State {
 /// What an answer of the homeserver's means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is for the peer: there is something new in it, or the peer has not been heard of for a day.
-    Notify,
+    /// It is for the peer: there is something new in it, which is so pressing, or the peer has not been heard of for a day.
+    Notify(Priority),
     /// There is nothing in it.
     Nothing,
 }
@@ -82,6 +82,33 @@ impl Observation {
         let next = Position { since: first.next_batch, counters: first.counters, checked };
         let position = Position { since: String::new(), counters: Counters::default(), checked };
         Self { feed, association, format, position, state: State::InFlight(Box::new(next)), known: now }
+    }
+
+    /// An observation of before a restart, whose peer has what is before `position`. It is at `next` once it has acknowledged what it
+    /// was told then; where there is none, the peer may be absent.
+    pub(super) fn restored(
+        feed: FeedId,
+        association: Association,
+        format: Format,
+        position: Position,
+        next: Option<Position>,
+        absent: bool,
+        known: Instant,
+    ) -> Self {
+        let state = match next {
+            Some(next) => State::InFlight(Box::new(next)),
+            None if absent => State::Absent,
+            None => State::Idle,
+        };
+        Self { feed, association, format, position, state, known }
+    }
+
+    /// The position after what its peer was told and has not acknowledged.
+    pub(super) fn in_flight(&self) -> Option<&Position> {
+        match &self.state {
+            State::InFlight(next) => Some(next),
+            State::Idle | State::CatchingUp(_) | State::Absent => None,
+        }
     }
 
     /// The position that the next poll begins from.
@@ -126,11 +153,15 @@ impl Observation {
             self.state = State::Idle;
             return Verdict::Nothing;
         }
+        let priority = match summary.is_passing_since(&self.position.counters) {
+            true => Priority::Background,
+            false => Priority::Notification,
+        };
         let mut counters = self.position.counters.clone();
         counters.merge(&summary.counters);
         self.state =
             State::InFlight(Box::new(Position { since: summary.next_batch.clone(), counters, checked }));
-        Verdict::Notify
+        Verdict::Notify(priority)
     }
 
     /// Says that a poll for it alone failed: there may be something after its position.
@@ -159,6 +190,13 @@ impl Observation {
             self.state = State::Idle;
             self.known = now;
         }
+    }
+
+    /// Says that nothing more is asked for it; returns the poll under way for it alone.
+    pub(super) fn pause(&mut self) -> Option<FetchId> {
+        let fetch = self.catching_up()?;
+        self.failed();
+        Some(fetch)
     }
 
     /// Says that the peer does not answer. What it was told is given up, and made anew from the position that it has.

@@ -9,9 +9,10 @@ use http::StatusCode;
 use tracing::{debug, warn};
 
 use super::feed::{Checked, FeedId, Poll, Start};
+use super::memory::Key;
 use super::observation::{Observation, Verdict};
 use super::{Fetch, FetchError, FetchId, Gateway, Output};
-use crate::coap::{Instant, ObservationId};
+use crate::coap::{Instant, ObservationId, Priority};
 use crate::codec;
 use crate::codec::{EncodeError, Keys};
 use crate::endpoint::{Association, RequestKey};
@@ -56,15 +57,17 @@ impl Gateway {
         let Some(summary) = summary.filter(|_| response.code.is_success() && !self.stopping) else {
             return self.endpoint.respond(key, response, now);
         };
+        let first = response.clone();
         if let Some(id) = self.endpoint.accept_observation(key, response, now) {
             self.counters.registrations += 1;
             let format = call.format;
             let feed = self.feeds.of(everything(call), now);
             self.observe(id, Observation::new(feed, association, format, summary, checked, now));
+            self.remember(id, Some(&first));
         }
     }
 
-    fn observe(&mut self, id: ObservationId, observation: Observation) {
+    pub(super) fn observe(&mut self, id: ObservationId, observation: Observation) {
         if let Some(feed) = self.feeds.get_mut(observation.feed) {
             feed.observers.insert(id);
         }
@@ -118,7 +121,7 @@ impl Gateway {
         self.abandon(poll.map(|poll| poll.fetch));
     }
 
-    fn abandon(&mut self, fetch: Option<FetchId>) {
+    pub(super) fn abandon(&mut self, fetch: Option<FetchId>) {
         // The call may be what ended it all, and has ended itself then.
         if let Some(id) = fetch.filter(|fetch| self.fetches.remove(fetch).is_some()) {
             self.outputs.push_back(Output::Abandon { id });
@@ -220,7 +223,7 @@ impl Gateway {
                 continue;
             }
             match observation.answered(summary, checked, now) {
-                Verdict::Notify => told.push(id),
+                Verdict::Notify(priority) => told.push((id, priority)),
                 Verdict::Nothing => is_new = false,
             }
         }
@@ -236,8 +239,8 @@ impl Gateway {
             self.counters.idle_polls += 1;
             self.feeds.get_mut(id).into_iter().for_each(|feed| feed.was_idle(now));
         }
-        for id in told {
-            self.notify(id, response, now);
+        for (id, priority) in told {
+            self.notify(id, response, priority, now);
         }
     }
 
@@ -263,7 +266,7 @@ impl Gateway {
                 let checked = Checked::by(fetch, self.next_fetch);
                 match observation.answered(&summary, checked, now) {
                     Verdict::Nothing => self.counters.idle_polls += 1,
-                    Verdict::Notify => self.notify(id, &response, now),
+                    Verdict::Notify(priority) => self.notify(id, &response, priority, now),
                 }
             }
             Answer::Last(last) => self.tell_last(id, &last, now),
@@ -311,14 +314,20 @@ impl Gateway {
     }
 
     /// Tells an observer what is new. What cannot be carried will be so again, so that the refusal is the last that it hears.
-    fn notify(&mut self, id: ObservationId, response: &http::Response<Bytes>, now: Instant) {
+    fn notify(
+        &mut self,
+        id: ObservationId,
+        response: &http::Response<Bytes>,
+        priority: Priority,
+        now: Instant,
+    ) {
         let Some(call) = self.call_of(id) else { return };
         let response = self.translate(&call, Ok(response.clone()));
         self.counters.notifications += 1;
-        let ends = !response.code.is_success();
-        self.endpoint.notify(id, response, now);
-        if ends {
-            self.remove_observation(id);
+        self.endpoint.notify(id, response.clone(), priority, now);
+        match response.code.is_success() {
+            true => self.remember(id, Some(&response)),
+            false => drop(self.remove_observation(id)),
         }
     }
 
@@ -330,7 +339,7 @@ impl Gateway {
             Last::Refusal(refusal) => response::refuse(refusal, call.format),
         };
         self.counters.notifications += 1;
-        self.endpoint.notify(id, response, now);
+        self.endpoint.notify(id, response, Priority::Notification, now);
         self.remove_observation(id);
     }
 
@@ -358,6 +367,9 @@ impl Gateway {
     fn remove_observation(&mut self, id: ObservationId) -> Option<FeedId> {
         let observation = self.observations.remove(&id)?;
         let peer = observation.association;
+        if self.config.endpoint.durable {
+            self.memories.forget(&Key::Observation(id));
+        }
         self.observers.remove(&(peer, id));
         if self.observations_of(peer).next().is_none() {
             self.absences.end(peer);
@@ -374,6 +386,8 @@ impl Gateway {
         let Some(observation) = self.observations.get_mut(&id) else { return };
         self.counters.delivered += 1;
         observation.delivered(now);
+        self.remember(id, None);
+        let Some(observation) = self.observations.get(&id) else { return };
         let (feed, peer) = (observation.feed, observation.association);
         self.reachable(peer, now);
         self.absences.end(peer);

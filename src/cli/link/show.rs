@@ -221,13 +221,12 @@ impl fmt::Display for Report {
         for (name, value) in like {
             writeln!(f, "  {name:<18}{value}")?;
         }
-        writeln!(f, "\nmessage       airtime  acknowledged by  or repeated after  a request after")?;
+        writeln!(f, "\nmessage          airtime  ACK timeout  of a request")?;
         for (name, way) in self.ways() {
-            let by = if name == "up" { "gateway" } else { "peer" };
             for Sized { bytes, airtime, ack_timeout, request_timeout } in &way.messages {
                 let [airtime, ack, request] =
                     [airtime, ack_timeout, request_timeout].map(|time| format!("{time} s"));
-                writeln!(f, "{bytes:>4} B {name:<4} {airtime:>10}  {by:<15}  {ack:>17}  {request:>15}")?;
+                writeln!(f, "  {bytes:>3} B {name:<4}  {airtime:>10}  {ack:>11}  {request:>12}")?;
             }
         }
         writeln!(f, "\nfor both ends")?;

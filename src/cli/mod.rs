@@ -12,6 +12,7 @@ mod failure;
 mod gateway;
 mod input;
 mod inspect;
+mod link;
 mod output;
 mod request;
 mod routes;
@@ -48,6 +49,7 @@ enum Command {
     Decode(decode::DecodeArgs),
     Inspect(inspect::InspectArgs),
     Routes(routes::RoutesArgs),
+    Link(link::LinkArgs),
 }
 
 /// Does what the arguments say. Exit codes: 0 done, 1 failed, 2 not understood, 3 not answered.
@@ -61,6 +63,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Decode(args) => decode::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Routes(args) => routes::run(args),
+        Command::Link(args) => link::run(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -32,6 +32,24 @@ impl Gateway {
         }
     }
 
+    /// A peer that was absent may register again from another address: after its access network gave it one, say. The same events,
+    /// user and token of CoAP then mean the same observer, and the observation that nobody answers for any more ends.
+    pub(super) fn replace_absent(&mut self, id: ObservationId, now: Instant) {
+        let Some(new) = self.observations.get(&id) else { return };
+        let Some(feed) = self.feeds.get(new.feed) else { return };
+        let token = self.endpoint.token(id);
+        let is_old = |other: &&ObservationId| {
+            let absent = self.observations.get(other).filter(|other| other.is_absent());
+            absent.is_some_and(|absent| absent.association != new.association)
+                && self.endpoint.token(**other) == token
+        };
+        for old in feed.observers.iter().filter(is_old).copied().collect::<Vec<_>>() {
+            self.counters.replaced += 1;
+            self.endpoint.end_observation(old, now);
+            self.forget_observation(old, now);
+        }
+    }
+
     /// The observations of a peer.
     pub(super) fn observations_of(
         &self,

@@ -226,6 +226,7 @@ impl Gateway {
             match event {
                 endpoint::Event::Request { key, association, request, recalled } => {
                     self.counters.recalled += u64::from(recalled);
+                    self.reachable(association, now);
                     self.receive(key, association, request, recalled, now);
                 }
                 endpoint::Event::Delivered(id) => self.delivered(id, now),

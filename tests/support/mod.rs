@@ -150,6 +150,12 @@ impl<M: Machine> Story<M> {
         self.datagrams.pop_front().unwrap_or_else(|| panic!("{at} ms: nothing is sent")).2
     }
 
+    /// The machine sends what it likes until then; returns how many datagrams that were.
+    pub(crate) fn sends_any(&mut self, until: u64) -> usize {
+        self.pass(until, |_| false);
+        self.datagrams.drain(..).count()
+    }
+
     /// Gives a name in the notation to some bytes, unless it stands for others already.
     pub(crate) fn name(&mut self, name: &str, bytes: &[u8]) {
         self.names.entry(name.into()).or_insert_with(|| bytes.into());

@@ -1,15 +1,18 @@
 //! Stories of a gateway between peers and a homeserver.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 
 use lowband::coap::Instant;
+use lowband::endpoint;
 use lowband::endpoint::Address;
 use lowband::gateway::{Config, FetchError, FetchId, Gateway, Input, Output};
 
-use super::endpoint::{self, PEER};
+use super::endpoint as support_endpoint;
+use super::endpoint::PEER;
 use super::{Machine, Story};
 
 /// Where `/sync` is.
@@ -19,6 +22,8 @@ pub(crate) const SYNC: &str = "https://hs.example/_matrix/client/v3/sync";
 pub(crate) struct Driven {
     /// The gateway.
     pub(crate) gateway: Gateway,
+    /// The records that it has stored.
+    pub(crate) stored: BTreeMap<Vec<u8>, Vec<u8>>,
     outputs: Vec<Output>,
 }
 
@@ -33,12 +38,19 @@ pub(crate) enum Call {
 
 /// A gateway before `https://hs.example`, without chance.
 pub(crate) fn config() -> Config {
-    Config { endpoint: endpoint::config(), ..Config::new("https://hs.example".parse().unwrap()) }
+    Config { endpoint: support_endpoint::config(), ..Config::new("https://hs.example".parse().unwrap()) }
+}
+
+/// The same, which stores what must survive a restart.
+pub(crate) fn durable() -> Config {
+    let endpoint = endpoint::Config { durable: true, ..support_endpoint::config() };
+    Config { endpoint, ..config() }
 }
 
 /// A story of a gateway.
 pub(crate) fn with(config: Config) -> Story<Driven> {
-    Story::new(Driven { gateway: Gateway::new(config, [7; 32]), outputs: Vec::new() }, PEER)
+    let gateway = Gateway::new(config, [7; 32]);
+    Story::new(Driven { gateway, stored: BTreeMap::new(), outputs: Vec::new() }, PEER)
 }
 
 /// An answer to `/sync` with nothing new.
@@ -72,8 +84,22 @@ pub(crate) fn observed_by(mut gateway: Story<Driven>) -> (Story<Driven>, FetchId
 }
 
 impl Driven {
+    /// The process is killed, and another takes up what it has stored.
+    pub(crate) fn restart(&mut self, config: Config, now: Instant) {
+        self.drain();
+        self.outputs.clear();
+        self.gateway = Gateway::new(config, [8; 32]);
+        self.gateway.restore(self.stored.clone(), now);
+    }
+
     fn drain(&mut self) {
-        self.outputs.extend(std::iter::from_fn(|| self.gateway.poll()));
+        while let Some(output) = self.gateway.poll() {
+            match output {
+                Output::Store { key, value: Some(value) } => drop(self.stored.insert(key, value)),
+                Output::Store { key, value: None } => drop(self.stored.remove(&key)),
+                output => self.outputs.push(output),
+            }
+        }
     }
 
     fn take<T>(&mut self, of_kind: impl Fn(&Output) -> bool, read: impl Fn(Output) -> T) -> Option<T> {

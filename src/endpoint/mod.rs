@@ -322,6 +322,7 @@ impl Endpoint {
         let Some(peer) = self.peers.get_mut(&association) else { return };
         act(peer, &self.config);
         self.pump(association, now);
+        self.forget_requests(association);
         let Some(peer) = self.peers.get_mut(&association) else { return };
         let counts = peer.exchanges.take_counts();
         self.counters.duplicates += counts.duplicates;

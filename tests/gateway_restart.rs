@@ -29,7 +29,7 @@ fn observer_that_waits_waits_on_from_what_it_has_acknowledged() {
     let poll = gateway.fetches(6_000, &long("s1"));
     gateway.fetched(7_000, poll, 200, &news("s2"));
     // The values of Observe go on growing.
-    gateway.sends(7_000, &format!("CON [MID=a, TOK=0x4a], 2.05, Observe:257, CF:50, `{}`", news("s2")));
+    gateway.sends(7_000, &format!("CON [MID=a, TOK=0x4a], 2.05, Observe:256, CF:50, `{}`", news("s2")));
     gateway.gets(7_100, "ACK [MID=a]");
     gateway.fetches(7_100, &long("s2"));
     let counters = gateway.machine.gateway.counters();
@@ -117,6 +117,7 @@ fn request_under_way_is_passed_on_again_where_that_does_no_harm() {
     let call = "PUT https://hs.example/_matrix/client/v3/rooms/!r:hs/send/m.x/t1 Bearer A {}";
     gateway.fetches(0, call);
     restart(&mut gateway, 1_000);
+    gateway.sends(1_000, "ACK [MID=1]");
     let id = gateway.fetches(1_000, call);
     gateway.fetched(1_100, id, 200, "{}");
     let answer = gateway.sent(1_100);
@@ -132,6 +133,7 @@ fn post_under_way_is_refused_as_nobody_knows_whether_it_was_done() {
     gateway.gets(0, "CON [MID=1, TOK=0xaa], POST, /_matrix/client/v3/createRoom, CF:50, Accept:50, `{}`");
     gateway.fetches(0, "POST https://hs.example/_matrix/client/v3/createRoom {}");
     restart(&mut gateway, 1_000);
+    gateway.sends(1_000, "ACK [MID=1]");
     let answer = gateway.sent(1_000);
     assert!(notation::describe(&answer).contains(", 5.00, "), "{}", notation::describe(&answer));
     assert!(String::from_utf8_lossy(&answer).contains("may or may not have been done"));

@@ -123,6 +123,8 @@ impl Server {
     }
 
     async fn serve(&mut self, stop: impl Future<Output = ()>) {
+        // What has been restored wants to be told and asked for.
+        self.drain();
         let mut stop = std::pin::pin!(stop);
         let mut reports = time::interval(self.config.report.max(Duration::from_secs(1)));
         reports.tick().await; // The first is at once.

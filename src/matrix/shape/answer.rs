@@ -2,8 +2,7 @@
 //!
 //! Goes only where the table's paths lead. Everything else is carried over as the text that it was, byte for byte.
 
-use std::borrow::Cow;
-
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Part;
@@ -83,25 +82,26 @@ fn without(text: &str, paths: &[Path]) -> Option<String> {
 
 fn object_without(text: &str, paths: &[Path]) -> Option<String> {
     let members = Members::read(text)?;
-    let fates = members.iter().map(|(name, value)| {
-        let fate = fate(
-            value,
-            paths.iter().filter_map(|path| path.split().filter(|(step, _)| step.is_member(name))),
-        );
-        (serde_json::Value::from(name).to_string() + ":", fate)
-    });
-    write('{', fates, '}')
+    let fates: Vec<_> = members
+        .iter()
+        .map(|(name, value)| {
+            let leads = |path: &Path| path.split().filter(|(step, _)| step.is_member(name));
+            (Some(name), fate(value, paths.iter().filter_map(leads)))
+        })
+        .collect();
+    write('{', &fates, '}')
 }
 
 fn list_without(text: &str, paths: &[Path]) -> Option<String> {
-    let paths: Vec<_> =
-        paths.iter().filter_map(|path| path.split().filter(|(step, _)| step.is_element())).collect();
+    let leads = |path: &Path| path.split().filter(|(step, _)| step.is_element());
+    let paths: Vec<_> = paths.iter().filter_map(leads).collect();
     if paths.is_empty() {
         return None;
     }
     let elements: Vec<&RawValue> = serde_json::from_str(text).ok()?;
-    let fates = elements.iter().map(|value| (String::new(), fate(value.get(), paths.iter().copied())));
-    write('[', fates, ']')
+    let fates: Vec<_> =
+        elements.iter().map(|value| (None, fate(value.get(), paths.iter().copied()))).collect();
+    write('[', &fates, ']')
 }
 
 /// What becomes of a value that these steps lead to, each with the path after it.
@@ -129,28 +129,29 @@ fn fate(value: &str, steps: impl Iterator<Item = (&'static Step, Path)>) -> Fate
     }
 }
 
-/// Writes what has not gone, each after its name; `None` if all stay.
-fn write<'a>(open: char, fates: impl Iterator<Item = (String, Fate<'a>)>, close: char) -> Option<String> {
+/// Writes what has not gone, members after their names; `None` if all stay.
+fn write(open: char, fates: &[(Option<&str>, Fate<'_>)], close: char) -> Option<String> {
+    if fates.iter().all(|(_, fate)| matches!(fate, Fate::Stays(_))) {
+        return None;
+    }
     let mut out = String::from(open);
-    let mut is_changed = false;
     for (name, fate) in fates {
         let value = match fate {
-            Fate::Stays(value) => Cow::Borrowed(value),
-            Fate::Changes(value) => Cow::Owned(value),
-            Fate::Goes => {
-                is_changed = true;
-                continue;
-            }
+            Fate::Stays(value) => value,
+            Fate::Changes(value) => value.as_str(),
+            Fate::Goes => continue,
         };
-        is_changed |= matches!(value, Cow::Owned(_));
         if out.len() > 1 {
             out.push(',');
         }
-        out.push_str(&name);
-        out.push_str(&value);
+        if let Some(name) = name {
+            out.push_str(&Value::from(*name).to_string());
+            out.push(':');
+        }
+        out.push_str(value);
     }
     out.push(close);
-    is_changed.then_some(out)
+    Some(out)
 }
 
 #[cfg(test)]

@@ -283,15 +283,18 @@ fn answer() -> impl Strategy<Value = Value> {
         let types = proptest::sample::select(vec!["m.typing", "m.receipt", "m.room.message"]);
         const NAMES: &[&str] =
             &["event_id", "state_key", "content", "sender", "age", "user_id", "origin_server_ts"];
-        (object(NAMES, scalar()), types, proptest::option::of(unsigned())).prop_map(
-            |(mut event, own, unsigned)| {
-                event["type"] = json!(own);
-                if let Some(unsigned) = unsigned {
-                    event["unsigned"] = unsigned;
-                }
-                event
-            },
-        )
+        let parts = (object(NAMES, scalar()), types, proptest::option::of(unsigned()), any::<bool>());
+        parts.prop_map(|(mut event, own, unsigned, is_echo)| {
+            event["type"] = json!(own);
+            if let Some(unsigned) = unsigned {
+                event["unsigned"] = unsigned;
+            }
+            if is_echo && event["unsigned"].is_object() {
+                event["event_id"] = json!("$1");
+                event["unsigned"]["transaction_id"] = json!("t1");
+            }
+            event
+        })
     };
     let list = move || {
         let events = proptest::collection::vec(prop_oneof![8 => event(), 1 => scalar()], 0..4);

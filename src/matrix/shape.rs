@@ -2,7 +2,7 @@
 //! answer (docs/shaping.md).
 //!
 //! Off unless a shape is chosen. Nothing here changes the wire format: a shaped answer is one that a homeserver could
-//! have given, but for own echoes. Which fields each [`Part`] means is a table, `dictionaries/shapes-fields.tsv`.
+//! have given, unless it drops `own-echoes` or `timestamps`. Which fields each [`Part`] means is a table, `dictionaries/shapes-fields.tsv`.
 
 mod answer;
 mod field;

@@ -60,10 +60,12 @@ fn only_what_the_table_lists_goes_from_recorded_answers() {
 
 #[test]
 fn what_a_client_cannot_do_without_stays_in_recorded_answers() {
+    let recorded = recorded();
     for (name, shape) in shapes() {
-        for Recorded { query, json } in recorded() {
-            let before: Value = serde_json::from_slice(&json).unwrap();
-            let after: Value = serde_json::from_slice(&shape.answer(&json, &query).unwrap_or(json)).unwrap();
+        for Recorded { query, json } in &recorded {
+            let before: Value = serde_json::from_slice(json).unwrap();
+            let Some(shaped) = shape.answer(json, query) else { continue };
+            let after: Value = serde_json::from_slice(&shaped).unwrap();
             assert_eq!(before["next_batch"], after["next_batch"]);
             assert_eq!(event_ids(&before), event_ids(&after), "{name}");
             assert_eq!(before["to_device"]["events"], after["to_device"]["events"]);

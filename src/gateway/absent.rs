@@ -61,7 +61,10 @@ impl Gateway {
 
     /// Has a peer that does not answer asked after a while whether it is there.
     pub(super) fn wait_for(&mut self, peer: Association, now: Instant) {
-        self.absences.wait(peer, self.config.probe_first, self.config.probe_longest, now);
+        // Its observations may have ended while it was being asked.
+        if self.observations_of(peer).any(|(_, observation)| observation.is_absent()) {
+            self.absences.wait(peer, self.config.probe_first, self.config.probe_longest, now);
+        }
     }
 
     /// Asks a peer whether it is there; the endpoint says what comes of it. Who was not heard of for too long is forgotten.

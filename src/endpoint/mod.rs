@@ -216,13 +216,19 @@ impl Endpoint {
     pub fn notify_again(&mut self, id: ObservationId, response: Response, sequence: u32, now: Instant) {
         let Some(association) = self.observations.get(&id).copied() else { return };
         self.with_peer(association, now, |peer, _| {
-            peer.notify_as(id, response, sequence, Priority::Notification, now);
+            peer.notify_again(id, response, sequence, now);
         });
     }
 
     /// The value of Observe in an observation's last notification.
     pub fn sequence(&self, id: ObservationId) -> Option<u32> {
         self.peers.get(self.observations.get(&id)?)?.observations.sequence(id)
+    }
+
+    /// The token of an observation.
+    pub fn token(&self, id: ObservationId) -> Option<Token> {
+        let (token, _) = self.peers.get(self.observations.get(&id)?)?.observations.get(id)?;
+        Some(token)
     }
 
     /// Whose an observation is.

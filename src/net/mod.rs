@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod gateway;
+pub mod store;
 pub mod upstream;
 
 mod clock;

@@ -73,8 +73,14 @@ impl Reader<'_> {
         let links = &self.settings.links;
         let default_link = self.required("default-link", |name| link(name, links));
         let listen = self.listen(default_link.as_deref());
+        let shaping = &self.settings.shaping;
+        let shape = self.optional("default-shape", |name| {
+            let wrong = |hint| Wrong::new(format!("there is no shape {name:?}")).hint(hint);
+            shaping.find(name).map_err(wrong)
+        });
         let advertise = self.optional("advertise", advertise);
         let homeserver_ca = self.optional("homeserver-ca", |path| Ok(PathBuf::from(path)));
+        let state = self.optional("state", |path| Ok(PathBuf::from(path)));
         let body_limit = self.required("body-limit", size);
         let block = self.required("block-size", block_size);
         let peers = self.required("peers", at_least_one);
@@ -99,6 +105,8 @@ impl Reader<'_> {
         gateway.endpoint.transfers.body = body_limit?;
         gateway.endpoint.transfers.bytes = gateway.endpoint.transfers.bytes.max(body_limit?);
         gateway.endpoint.transfers.block = block?;
+        gateway.shape = shape;
+        gateway.shapes_by_link = shaping.by_link.clone();
         gateway.endpoint.links = terms(links);
         gateway.endpoint.listeners = listen.links;
         gateway.endpoint.link = default_link;
@@ -115,6 +123,7 @@ impl Reader<'_> {
             server: net::gateway::Config {
                 listen: listen.addresses,
                 gateway,
+                state,
                 upstream,
                 grace: grace?,
                 report: report?,

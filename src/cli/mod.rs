@@ -12,9 +12,11 @@ mod failure;
 mod gateway;
 mod input;
 mod inspect;
+mod link;
 mod output;
 mod request;
 mod routes;
+mod signals;
 
 use std::process::ExitCode;
 
@@ -44,6 +46,7 @@ enum Command {
     CheckConfig(check_config::CheckConfigArgs),
     Request(request::RequestArgs),
     Demo(demo::DemoArgs),
+    Link(link::LinkArgs),
     Encode(encode::EncodeArgs),
     Decode(decode::DecodeArgs),
     Inspect(inspect::InspectArgs),
@@ -57,6 +60,7 @@ pub(crate) fn run() -> ExitCode {
         Command::CheckConfig(args) => check_config::run(args),
         Command::Request(args) => request::run(args),
         Command::Demo(args) => demo::run(args),
+        Command::Link(args) => link::run(args),
         Command::Encode(args) => encode::run(args),
         Command::Decode(args) => decode::run(args),
         Command::Inspect(args) => inspect::run(args),

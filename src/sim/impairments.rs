@@ -1,6 +1,9 @@
 //! What goes wrong on a link beside what its profile says.
 
+use std::str::FromStr;
 use std::time::Duration;
+
+use thiserror::Error;
 
 use crate::coap::Instant;
 
@@ -102,6 +105,62 @@ impl Outage {
     }
 }
 
+/// Why a text names no outage.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("give FROM-UNTIL, with the later time last, as in 600-4200 or 10m-70m")]
+pub struct OutageError;
+
+/// `FROM-UNTIL`, both from the start: seconds, or with the unit `s`, `m` or `h`.
+impl FromStr for Outage {
+    type Err = OutageError;
+
+    fn from_str(text: &str) -> Result<Self, OutageError> {
+        let (from, until) = text.split_once('-').ok_or(OutageError)?;
+        let outage = Self { from: moment(from)?, until: moment(until)? };
+        if outage.from < outage.until { Ok(outage) } else { Err(OutageError) }
+    }
+}
+
+fn moment(text: &str) -> Result<Instant, OutageError> {
+    let digits = text.trim_end_matches(['s', 'm', 'h']);
+    let unit = match text.strip_prefix(digits) {
+        Some("" | "s") => 1,
+        Some("m") => 60,
+        Some("h") => 3600,
+        _ => return Err(OutageError),
+    };
+    let seconds = digits.parse::<u32>().map_err(|_| OutageError)?;
+    Ok(Instant::START + Duration::from_secs(u64::from(seconds) * unit))
+}
+
 fn scaled(time: Duration, speed: f64) -> Duration {
     Duration::try_from_secs_f64(time.as_secs_f64() / speed).unwrap_or(Duration::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outages_are_read_with_and_without_units() {
+        let outage = |from, until| {
+            Ok(Outage {
+                from: Instant::START + Duration::from_secs(from),
+                until: Instant::START + Duration::from_secs(until),
+            })
+        };
+        assert_eq!("0-90".parse(), outage(0, 90));
+        assert_eq!("10m-2h".parse(), outage(600, 7_200));
+        for wrong in ["", "1", "1-", "2-1", "1-1", "a-b", "1x-2x", "-1-2", "1ms-2ms", "99999999999-1"] {
+            assert_eq!(wrong.parse::<Outage>(), Err(OutageError), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn at_speed_everything_is_sooner() {
+        let slow = Impairments { outages: vec!["60-120".parse().unwrap()], ..Impairments::default() };
+        let fast = slow.at_speed(20.0);
+        assert_eq!(fast.outages, ["3-6".parse().unwrap()]);
+        assert_eq!(fast.holding, Duration::from_millis(500));
+    }
 }

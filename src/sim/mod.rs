@@ -11,5 +11,5 @@ mod traffic;
 pub use audit::Audit;
 pub use chance::Chance;
 pub use channel::{Arrival, Channel, Fate, Passage, PeerNumber};
-pub use impairments::{Bursts, Impairments, Outage};
+pub use impairments::{Bursts, Impairments, Outage, OutageError};
 pub use traffic::Traffic;

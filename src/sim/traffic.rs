@@ -39,6 +39,17 @@ pub struct Traffic {
     pub overflowed: u64,
 }
 
+impl Traffic {
+    /// The same with all times multiplied: those of the link that a faster one stands for.
+    pub fn slowed(self, speed: u32) -> Self {
+        Self {
+            airtime: self.airtime.saturating_mul(speed),
+            longest_wait: self.longest_wait.saturating_mul(speed),
+            ..self
+        }
+    }
+}
+
 fn milliseconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }

@@ -3,7 +3,11 @@
 //! Uses `coap` alone. Nothing here sends anything: `endpoint` obeys the [`Terms`], and `sim` plays the [`Profile`].
 
 mod profile;
+mod profiles;
+mod table;
 mod terms;
 
 pub use profile::{End, Profile};
+pub use profiles::{Profiles, ProfilesError};
+pub use table::KEYS;
 pub use terms::{Pace, Terms, Turns};

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::profiles::Profiles;
 use super::terms::Terms;
 
 /// A link between a gateway and its peers. "Up" is from a peer to the gateway.
@@ -39,6 +40,8 @@ pub struct Profile {
     pub max_retransmit: u32,
     /// NSTART (RFC 7252 §4.7).
     pub nstart: usize,
+    /// How many times faster than the real link this one is, in all its times: for tests. The rest is scaled already.
+    pub speed: u32,
 }
 
 /// One end of a link.
@@ -51,9 +54,95 @@ pub enum End {
 }
 
 impl Profile {
+    /// The greatest UDP payload of IPv4; an MTU that says nothing of the link.
+    pub const MAX_DATAGRAM: usize = 65_507;
+
+    /// The greatest speed.
+    pub const MAX_SPEED: u32 = 1000;
+
+    /// A link that nothing is known to hold up.
+    pub fn unlimited(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            rate_up: 0,
+            rate_down: 0,
+            delay: Duration::ZERO,
+            jitter: Duration::ZERO,
+            mtu_up: Self::MAX_DATAGRAM,
+            mtu_down: Self::MAX_DATAGRAM,
+            fragments: false,
+            overhead: 0,
+            half_duplex: false,
+            turnaround: Duration::ZERO,
+            duty_cycle: 1.0,
+            shared: false,
+            loss: 0.0,
+            max_retransmit: 4,
+            nstart: 1,
+            speed: 1,
+        }
+    }
+
+    /// The built-in profile of this name: a table of `dictionaries/links.toml`.
+    pub fn built_in(name: &str) -> Option<Self> {
+        Profiles::built_in().get(name)
+    }
+
+    /// All built-in profiles, by name.
+    pub fn all_built_in() -> Vec<Self> {
+        Profiles::built_in().iter().collect()
+    }
+
     /// The terms for one end.
     pub fn terms(&self, end: End) -> Terms {
-        let _ = end;
-        unreachable!("to be written")
+        Terms::of(self, end)
+    }
+
+    /// The same link so many times faster: rates times `speed`, times divided by it. From 1 to [`Profile::MAX_SPEED`].
+    #[must_use]
+    pub fn faster(self, speed: u32) -> Self {
+        let speed = speed.clamp(1, Self::MAX_SPEED);
+        Self {
+            rate_up: self.rate_up.saturating_mul(speed.into()),
+            rate_down: self.rate_down.saturating_mul(speed.into()),
+            delay: self.delay / speed,
+            jitter: self.jitter / speed,
+            turnaround: self.turnaround / speed,
+            speed: self.speed.saturating_mul(speed),
+            ..self
+        }
+    }
+
+    /// Bits that pass in a second from this end; 0 where nothing is known to hold them up.
+    pub fn rate(&self, from: End) -> u64 {
+        match from {
+            End::Gateway => self.rate_down,
+            End::Peer => self.rate_up,
+        }
+    }
+
+    /// The greatest datagram, or frame, from this end.
+    pub fn mtu(&self, from: End) -> usize {
+        match from {
+            End::Gateway => self.mtu_down,
+            End::Peer => self.mtu_up,
+        }
+    }
+
+    /// Whether it holds up nothing that a datagram does.
+    pub fn is_unlimited(&self) -> bool {
+        let is_fast = self.rate_up == 0 && self.rate_down == 0 && self.duty_cycle >= 1.0;
+        is_fast && self.delay.is_zero() && self.jitter.is_zero() && !self.half_duplex
+    }
+}
+
+impl End {
+    /// The end that this one speaks with.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Gateway => Self::Peer,
+            Self::Peer => Self::Gateway,
+        }
     }
 }

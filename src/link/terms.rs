@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::coap::{Airtime, BlockSize, Parameters};
+use super::profile::{End, Profile};
+use crate::coap::{ACKNOWLEDGEMENT, Airtime, BlockSize, Parameters, TransferLimits};
 
 /// The terms on which one end of a link speaks with the other.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,4 +42,348 @@ pub struct Pace {
 pub struct Turns {
     /// How long the change of direction takes.
     pub turnaround: Duration,
+}
+
+/// What goes with a block in its message: header, token, path, query, the access token's beginning. A longer one is rare, and only slower.
+const OPTIONS: usize = 64;
+
+/// The longest that a block's own bytes may be on the air: 256 of them at 100 bit/s.
+const BLOCK_AIR: Duration = Duration::from_millis(20_480);
+
+/// The least chance with which all fragments of a datagram should arrive: with one of them the whole datagram is lost, and sent again.
+const ARRIVING: f64 = 0.75;
+
+/// What both ends' own work may take of a round trip: RFC 7252's ACK_TIMEOUT, which leaves the link next to nothing (§4.8).
+const PROCESSING: Duration = Duration::from_secs(2);
+
+/// The server's part of it: how long it may sit on a request for its answer's sake. The rest is for clocks and schedulers.
+const PIGGYBACK_WAIT: Duration = Duration::from_secs(1);
+
+/// A usual answer, in bytes, which is to reach the peer before that repeats itself.
+const ANSWER: usize = 80;
+
+/// RFC 7252's MAX_LATENCY (§4.8.2), the least.
+const MAX_LATENCY: Duration = Duration::from_secs(100);
+
+/// How many of the greatest datagrams may leave before a datagram's last bit has: itself, and three that were ahead of it.
+const QUEUED: u32 = 4;
+
+/// How long a transfer outlives its last block, and how long a client goes on with it: a link may be gone for an hour.
+const PATIENCE: Duration = Duration::from_secs(2 * 3600);
+
+impl Terms {
+    /// What follows from a link. Everything that one end has to know of the other's timers comes out the same for both.
+    pub(super) fn of(profile: &Profile, end: End) -> Self {
+        let limits = TransferLimits::default();
+        let (parameters, block, lifetimes) = match profile.is_unlimited() {
+            true => (
+                standard(profile),
+                block(profile),
+                [limits.lifetime, limits.response_timeout, Duration::ZERO],
+            ),
+            false => {
+                let parameters = parameters(profile, end);
+                let response = limits.response_timeout / profile.speed.max(1);
+                let patience = PATIENCE / profile.speed.max(1);
+                let lifetime = parameters.exchange_lifetime();
+                let lifetimes = [patience.max(lifetime), response.max(lifetime), patience];
+                (parameters, block(profile), lifetimes)
+            }
+        };
+        let [lifetime, response_timeout, patience] = lifetimes;
+        Self { parameters, block, lifetime, response_timeout, patience, pace: pace(profile, end) }
+    }
+}
+
+/// RFC 7252's parameters, as they are, at a link that holds up nothing.
+fn standard(profile: &Profile) -> Parameters {
+    let Profile { max_retransmit, nstart, .. } = *profile;
+    let standard = Parameters::default();
+    let largest =
+        if profile.fragments { standard.largest } else { standard.largest.min(largest_whole(profile)) };
+    Parameters { max_retransmit, nstart, largest, ..standard }
+}
+
+fn parameters(profile: &Profile, end: End) -> Parameters {
+    let [sending, receiving] = [end, end.other()].map(|from| airtime(profile, from));
+    let speed = profile.speed.max(1);
+    let largest = largest(profile);
+    // An answer of usual length comes at the peer's before its shortest timeout, which reckons with one of the greatest.
+    let piggyback_wait =
+        PIGGYBACK_WAIT / speed + sending.of(largest).saturating_sub(sending.of(ANSWER.min(largest)));
+    Parameters {
+        ack_timeout: round_trip(profile) + PROCESSING / speed,
+        ack_random_factor: 1.5,
+        max_retransmit: profile.max_retransmit,
+        nstart: profile.nstart,
+        max_latency: max_latency(profile).max(MAX_LATENCY / speed),
+        piggyback_wait,
+        sending,
+        receiving,
+        largest,
+        refine: true,
+    }
+}
+
+/// The longest that the link takes for a message and its acknowledgement, from the message's last bit to the acknowledgement's first.
+pub(super) fn round_trip(profile: &Profile) -> Duration {
+    // An acknowledgement goes as soon as what it takes of the duty cycle has been saved up since the last one.
+    let acknowledgement = slower(profile, ACKNOWLEDGEMENT);
+    let duty_wait = match profile.duty_cycle {
+        duty_cycle if duty_cycle < 1.0 => stretch(acknowledgement, duty_cycle),
+        _ => Duration::ZERO,
+    };
+    2 * (profile.delay + profile.jitter + turnaround(profile)) + duty_wait
+}
+
+/// How long a datagram may be under way from the moment at which it was to leave. Both ends know how great datagrams are, and neither
+/// knows the other's queue: so the greatest are reckoned with ahead of it, each with the silence that the duty cycle asks for
+/// after it.
+fn max_latency(profile: &Profile) -> Duration {
+    let greatest = stretch(slower(profile, largest(profile)), profile.duty_cycle);
+    QUEUED * (greatest + profile.delay + profile.jitter + turnaround(profile))
+}
+
+fn turnaround(profile: &Profile) -> Duration {
+    if profile.half_duplex { profile.turnaround } else { Duration::ZERO }
+}
+
+/// How long so many bytes are on the air on the slower way.
+fn slower(profile: &Profile, bytes: usize) -> Duration {
+    let ways = [End::Gateway, End::Peer].map(|from| airtime(profile, from).of(bytes));
+    ways.into_iter().max().unwrap_or_default()
+}
+
+/// How much time goes by for so much time on the air.
+fn stretch(airtime: Duration, duty_cycle: f64) -> Duration {
+    Duration::try_from_secs_f64(airtime.as_secs_f64() / duty_cycle).unwrap_or(Duration::MAX / 1024)
+}
+
+fn airtime(profile: &Profile, from: End) -> Airtime {
+    Airtime {
+        bits_per_second: profile.rate(from),
+        overhead: profile.overhead,
+        fragment: if profile.fragments { profile.mtu(from) } else { 0 },
+    }
+}
+
+/// The greatest block whose own bytes are on the air for no longer than [`BLOCK_AIR`] on the slower way, and which the link carries
+/// whole, or in fragments that are likely to arrive all.
+fn block(profile: &Profile) -> BlockSize {
+    let speed = profile.speed.max(1);
+    let is_short = |way: &End| {
+        let bare = Airtime { overhead: 0, ..airtime(profile, *way) };
+        move |size: usize| bare.of(size) <= BLOCK_AIR / speed
+    };
+    let fits = |way: &End| {
+        let (mtu, frames) = (profile.mtu(*way), airtime(profile, *way));
+        move |size: usize| match profile.fragments {
+            true => (1.0 - profile.loss).powf(frames.frames(size + OPTIONS) as f64) >= ARRIVING,
+            false => size + OPTIONS <= mtu,
+        }
+    };
+    let ways = [End::Gateway, End::Peer];
+    let sizes = (0..=BlockSize::MAX.exponent()).rev().filter_map(BlockSize::from_exponent);
+    let mut possible =
+        sizes.filter(|size| ways.iter().all(|way| is_short(way)(size.bytes()) && fits(way)(size.bytes())));
+    possible.next().unwrap_or(BlockSize::MIN)
+}
+
+/// The greatest message that one end has to reckon with.
+fn largest(profile: &Profile) -> usize {
+    let largest = block(profile).bytes() + OPTIONS;
+    if profile.fragments { largest } else { largest.min(largest_whole(profile)) }
+}
+
+/// The greatest datagram that both ways carry in one frame.
+fn largest_whole(profile: &Profile) -> usize {
+    profile.mtu_up.min(profile.mtu_down)
+}
+
+fn pace(profile: &Profile, end: End) -> Option<Pace> {
+    let mtu = if profile.fragments { usize::MAX } else { profile.mtu(end) };
+    let is_free = profile.rate(end) == 0 && profile.duty_cycle >= 1.0 && !profile.half_duplex;
+    if is_free && mtu >= Profile::MAX_DATAGRAM {
+        return None;
+    }
+    Some(Pace {
+        sending: airtime(profile, end),
+        by_turns: profile.half_duplex.then_some(Turns { turnaround: profile.turnaround }),
+        duty_cycle: profile.duty_cycle,
+        mtu,
+        shared: profile.shared,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ENDS: [End; 2] = [End::Gateway, End::Peer];
+
+    fn ms(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
+    fn terms(name: &str, end: End) -> Terms {
+        Profile::built_in(name).unwrap().terms(end)
+    }
+
+    #[test]
+    fn a_lan_has_the_defaults_of_the_rfc() {
+        for end in ENDS {
+            let expected = Terms {
+                parameters: Parameters::default(),
+                block: BlockSize::MAX,
+                lifetime: ms(247_000),
+                response_timeout: ms(247_000),
+                patience: Duration::ZERO,
+                pace: None,
+            };
+            assert_eq!(terms("lan", end), expected);
+        }
+    }
+
+    #[test]
+    fn hf_100_by_hand() {
+        let terms = terms("hf-100", End::Peer);
+        let Terms { parameters, block, .. } = &terms;
+        // 256 bytes of 80 ms are 20.48 s; 512 would be 40.96 s.
+        assert_eq!((block.bytes(), parameters.largest), (256, 320));
+        // 2 * (4 s + 0.5 s) and 2 s for processing.
+        assert_eq!(parameters.ack_timeout, ms(11_000));
+        // 80 + 28 bytes up and 4 + 28 bytes down, of 80 ms each.
+        assert_eq!(parameters.timeout(80, 4), ms(11_000 + 8_640 + 2_560));
+        // 320 + 28 bytes either way.
+        assert_eq!(parameters.longest_timeout(), ms(11_000 + 2 * 27_840));
+        assert_eq!((parameters.max_retransmit, parameters.nstart, parameters.refine), (4, 1, true));
+        // 27.84 s less 8.64 s for an answer of 80 bytes, and a second.
+        assert_eq!(parameters.piggyback_wait, ms(20_200));
+        // 4 * (27.84 s + 4 s + 0.5 s).
+        assert_eq!(parameters.max_latency, ms(129_360));
+        // 31 * 1.5 * 66.68 s; more than 15 * 1.5 * 66.68 s + 2 * 129.36 s + 11 s.
+        assert_eq!(parameters.exchange_lifetime(), ms(3_100_620));
+        assert_eq!((terms.lifetime, terms.patience), (ms(7_200_000), ms(7_200_000)));
+        assert_eq!(terms.response_timeout, ms(3_100_620));
+        let pace = terms.pace.unwrap();
+        assert_eq!(pace.sending, Airtime { bits_per_second: 100, overhead: 28, fragment: 0 });
+        assert_eq!(pace.by_turns, Some(Turns { turnaround: ms(500) }));
+        assert_eq!((pace.duty_cycle, pace.shared), (1.0, true));
+    }
+
+    #[test]
+    fn lora_sf12_by_hand() {
+        let terms = terms("lora-sf12", End::Gateway);
+        let Terms { parameters, block, .. } = &terms;
+        // 128 + 64 bytes are 4 frames, all of which arrive with 0.95^4 = 0.81; 256 + 64 are 7, with 0.70.
+        assert_eq!((block.bytes(), parameters.largest), (128, 192));
+        // An acknowledgement: 4 + 13 bytes of 32 ms are 544 ms, at 1 % 54.4 s; 2 * (0.2 s + 1 s + 1 s); 2 s.
+        assert_eq!(parameters.ack_timeout, ms(54_400 + 4_400 + 2_000));
+        // 80 bytes are 2 frames.
+        assert_eq!(parameters.timeout(80, 4), ms(60_800 + (80 + 26) * 32 + 544));
+        // 192 bytes are 4 frames, 244 bytes: 7.808 s, less 3.392 s for 80 bytes, and a second.
+        assert_eq!(parameters.piggyback_wait, ms(7_808 - 3_392 + 1_000));
+        // 4 * (780.8 s + 0.2 s + 1 s + 1 s).
+        assert_eq!(parameters.max_latency, ms(3_132_000));
+        // 15 * 1.5 * (60.8 s + 2 * 7.808 s) + 2 * 3132 s + 60.8 s.
+        assert_eq!(parameters.exchange_lifetime(), ms(1_719_360 + 6_264_000 + 60_800));
+        assert_eq!(terms.lifetime, ms(8_044_160));
+        let pace = terms.pace.unwrap();
+        assert_eq!((pace.mtu, pace.duty_cycle, pace.sending.fragment), (usize::MAX, 0.01, 51));
+    }
+
+    #[test]
+    fn a_block_and_its_options_fit_the_smaller_mtu() {
+        let peer = terms("sbd", End::Peer);
+        assert_eq!((peer.block.bytes(), peer.parameters.largest), (128, 192));
+        assert_eq!(peer.pace.map(|pace| (pace.mtu, pace.shared)), Some((340, false)));
+        assert_eq!(terms("sbd", End::Gateway).pace.map(|pace| pace.mtu), Some(270));
+        let mut tiny = Profile::built_in("sbd").unwrap();
+        tiny.mtu_down = 32;
+        let Terms { parameters, block, .. } = tiny.terms(End::Peer);
+        assert_eq!((block.bytes(), parameters.largest), (16, 32));
+    }
+
+    #[test]
+    fn a_faster_link_is_the_same_in_less_time() {
+        for profile in Profile::all_built_in().into_iter().filter(|profile| !profile.is_unlimited()) {
+            let (slow, fast) = (profile.terms(End::Peer), profile.faster(50).terms(End::Peer));
+            assert_eq!((fast.block, fast.parameters.largest), (slow.block, slow.parameters.largest));
+            for (slow, fast) in [
+                (slow.parameters.ack_timeout, fast.parameters.ack_timeout),
+                (slow.parameters.max_latency, fast.parameters.max_latency),
+                (slow.parameters.piggyback_wait, fast.parameters.piggyback_wait),
+                (slow.parameters.exchange_lifetime(), fast.parameters.exchange_lifetime()),
+                (slow.lifetime, fast.lifetime),
+                (slow.response_timeout, fast.response_timeout),
+                (slow.patience, fast.patience),
+            ] {
+                assert!(slow.abs_diff(fast * 50) < ms(1), "{slow:?} {fast:?}");
+            }
+        }
+    }
+
+    /// What must hold on any link, for the terms of both its ends.
+    fn check(profile: &Profile) {
+        let [gateway, peer] = ENDS.map(|end| profile.terms(end).parameters);
+        assert_eq!(gateway.exchange_lifetime(), peer.exchange_lifetime(), "{profile:?}");
+        assert_eq!((gateway.max_latency, gateway.largest), (peer.max_latency, peer.largest), "{profile:?}");
+        for (client, server) in [(&peer, &gateway), (&gateway, &peer)] {
+            assert!(client.exchange_lifetime() >= client.max_transmit_wait(), "{profile:?}");
+            // The server sits on the shortest request for as long as it may, and the link is as slow as it can be.
+            let answer = ANSWER.min(server.largest);
+            let arrival = round_trip(profile) + server.piggyback_wait + server.sending.of(answer);
+            let repeat = client.timeout(0, client.largest);
+            assert!(arrival < repeat, "{arrival:?} {repeat:?} {profile:?}");
+            assert!(server.piggyback_wait > Duration::ZERO, "{profile:?}");
+        }
+        for end in ENDS {
+            let terms = profile.terms(end);
+            assert!(terms.response_timeout >= terms.parameters.exchange_lifetime(), "{profile:?}");
+            assert!(profile.is_unlimited() || terms.lifetime >= terms.patience, "{profile:?}");
+            let mtu = terms.pace.map_or(usize::MAX, |pace| pace.mtu);
+            assert!(terms.parameters.largest <= mtu.max(32), "{profile:?}");
+        }
+    }
+
+    #[test]
+    fn a_piggybacked_answer_comes_before_the_peer_repeats_itself_on_all_built_in_links() {
+        Profile::all_built_in().iter().for_each(check);
+    }
+
+    proptest! {
+        /// Whatever an operator may write.
+        #[test]
+        fn both_ends_of_any_link_agree(
+            rates in prop::array::uniform2(prop_oneof![Just(0), 1..1_000_000_u64, Just(1_000_000_000_000)]),
+            times in prop::array::uniform3(prop_oneof![Just(0), 0..86_400_000_u64]),
+            mtus in prop::array::uniform2(32..Profile::MAX_DATAGRAM),
+            overhead in 0..1500_usize,
+            switches in prop::array::uniform2(any::<bool>()),
+            duty_cycle in prop_oneof![Just(1.0), 0.0001..1.0],
+            loss in 0.0..0.99,
+            max_retransmit in 0..=10_u32,
+            speed in 1..=Profile::MAX_SPEED,
+        ) {
+            let profile = Profile {
+                rate_up: rates[0],
+                rate_down: rates[1],
+                delay: ms(times[0]),
+                jitter: ms(times[1]),
+                turnaround: ms(times[2]),
+                mtu_up: mtus[0],
+                mtu_down: mtus[1],
+                overhead,
+                fragments: switches[0],
+                half_duplex: switches[1],
+                duty_cycle,
+                loss,
+                max_retransmit,
+                ..Profile::unlimited("any")
+            };
+            check(&profile.faster(speed));
+        }
+    }
 }

@@ -22,22 +22,16 @@ use tokio::time;
 /// 100 kbit/s, 4 ms one way: a thousand times as fast as the slow one.
 fn profile() -> Profile {
     Profile {
-        name: "fast".to_owned(),
         rate_up: 100_000,
         rate_down: 100_000,
         delay: Duration::from_millis(4),
-        jitter: Duration::ZERO,
         mtu_up: 256,
         mtu_down: 256,
-        fragments: false,
         overhead: 28,
         half_duplex: true,
         turnaround: Duration::from_millis(1),
-        duty_cycle: 1.0,
         shared: true,
-        loss: 0.0,
-        max_retransmit: 4,
-        nstart: 1,
+        ..Profile::unlimited("fast")
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 
 /// SIGTERM and SIGINT; Ctrl-C where there are no signals.
-pub(super) struct Signals {
+pub(in crate::cli) struct Signals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
     #[cfg(unix)]
@@ -12,14 +12,14 @@ pub(super) struct Signals {
 
 impl Signals {
     #[cfg(unix)]
-    pub(super) fn new() -> io::Result<Self> {
+    pub(in crate::cli) fn new() -> io::Result<Self> {
         use tokio::signal::unix::SignalKind;
         use tokio::signal::unix::signal;
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     #[cfg(unix)]
-    pub(super) async fn next(&mut self) -> &'static str {
+    pub(in crate::cli) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
@@ -27,12 +27,12 @@ impl Signals {
     }
 
     #[cfg(not(unix))]
-    pub(super) fn new() -> io::Result<Self> {
+    pub(in crate::cli) fn new() -> io::Result<Self> {
         Ok(Self {})
     }
 
     #[cfg(not(unix))]
-    pub(super) async fn next(&mut self) -> &'static str {
+    pub(in crate::cli) async fn next(&mut self) -> &'static str {
         let _ = tokio::signal::ctrl_c().await;
         "Ctrl-C"
     }

@@ -135,7 +135,7 @@ impl Channel {
             traffic.bytes += length as u64;
         });
         let dropped = |fate| Passage { start: now, end: now, fate };
-        if !self.profile.fragments && length > self.mtu(from) {
+        if !self.profile.fragments && length > self.profile.mtu(from) {
             self.count(from, |traffic| traffic.too_long += 1);
             return dropped(Fate::TooLong);
         }
@@ -191,12 +191,8 @@ impl Channel {
 
     /// How long datagrams from this end are on the air.
     pub fn airtime(&self, from: End) -> Airtime {
-        let bits_per_second = match from {
-            End::Peer => self.profile.rate_up,
-            End::Gateway => self.profile.rate_down,
-        };
-        let fragment = if self.profile.fragments { self.mtu(from) } else { 0 };
-        Airtime { bits_per_second, overhead: self.profile.overhead, fragment }
+        let fragment = if self.profile.fragments { self.profile.mtu(from) } else { 0 };
+        Airtime { bits_per_second: self.profile.rate(from), overhead: self.profile.overhead, fragment }
     }
 
     /// Puts a datagram on the air as soon as its carrier is free; returns when its first bit leaves and its last one has left.
@@ -271,10 +267,7 @@ impl Channel {
     }
 
     fn deliver(&mut self, from: End, peer: PeerNumber, datagram: Vec<u8>, fate: Fate) {
-        let to = match from {
-            End::Peer => End::Gateway,
-            End::Gateway => End::Peer,
-        };
+        let to = from.other();
         self.count(from, |traffic| match fate {
             Fate::Arrives(_) => traffic.delivered += 1,
             Fate::ArrivesTwice(..) => {
@@ -299,13 +292,6 @@ impl Channel {
         match from {
             End::Peer => count(&mut self.up),
             End::Gateway => count(&mut self.down),
-        }
-    }
-
-    fn mtu(&self, from: End) -> usize {
-        match from {
-            End::Peer => self.profile.mtu_up,
-            End::Gateway => self.profile.mtu_down,
         }
     }
 

@@ -21,6 +21,7 @@ use serde::Serialize;
 
 use crate::cli::Failure;
 use crate::cli::output;
+use crate::cli::signals::Signals;
 
 /// Relay UDP between clients and one server as if over a slow link, until SIGINT or SIGTERM.
 #[derive(Debug, Args)]
@@ -80,7 +81,8 @@ pub(crate) fn run(args: RunArgs) -> Result<(), Failure> {
 
 async fn relay(args: &RunArgs) -> Result<Report, Failure> {
     let profile = Profile::built_in(&args.profile).ok_or_else(|| {
-        Failure::usage(format_args!("no link is called {:?}", args.profile)).hint("lowband link show lists them")
+        Failure::usage(format_args!("no link is called {:?}", args.profile))
+            .hint("lowband link show lists them")
     })?;
     let impairments = Impairments {
         loss: args.loss,
@@ -98,16 +100,24 @@ async fn relay(args: &RunArgs) -> Result<Report, Failure> {
         clients: args.clients,
         idle: IDLE,
     };
-    let mut signals = crate::cli::signals::Signals::new()
-        .map_err(|error| Failure::new(format_args!("cannot take signals: {error}")))?;
+    let mut signals =
+        Signals::new().map_err(|error| Failure::new(format_args!("cannot take signals: {error}")))?;
     let relay = Relay::bind(config, watch(args.verbose, args.speed))
         .map_err(|error| Failure::new(format_args!("cannot bind {}: {error}", args.listen)))?;
     // Where standard error is closed, nobody wants to know.
     let _ = writeln!(io::stderr(), "relaying {} to {}", relay.address(), args.to);
-    let counters = relay.run(async { drop(signals.next().await) }).await;
+    let counters = relay.run(async { _ = signals.next().await }).await;
     let relay::Counters { up, down, clients, socket_errors, .. } = counters;
     let (up, down) = (up.slowed(args.speed), down.slowed(args.speed));
-    Ok(Report { profile: args.profile.clone(), speed: args.speed, seed: args.seed, up, down, clients, socket_errors })
+    Ok(Report {
+        profile: args.profile.clone(),
+        speed: args.speed,
+        seed: args.seed,
+        up,
+        down,
+        clients,
+        socket_errors,
+    })
 }
 
 fn share(text: &str) -> Result<f64, String> {

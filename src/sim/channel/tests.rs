@@ -6,22 +6,15 @@ use super::*;
 /// 100 bit/s, 4 s one way, 28 bytes with each datagram: a datagram of 72 bytes is 8 s on the air.
 fn slow() -> Profile {
     Profile {
-        name: "slow".to_owned(),
         rate_up: 100,
         rate_down: 100,
         delay: Duration::from_secs(4),
-        jitter: Duration::ZERO,
         mtu_up: 256,
         mtu_down: 256,
-        fragments: false,
         overhead: 28,
-        half_duplex: false,
         turnaround: Duration::from_secs(1),
-        duty_cycle: 1.0,
         shared: true,
-        loss: 0.0,
-        max_retransmit: 4,
-        nstart: 1,
+        ..Profile::unlimited("slow")
     }
 }
 

@@ -1,7 +1,7 @@
 //! `lowband link run` as people run it.
 
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::BufRead;
 use std::io::BufReader;

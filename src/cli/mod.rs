@@ -17,6 +17,7 @@ mod output;
 mod request;
 mod routes;
 mod signals;
+mod sim;
 
 use std::process::ExitCode;
 
@@ -47,6 +48,7 @@ enum Command {
     Request(request::RequestArgs),
     Demo(demo::DemoArgs),
     Link(link::LinkArgs),
+    Sim(sim::SimArgs),
     Encode(encode::EncodeArgs),
     Decode(decode::DecodeArgs),
     Inspect(inspect::InspectArgs),
@@ -61,6 +63,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Request(args) => request::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Link(args) => link::run(args),
+        Command::Sim(args) => sim::run(args),
         Command::Encode(args) => encode::run(args),
         Command::Decode(args) => decode::run(args),
         Command::Inspect(args) => inspect::run(args),

@@ -183,6 +183,12 @@ impl Channel {
         modems.map(|(_, modem)| modem.audit.busiest()).max().unwrap_or_default()
     }
 
+    /// From here on nothing goes wrong, whatever the profile says.
+    pub fn heal(&mut self) {
+        self.profile.loss = 0.0;
+        self.impairments = Impairments { queue: self.impairments.queue, ..Impairments::default() };
+    }
+
     /// Forgets a peer that is gone, but for what is on its way.
     pub fn forget(&mut self, peer: PeerNumber) {
         self.carriers.retain(|(of, _), _| *of != Some(peer));

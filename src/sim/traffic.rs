@@ -50,6 +50,13 @@ impl Traffic {
     }
 }
 
-fn milliseconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn milliseconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
+pub(super) fn moment<S: serde::Serializer>(
+    at: &crate::coap::Instant,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    milliseconds(&at.since_start(), serializer)
 }

@@ -24,3 +24,9 @@ pub(crate) fn run(args: LinkArgs) -> Result<(), Failure> {
         Command::Run(args) => run::run(args),
     }
 }
+
+/// A share of all, as an argument.
+pub(super) fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "give a number from 0 to 1".to_owned())
+}

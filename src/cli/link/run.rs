@@ -46,13 +46,13 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// The share of frames that are lost, instead of the profile's
-    #[arg(long, value_name = "P", value_parser = share)]
+    #[arg(long, value_name = "P", value_parser = super::share)]
     loss: Option<f64>,
     /// The share of datagrams that come twice
-    #[arg(long, value_name = "P", value_parser = share)]
+    #[arg(long, value_name = "P", value_parser = super::share)]
     duplication: Option<f64>,
     /// The share of datagrams that later ones overtake
-    #[arg(long, value_name = "P", value_parser = share)]
+    #[arg(long, value_name = "P", value_parser = super::share)]
     reordering: Option<f64>,
     /// When everything is lost, in the link's time from the start: seconds, or with s, m, h. May be given several times
     #[arg(long, value_name = "FROM-UNTIL")]
@@ -118,11 +118,6 @@ async fn relay(args: &RunArgs) -> Result<Report, Failure> {
         clients,
         socket_errors,
     })
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    let share: f64 = text.parse().map_err(|_| "give a number from 0 to 1".to_owned())?;
-    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("give a number from 0 to 1".to_owned()) }
 }
 
 fn watch(verbose: bool, speed: u32) -> relay::Watch {

@@ -185,7 +185,7 @@ const FIGURES: [Figure; 9] = [
     ("messages answered", |outcome| outcome.tally.answered as f64),
     ("requests failed", |outcome| outcome.tally.failed as f64),
     ("reached again", |outcome| {
-        (outcome.tally.repeated_after_kill + outcome.tally.repeated_by_device) as f64
+        (outcome.tally.repeated_after_break + outcome.tally.repeated_by_device) as f64
     }),
     ("events arrived", |outcome| outcome.tally.events as f64),
     ("events again", |outcome| outcome.tally.events_again as f64),

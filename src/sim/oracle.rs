@@ -40,8 +40,8 @@ pub struct Tally {
     pub failed: u64,
     /// Messages that were answered.
     pub answered: u64,
-    /// Requests that reached the homeserver again after the gateway was killed, without effect.
-    pub repeated_after_kill: u64,
+    /// Requests that reached the homeserver again after the gateway was killed, or the device moved, without effect.
+    pub repeated_after_break: u64,
     /// The same of requests that devices made again after a failure.
     pub repeated_by_device: u64,
     /// Events that devices have got, each once.
@@ -62,9 +62,8 @@ struct Sent {
     requests: u32,
     /// How often it reached the homeserver.
     reached: u32,
-    /// How often the gateway was killed while it waited for its answer.
-    kills: u32,
-    is_waiting: bool,
+    /// How often the gateway was killed, or the device's address changed, since the first of them.
+    breaks: u32,
 }
 
 impl Oracle {
@@ -80,7 +79,6 @@ impl Oracle {
     pub fn asked(&mut self, user: &str, transaction: &str) {
         let sent = self.messages.entry((user.to_owned(), transaction.to_owned())).or_default();
         sent.requests += 1;
-        sent.is_waiting = true;
         self.tally.requests += 1;
     }
 
@@ -88,7 +86,7 @@ impl Oracle {
     pub fn ended(
         &mut self,
         user: &str,
-        transaction: Option<&str>,
+        is_message: bool,
         answered: bool,
         took: Duration,
         limit: Duration,
@@ -100,36 +98,40 @@ impl Oracle {
                 format!("a request of {user} took {} s, more than {} s", took.as_secs(), limit.as_secs());
             self.violated(what, now);
         }
-        let Some(transaction) = transaction else { return };
-        self.tally.answered += u64::from(answered);
-        self.tally.failed += u64::from(!answered);
-        if let Some(sent) = self.messages.get_mut(&(user.to_owned(), transaction.to_owned())) {
-            sent.is_waiting = false;
+        if is_message {
+            self.tally.answered += u64::from(answered);
+            self.tally.failed += u64::from(!answered);
         }
     }
 
-    /// The gateway was killed.
+    /// The gateway was killed: it cannot know what it has passed on, and a copy may still be on its way.
     pub fn killed(&mut self) {
-        for sent in self.messages.values_mut().filter(|sent| sent.is_waiting) {
-            sent.kills += 1;
+        self.messages.values_mut().for_each(|sent| sent.breaks += 1);
+    }
+
+    /// A device has a new address: as long as that stands for who it is, what it repeats comes from somebody else.
+    pub fn moved(&mut self, user: &str) {
+        for ((of, _), sent) in &mut self.messages {
+            sent.breaks += u32::from(of == user);
         }
     }
 
-    /// A message has reached the homeserver: no request may do so twice, but for the kills of the gateway meanwhile.
+    /// A message has reached the homeserver: no request may do so twice, unless the gateway was killed or the device moved
+    /// meanwhile; and even then without effect, which the transaction id sees to.
     pub fn reached(&mut self, reached: &Reached, now: Instant) {
         let Reached { user, transaction, text, is_new } = reached;
         let sent = self.messages.entry((user.clone(), transaction.clone())).or_default();
         sent.reached += 1;
         if !is_new {
-            match sent.kills {
+            match sent.breaks {
                 0 => self.tally.repeated_by_device += 1,
-                _ => self.tally.repeated_after_kill += 1,
+                _ => self.tally.repeated_after_break += 1,
             }
         }
-        if sent.reached > sent.requests + sent.kills {
+        if sent.reached > sent.requests + sent.breaks {
             let what = format!(
-                "{user}'s {transaction} ({text:?}) reached the homeserver {} times, from {} requests and {} kills",
-                sent.reached, sent.requests, sent.kills
+                "{user}'s {transaction} ({text:?}) reached the homeserver {} times, from {} requests, with {} kills and moves meanwhile",
+                sent.reached, sent.requests, sent.breaks
             );
             self.violated(what, now);
         }
@@ -215,7 +217,7 @@ mod tests {
         oracle.reached(&reached(true), NOW);
         oracle.killed();
         oracle.reached(&reached(false), NOW);
-        assert_eq!((oracle.violations().len(), oracle.tally().repeated_after_kill), (0, 1));
+        assert_eq!((oracle.violations().len(), oracle.tally().repeated_after_break), (0, 1));
         oracle.reached(&reached(false), NOW);
         assert_eq!(oracle.violations().len(), 1);
     }
@@ -251,7 +253,7 @@ mod tests {
     fn a_request_without_an_end_is_noticed() {
         let mut oracle = Oracle::default();
         let (took, limit) = (Duration::from_secs(20), Duration::from_secs(10));
-        oracle.ended("@a:hs", None, false, took, limit, NOW);
+        oracle.ended("@a:hs", false, false, took, limit, NOW);
         assert_eq!(oracle.violations().len(), 1);
     }
 }

@@ -131,10 +131,10 @@ impl fmt::Display for Outcome {
             f,
             "messages               {answered} answered, from {requests} requests of which {failed} failed"
         )?;
-        let Tally { repeated_after_kill, repeated_by_device, events, events_again, gaps, .. } = self.tally;
+        let Tally { repeated_after_break, repeated_by_device, events, events_again, gaps, .. } = self.tally;
         writeln!(
             f,
-            "reached again          {repeated_after_kill} after a kill of the gateway, {repeated_by_device} asked for again; none had an \
+            "reached again          {repeated_after_break} after a kill of the gateway or a new address, {repeated_by_device} asked for again; none had an \
              effect"
         )?;
         writeln!(

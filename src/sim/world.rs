@@ -228,7 +228,7 @@ impl World {
         }
         while let Some(arrival) = self.channel.poll(self.now) {
             match arrival.to {
-                End::Gateway => self.to_gateway(arrival.peer, &arrival.datagram),
+                End::Gateway => self.arrive_at_gateway(arrival.peer, &arrival.datagram),
                 End::Peer => self.with_peer(arrival.peer, |peer, now| peer.handle(&arrival.datagram, now)),
             }
         }
@@ -271,6 +271,9 @@ impl World {
                 self.moves += 1;
                 self.addresses.retain(|_, other| *other != peer);
                 self.addresses.insert(address_of(peer, self.moves), peer);
+                if let Some(moved) = self.peers.get(peer as usize) {
+                    self.oracle.moved(moved.user());
+                }
                 self.with_peer(peer, Peer::moved);
             }
         }
@@ -305,7 +308,7 @@ impl World {
         self.homeserver.start();
     }
 
-    fn to_gateway(&mut self, peer: PeerNumber, datagram: &[u8]) {
+    fn arrive_at_gateway(&mut self, peer: PeerNumber, datagram: &[u8]) {
         let remote = self.addresses.iter().find(|(_, other)| **other == peer).map(|(address, _)| *address);
         let Some(remote) = remote else { return };
         let address = Address { remote, local: GATEWAY.ip() };
@@ -389,7 +392,7 @@ impl World {
                     self.first_over.get_or_insert(self.now);
                 }
                 let (took, limit) = (self.now.since(asked), self.lifetime(transaction.is_some()));
-                self.oracle.ended(&user, transaction.as_deref(), answered, took, limit, self.now);
+                self.oracle.ended(&user, transaction.is_some(), answered, took, limit, self.now);
             }
             Note::Delta(delta) => {
                 self.oracle.delta(number, &Value::clone(&delta), &self.homeserver, self.now)

@@ -174,6 +174,9 @@ fn the_example_file_is_valid_and_has_every_setting_at_its_default() {
     let example = std::fs::read_to_string(path).unwrap();
     let flags = ["--homeserver", "http://127.0.0.1:8008", "--insecure-coap"];
     let defaults = json(&flags, &[]);
+    let (example, links) = example.split_at(example.find("# [link.").unwrap());
+    let links = File::new("example-links", &format!("{GOOD}{}", links.replace("# ", "")));
+    assert_eq!(json(&["--config", links.path()], &[])["links"]["harbour"]["rate"], "300 bit/s");
     let mut text: String =
         example.lines().map(|line| format!("{}\n", line.strip_prefix("# ").unwrap_or(line))).collect();
     for (name, setting) in defaults["settings"].as_object().unwrap() {
@@ -186,6 +189,46 @@ fn the_example_file_is_valid_and_has_every_setting_at_its_default() {
     for name in ["advertise", "homeserver-ca"] {
         assert!(text.contains(&format!("\n{name} = ")), "{name} is not in the example");
     }
+}
+
+#[test]
+fn links_stand_in_tables_and_listeners_name_them() {
+    let text = format!(
+        "{GOOD}listen = [\"127.0.0.1:1=far\", \"[::1]:1 = hf-100\", \"127.0.0.2:1\"]\ndefault-link = \"sbd\"\n\
+         [link.far]\nlike = \"hf-100\"\nspeed = 20\n"
+    );
+    let file = File::new("links", &text);
+    let read = json(&["--config", file.path()], &[]);
+    assert_eq!(read["valid"], true, "{read}");
+    assert_eq!(read["settings"]["default-link"]["value"], "sbd");
+    assert_eq!(read["settings"]["listen"]["value"][0], "127.0.0.1:1=far");
+    assert_eq!(read["links"], serde_json::json!({ "far": { "like": "hf-100", "speed": 20 } }));
+
+    let printed = check(&["--config", file.path()], &[]).stdout;
+    let again = File::new("links-again", std::str::from_utf8(&printed).unwrap());
+    let again = json(&["--config", again.path()], &[]);
+    assert_eq!((&again["valid"], &again["links"]), (&read["valid"], &read["links"]));
+}
+
+#[test]
+fn mistakes_in_links_are_told_with_link_key_and_line() {
+    let links = "[link.a]\nloss = 2\n[link.lan]\nrate = 5\n[link.b]\nlike = \"c\"\n";
+    let file = File::new("wrong-links", &format!("{GOOD}default-link = \"hf\"\n{links}"));
+    let output = check(&["--config", file.path(), "--listen", "127.0.0.1:1=a"], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = stderr(&output);
+    for expected in [
+        format!("{}:3: default-link: there is no link \"hf\"\nhint: links are certus-100", file.path()),
+        format!("{}:5: link \"a\": loss is 2, and should be from 0 to 0.99", file.path()),
+        format!("{}:6: link \"lan\": is built in", file.path()),
+        format!("{}:9: link \"b\": like names no link: \"c\"", file.path()),
+        "--listen: there is no link \"a\"".into(),
+    ] {
+        assert!(told.contains(&expected), "{expected} in {told}");
+    }
+    let file = File::new("no-links", &format!("{GOOD}link = \"hf-100\"\n"));
+    let told = stderr(&check(&["--config", file.path()], &[]));
+    assert!(told.contains(":3: link \"\": links are tables"), "{told}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use lowband::coap::{BlockSize, Instant, OptionNumber};
+use lowband::coap::{BlockSize, Instant, OptionNumber, Priority};
 use lowband::endpoint::{Config, Endpoint, Event};
 
 use support::endpoint::{PEER, config, peer, request, response};
@@ -85,7 +85,7 @@ proptest! {
             match whim % 16 {
                 0 => drop(endpoint.request(peer(from), request("GET, /x, Observe:0"), now)),
                 1 => drop(endpoint.request(peer(from), request("PUT, /x, 0..50"), now)),
-                2 | 3 => observations.iter().for_each(|id| endpoint.notify(*id, response("2.05, 0..40"), now)),
+                2 | 3 => observations.iter().for_each(|id| endpoint.notify(*id, response("2.05, 0..40"), Priority::Notification, now)),
                 4 => observations.iter().for_each(|id| endpoint.end_observation(*id, now)),
                 _ => {}
             }
@@ -238,6 +238,7 @@ proptest! {
                         ended = true;
                     }
                     Event::Deregistered(_) => ended = true,
+                    Event::Reachable(_) => {}
                     other => prop_assert!(false, "{:?}", other),
                 }
             }
@@ -275,7 +276,7 @@ proptest! {
                 let (size, from) = (news[next_news].0, (next_news + 1) * 1_000);
                 next_news += 1;
                 if let Some(id) = observation {
-                    server.notify(id, response(&format!("2.05, {from}..{}", from + size)), now);
+                    server.notify(id, response(&format!("2.05, {from}..{}", from + size)), Priority::Notification, now);
                 }
             }
             while let Some(entry) = link.under_way.first_entry().filter(|entry| entry.key().0 <= now) {

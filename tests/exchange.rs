@@ -8,7 +8,9 @@ mod support;
 
 use std::time::Duration;
 
-use lowband::coap::{Answered, Busy, Event, Exchanges, Instant, Kind, Limits, MessageId, Parameters};
+use lowband::coap::{
+    Answered, Busy, Event, Exchanges, Instant, Kind, Limits, MessageId, Parameters, Priority,
+};
 
 use support::exchanges::{
     EXCHANGE_LIFETIME, NON_LIFETIME, ROUND_EXCHANGE_LIFETIME, ROUND_NON_LIFETIME, peer, peer_with, round,
@@ -414,8 +416,9 @@ fn full_queue_is_busy_and_changes_nothing() {
     peer.sends(0, "CON [MID=a, TOK=0x01], GET");
     peer.user_sends(0, "CON [MID=0, TOK=0x02], GET");
     peer.user_sends(0, "CON [MID=0, TOK=0x03], GET");
-    let busy =
-        peer.does(0, |exchanges, now| exchanges.send(notation::message("CON [MID=0, TOK=0x04], GET"), now));
+    let busy = peer.does(0, |exchanges, now| {
+        exchanges.send(notation::message("CON [MID=0, TOK=0x04], GET"), Priority::Message, now)
+    });
     assert_eq!(busy, Err(Busy));
     // What needs no turn goes on.
     peer.gets_request(10, "41 01 1234 aa");
@@ -438,8 +441,9 @@ fn nothing_may_wait_and_still_one_message_may_be_under_way() {
     let mut peer = peer_with(round(), Limits { waiting: 0, ..Limits::default() });
     let asked = peer.user_sends(0, "CON [MID=0, TOK=0x01], GET");
     peer.sends(0, "CON [MID=a, TOK=0x01], GET");
-    let busy =
-        peer.does(0, |exchanges, now| exchanges.send(notation::message("CON [MID=0, TOK=0x02], GET"), now));
+    let busy = peer.does(0, |exchanges, now| {
+        exchanges.send(notation::message("CON [MID=0, TOK=0x02], GET"), Priority::Message, now)
+    });
     assert_eq!(busy, Err(Busy));
     peer.gets(10, "ACK [MID=a]");
     peer.reports(10, Event::Acknowledged(asked));

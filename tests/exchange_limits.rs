@@ -9,7 +9,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lowband::coap::{Answered, Busy, Event, Exchanges, Instant, Kind, Limits, Parameters};
+use lowband::coap::{Answered, Busy, Event, Exchanges, Instant, Kind, Limits, Parameters, Priority};
 
 use support::exchanges::{ROUND_EXCHANGE_LIFETIME, peer, peer_with, round};
 use support::notation;
@@ -33,8 +33,8 @@ fn no_message_id_is_used_twice_within_the_exchange_lifetime() {
             Err(Busy) => refused += 1,
         }
         assert_eq!(
-            exchanges.poll_datagram().map(|datagram| {
-                let id = u16::from_be_bytes([datagram[2], datagram[3]]);
+            exchanges.poll_datagram().map(|outgoing| {
+                let id = u16::from_be_bytes([outgoing.datagram[2], outgoing.datagram[3]]);
                 let before = used.insert(id, now);
                 assert!(
                     before.is_none_or(|before| now - before >= parameters.exchange_lifetime()),
@@ -89,7 +89,9 @@ fn nothing_is_left_when_the_last_used_id_may_be_used_again_and_not_before() {
 #[test]
 fn what_is_forgotten_before_it_has_left_does_not_leave() {
     let mut exchanges = Exchanges::new(round(), Limits::default(), 7);
-    let first = exchanges.send(notation::message("CON [MID=0, TOK=0x01], GET"), Instant::START).unwrap();
+    let first = exchanges
+        .send(notation::message("CON [MID=0, TOK=0x01], GET"), Priority::Message, Instant::START)
+        .unwrap();
     exchanges.forget(first, Instant::START);
     assert_eq!(exchanges.poll_datagram(), None);
 }
@@ -98,8 +100,8 @@ fn what_is_forgotten_before_it_has_left_does_not_leave() {
 fn first_message_id_depends_on_the_seed() {
     let first = |seed| {
         let mut exchanges = Exchanges::new(Parameters::default(), Limits::default(), seed);
-        exchanges.send(notation::message("CON [MID=0], GET"), Instant::START).unwrap();
-        exchanges.poll_datagram().unwrap()[2..4].to_vec()
+        exchanges.send(notation::message("CON [MID=0], GET"), Priority::Message, Instant::START).unwrap();
+        exchanges.poll_datagram().unwrap().datagram[2..4].to_vec()
     };
     let firsts: BTreeSet<_> = (0..100).map(first).collect();
     assert!(firsts.len() > 95, "only {} of 100 differ", firsts.len());

@@ -12,7 +12,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use lowband::coap::{
-    Answered, Event, ExchangeId, Exchanges, Instant, Kind, Limits, Message, MessageId, Parameters,
+    Answered, Event, ExchangeId, Exchanges, Instant, Kind, Limits, Message, MessageId, Parameters, Priority,
 };
 
 use support::link::{Link, Side};
@@ -82,7 +82,7 @@ proptest! {
         let response = || notation::message("CON [MID=0, TOK=0xaa], 2.05, 0..40");
         for step in steps {
             match step {
-                Step::Send => exchanged.extend(exchanges.send(request(), now)),
+                Step::Send => exchanged.extend(exchanges.send(request(), Priority::Message, now)),
                 Step::SendUnconfirmed => exchanges.send_unconfirmed(request(), now).unwrap(),
                 Step::Receive { kind, request, id } => {
                     let (first, code) = match (kind, request) {
@@ -131,8 +131,8 @@ proptest! {
                 turns += 1;
                 prop_assert!(turns < 8, "a busy loop at {:?}: {:?}", now, exchanges);
             }
-            while let Some(datagram) = exchanges.poll_datagram() {
-                sent.push(MessageId(u16::from_be_bytes([datagram[2], datagram[3]])));
+            while let Some(outgoing) = exchanges.poll_datagram() {
+                sent.push(MessageId(u16::from_be_bytes([outgoing.datagram[2], outgoing.datagram[3]])));
             }
             while let Some(event) = exchanges.poll_event() {
                 if let Event::Request(message) | Event::Response(message) = event {
@@ -170,7 +170,7 @@ proptest! {
         let mut ids = Vec::new();
         for number in 0..requests {
             let request = notation::message(&format!("CON [MID=0, TOK=0x{number:02x}], PUT"));
-            ids.push(client.send(request, now).unwrap());
+            ids.push(client.send(request, Priority::Message, now).unwrap());
         }
         let mut delivered = vec![0; requests];
         let mut answered = vec![0; requests];
@@ -179,8 +179,8 @@ proptest! {
         let mut answers_arrived = vec![false; requests];
         for turn in 0.. {
             prop_assert!(turn < 10_000, "no end");
-            while let Some(datagram) = client.poll_datagram() { link.send(Side::Server, &datagram, now) }
-            while let Some(datagram) = server.poll_datagram() { link.send(Side::Client, &datagram, now) }
+            while let Some(outgoing) = client.poll_datagram() { link.send(Side::Server, &outgoing.datagram, now) }
+            while let Some(outgoing) = server.poll_datagram() { link.send(Side::Client, &outgoing.datagram, now) }
             while let Some(event) = server.poll_event() {
                 match event {
                     Event::Request(request) => {
@@ -211,7 +211,7 @@ proptest! {
                     other => prop_assert!(false, "{:?}", other),
                 }
             }
-            while let Some(datagram) = client.poll_datagram() { link.send(Side::Server, &datagram, now) }
+            while let Some(outgoing) = client.poll_datagram() { link.send(Side::Server, &outgoing.datagram, now) }
             let due = answers.keys().next().map(|(at, _)| *at);
             let arrival = link.under_way.keys().next().map(|(at, _)| *at);
             let Some(next) = [client.deadline(), server.deadline(), due, arrival].into_iter().flatten().min()

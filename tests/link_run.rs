@@ -80,7 +80,7 @@ fn a_datagram_passes_and_is_accounted_for_in_the_links_own_time() {
 fn what_makes_no_sense_is_said() {
     let ends = ["--listen", "127.0.0.1:0", "--to", "127.0.0.1:5683"];
     for (flags, told) in [
-        (["--profile", "string"], "no link is called \"string\""),
+        (["--profile", "string"], "there is no link \"string\""),
         (["--profile=lan", "--loss=2"], "give a number from 0 to 1"),
         (["--profile=lan", "--outage=5-1"], "give FROM-UNTIL"),
         (["--profile=lan", "--speed=0"], "0 is not in 1..=1000"),

@@ -15,6 +15,7 @@ use lowband::coap::Message;
 use lowband::coap::ObservationId;
 use lowband::coap::Observe;
 use lowband::coap::OptionNumber;
+use lowband::coap::Priority;
 use lowband::coap::Request;
 use lowband::coap::Response;
 use lowband::coap::TransferLimits;
@@ -247,7 +248,7 @@ impl World {
         }
         self.allowed += 1;
         let ends = !response.code.is_success();
-        self.endpoint.notify(id, response, self.now);
+        self.endpoint.notify(id, response, Priority::Notification, self.now);
         self.collect_datagrams();
         self.collect_events();
         if ends {
@@ -350,6 +351,7 @@ impl World {
                     assert!(self.undelivered.remove(&id), "{id:?} is reported twice");
                 }
                 Event::Deregistered(id) => self.forget(id),
+                Event::Reachable(_) | Event::Unreachable(_) => {}
                 Event::Response { id, notification, .. } => {
                     assert!(self.requests.contains(&id), "a response to nothing");
                     self.requests.retain(|other| *other != id || notification);

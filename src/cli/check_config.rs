@@ -56,8 +56,14 @@ fn toml(settings: &Settings) -> String {
             None => (format!("# {}", setting.name), "not set".into()),
         });
     }
+    // Tables come last: what stands after one belongs to it.
+    let mut links = toml::Table::new();
+    if !settings.links.tables.is_empty() {
+        links.insert("link".into(), settings.links.tables.clone().into());
+    }
     let width = lines.iter().map(|(line, _)| line.chars().count()).max().unwrap_or_default();
-    lines.into_iter().map(|(line, origin)| format!("{line:width$}  # {origin}\n")).collect()
+    let settings = lines.into_iter().map(|(line, origin)| format!("{line:width$}  # {origin}\n"));
+    settings.chain([links.to_string()]).collect()
 }
 
 fn toml_value(given: &Given, kind: Kind) -> String {
@@ -82,8 +88,13 @@ fn json(settings: &Settings, errors: &[ConfigError], warnings: &[String]) -> Str
         }
     }
     let errors: Vec<_> = errors.iter().map(error).collect();
-    let document =
-        json!({ "valid": errors.is_empty(), "settings": all, "errors": errors, "warnings": warnings });
+    let document = json!({
+        "valid": errors.is_empty(),
+        "settings": all,
+        "links": settings.links.tables,
+        "errors": errors,
+        "warnings": warnings,
+    });
     format!("{document:#}\n")
 }
 

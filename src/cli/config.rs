@@ -5,6 +5,7 @@
 //! that what is wrong with it is said in the same words wherever it stands, and with the place.
 
 mod effective;
+mod links;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +20,7 @@ use toml::de::DeValue;
 
 pub(crate) use self::effective::Effective;
 pub(crate) use self::effective::LogFormat;
+pub(crate) use self::links::Links;
 use super::Failure;
 
 /// One setting.
@@ -60,7 +62,14 @@ pub(crate) const SETTINGS: &[Setting] = &[
         kind: Kind::Texts,
         value_name: "ADDR",
         default: Some("127.0.0.1:5683"),
-        help: "UDP addresses to listen on, IP[:PORT]; [::] is IPv6 alone, add 0.0.0.0 for IPv4",
+        help: "UDP addresses to listen on, IP[:PORT][=LINK]; [::] is IPv6 alone, add 0.0.0.0 for IPv4",
+    },
+    Setting {
+        name: "default-link",
+        kind: Kind::Text,
+        value_name: "LINK",
+        default: Some("lan"),
+        help: "The link behind an address that names none: lan, hf-100, … as lowband link show lists them",
     },
     Setting {
         name: "insecure-coap",
@@ -241,9 +250,12 @@ impl clap::FromArgMatches for Flags {
     }
 }
 
-/// Every setting's values with their place, of all places together.
+/// Every setting's values with their place, of all places together; and the links, which stand in the file alone.
 #[derive(Debug)]
-pub(crate) struct Settings(BTreeMap<&'static str, Given>);
+pub(crate) struct Settings {
+    given: BTreeMap<&'static str, Given>,
+    pub(crate) links: Links,
+}
 
 /// A setting's values, and where they stand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -270,66 +282,79 @@ impl Settings {
         environment: impl Fn(&str) -> Option<String>,
     ) -> (Self, Vec<ConfigError>) {
         let mut errors = Vec::new();
-        let mut all = BTreeMap::new();
+        let mut settings = Self { given: BTreeMap::new(), links: Links::built_in() };
         for setting in SETTINGS {
             if let Some(default) = setting.default {
-                all.insert(setting.name, Given { values: setting.split(default), origin: Origin::Default });
+                let given = Given { values: setting.split(default), origin: Origin::Default };
+                settings.given.insert(setting.name, given);
             }
         }
         let from_environment =
             || environment("LOWBAND_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
         if let Some(path) = flags.config.clone().or_else(from_environment) {
-            read_file(&path, &mut all, &mut errors);
+            settings.read_file(&path, &mut errors);
         }
         for setting in SETTINGS {
             let variable = setting.variable();
             if let Some(text) = environment(&variable).filter(|text| !text.is_empty()) {
                 let values = setting.split(&text);
-                all.insert(setting.name, Given { values, origin: Origin::Environment(variable) });
+                settings.given.insert(setting.name, Given { values, origin: Origin::Environment(variable) });
             }
             if let Some(values) = flags.given.get(setting.name) {
                 let origin = Origin::Flag(format!("--{}", setting.name));
-                all.insert(setting.name, Given { values: values.clone(), origin });
+                settings.given.insert(setting.name, Given { values: values.clone(), origin });
             }
         }
-        (Self(all), errors)
+        (settings, errors)
+    }
+
+    /// What stands in a file, and nothing else.
+    fn of_file(path: &Path) -> (Self, Vec<ConfigError>) {
+        let mut settings = Self { given: BTreeMap::new(), links: Links::built_in() };
+        let mut errors = Vec::new();
+        settings.read_file(path, &mut errors);
+        (settings, errors)
     }
 
     /// A setting's values, where it has any.
     pub(crate) fn get(&self, name: &str) -> Option<&Given> {
-        self.0.get(name)
+        self.given.get(name)
     }
-}
 
-fn read_file(path: &Path, all: &mut BTreeMap<&'static str, Given>, errors: &mut Vec<ConfigError>) {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) => {
-            let error = ConfigError::new(format!("cannot read {}: {error}", path.display()));
-            return errors.push(error.hint("--config names the file; without it no file is read"));
-        }
-    };
-    let origin = |at: usize| Origin::File { path: path.to_owned(), line: line_of(&text, at) };
-    let table = match DeTable::parse(&text) {
-        Ok(table) => table,
-        Err(error) => {
-            let at = error.span().map_or(0, |span| span.start);
-            return errors.push(ConfigError::new(one_line(error.message())).at(origin(at)));
-        }
-    };
-    for (key, value) in table.get_ref() {
-        let origin = origin(key.span().start);
-        let Some(setting) = SETTINGS.iter().find(|setting| setting.name == key.get_ref()) else {
-            let error = ConfigError::new(format!("{} is no setting", key.get_ref())).at(origin);
-            errors.push(match nearest(key.get_ref()) {
-                Some(name) => error.hint(format!("perhaps {name}")),
-                None => error.hint("lowband gateway --help lists them"),
-            });
-            continue;
+    fn read_file(&mut self, path: &Path, errors: &mut Vec<ConfigError>) {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => {
+                let error = ConfigError::new(format!("cannot read {}: {error}", path.display()));
+                return errors.push(error.hint("--config names the file; without it no file is read"));
+            }
         };
-        match texts(value.get_ref(), setting.kind) {
-            Ok(values) => drop(all.insert(setting.name, Given { values, origin })),
-            Err(error) => errors.push(ConfigError::new(error).of(setting.name).at(origin)),
+        let origin = |at: usize| Origin::File { path: path.to_owned(), line: line_of(&text, at) };
+        let table = match DeTable::parse(&text) {
+            Ok(table) => table,
+            Err(error) => {
+                let at = error.span().map_or(0, |span| span.start);
+                return errors.push(ConfigError::new(one_line(error.message())).at(origin(at)));
+            }
+        };
+        for (key, value) in table.get_ref() {
+            if key.get_ref() == "link" {
+                self.links.read(path, &text, table.get_ref(), errors);
+                continue;
+            }
+            let origin = origin(key.span().start);
+            let Some(setting) = SETTINGS.iter().find(|setting| setting.name == key.get_ref()) else {
+                let error = ConfigError::new(format!("{} is no setting", key.get_ref())).at(origin);
+                errors.push(match nearest(key.get_ref()) {
+                    Some(name) => error.hint(format!("perhaps {name}")),
+                    None => error.hint("lowband gateway --help lists them"),
+                });
+                continue;
+            };
+            match texts(value.get_ref(), setting.kind) {
+                Ok(values) => drop(self.given.insert(setting.name, Given { values, origin })),
+                Err(error) => errors.push(ConfigError::new(error).of(setting.name).at(origin)),
+            }
         }
     }
 }

@@ -43,6 +43,12 @@ pub(crate) fn run(args: GatewayArgs) -> Result<(), Failure> {
     };
     log_to_stderr(&effective)?;
     effective.warnings.iter().for_each(|warning| warn!("{warning}"));
+    for (address, link) in &effective.listeners {
+        if let Some(terms) = effective.links.get(link) {
+            let (ack_timeout, block) = (terms.parameters.ack_timeout, terms.block.bytes());
+            info!(%address, link, ?ack_timeout, block, "timing by link");
+        }
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(format_args!("cannot start: {error}")))?;
     let served = runtime.block_on(serve(effective));

@@ -20,6 +20,8 @@ use lowband::endpoint;
 use lowband::inspect;
 use lowband::inspect::Explanation;
 use lowband::inspect::Secrets;
+use lowband::link::End;
+use lowband::link::Profile;
 use lowband::net::client::Client;
 use lowband::net::client::Direction;
 use lowband::net::client::RequestError;
@@ -31,6 +33,7 @@ use tokio::time;
 
 use self::url::CoapUrl;
 use super::Failure;
+use super::config::Links;
 use super::input;
 use super::output;
 
@@ -68,6 +71,12 @@ pub(crate) struct RequestArgs {
     /// Largest block of a body in one datagram, in bytes: 16, 32, … 1024
     #[arg(long, value_name = "BYTES", value_parser = parse_block)]
     block: Option<BlockSize>,
+    /// The link to the gateway, for the timing: lan, hf-100, … as `lowband link show` lists them
+    #[arg(long, value_name = "LINK", default_value = "lan")]
+    link: String,
+    /// How many times faster than that the link is
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=Profile::MAX_SPEED as i64))]
+    link_speed: u32,
     /// How long to wait for the answer (with --observe: for the first), in seconds; as CoAP itself gives up, if not given
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     timeout: Option<Duration>,
@@ -96,7 +105,7 @@ pub(crate) fn run(args: RequestArgs) -> Result<(), Failure> {
     let request = translate_request(&args)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(format_args!("cannot start: {error}")))?;
-    runtime.block_on(call(&args, request))
+    runtime.block_on(call(&args, request, config(&args)?))
 }
 
 fn translate_request(args: &RequestArgs) -> Result<coap::Request, Failure> {
@@ -127,12 +136,19 @@ fn read_body(data: &str) -> Result<Bytes, Failure> {
     Ok(body.into())
 }
 
-async fn call(args: &RequestArgs, request: coap::Request) -> Result<(), Failure> {
-    let remote = resolve(&args.url).await?;
+fn config(args: &RequestArgs) -> Result<endpoint::Config, Failure> {
+    let link = Links::of_file(None)?.find(&args.link)?;
+    let terms = link.faster(args.link_speed).terms(End::Peer);
     let mut config = endpoint::Config::default();
-    if let Some(block) = args.block {
-        config.transfers.block = block;
-    }
+    config.parameters = terms.parameters;
+    config.transfers.block = args.block.map_or(terms.block, |block| block.min(terms.block));
+    config.transfers.lifetime = terms.lifetime;
+    config.transfers.response_timeout = terms.response_timeout;
+    Ok(config)
+}
+
+async fn call(args: &RequestArgs, request: coap::Request, config: endpoint::Config) -> Result<(), Failure> {
+    let remote = resolve(&args.url).await?;
     let started = now();
     let watch: lowband::net::client::Watch = match args.verbose {
         true => Box::new(move |direction, datagram| show(started, direction, datagram)),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::io::Write;
+use std::path::PathBuf;
 
 use clap::Args;
 use clap::ValueEnum;
@@ -14,6 +15,7 @@ use lowband::sim::Setup;
 use lowband::sim::World;
 
 use super::Failure;
+use super::config::Links;
 use super::output;
 
 /// Run a gateway, devices and a homeserver in virtual time over a simulated link, and say what it cost and what became of it.
@@ -29,6 +31,9 @@ pub(crate) struct SimArgs {
     /// The links, by name with commas between them, or `all` but the one that holds up nothing
     #[arg(long, value_name = "NAME", default_value = "hf-100", value_delimiter = ',')]
     link: Vec<String>,
+    /// A TOML file of settings, whose [link.NAME] tables are added
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// What happens: send-ten, sync-day, reconnect, idle-day, chaos
     #[arg(long, value_name = "SCRIPT", default_value = "send-ten")]
     script: ScriptName,
@@ -63,7 +68,7 @@ enum Transmission {
 
 /// Runs one seed and tells of it, or many and tells of all.
 pub(crate) fn run(args: SimArgs) -> Result<(), Failure> {
-    let links = links(&args.link)?;
+    let links = links(&args)?;
     let Some(seeds) = args.seeds else {
         let mut holds = true;
         for profile in &links {
@@ -111,16 +116,13 @@ fn run_many(args: &SimArgs, profile: &Profile, seeds: u64) -> Result<u64, Failur
     Ok(broken)
 }
 
-fn links(names: &[String]) -> Result<Vec<Profile>, Failure> {
-    if names == ["all"] {
+/// The links of these names; `all` are the built-in ones that hold up anything.
+fn links(args: &SimArgs) -> Result<Vec<Profile>, Failure> {
+    if args.link == ["all"] {
         return Ok(Profile::all_built_in().into_iter().filter(|profile| !profile.is_unlimited()).collect());
     }
-    let profile = |name: &String| {
-        Profile::built_in(name).ok_or_else(|| {
-            Failure::usage(format_args!("no link is called {name:?}")).hint("lowband link show lists them")
-        })
-    };
-    names.iter().map(profile).collect()
+    let links = Links::of_file(args.config.clone())?;
+    args.link.iter().map(|name| links.find(name)).collect()
 }
 
 impl SimArgs {
@@ -147,6 +149,9 @@ impl SimArgs {
     fn command(&self, profile: &Profile, seed: u64) -> String {
         let mut command =
             format!("lowband sim --link {} --script {} --seed {seed}", profile.name, self.script);
+        if let Some(config) = &self.config {
+            command.push_str(&format!(" --config {}", config.display()));
+        }
         if let Some(loss) = self.loss {
             command.push_str(&format!(" --loss {loss}"));
         }

@@ -18,7 +18,7 @@ mod transfer;
 pub use airtime::Airtime;
 pub use block::{Block, BlockSize, ReservedSize};
 pub use code::Code;
-pub use exchange::{Answered, Busy, Counts, Event, ExchangeId, Exchanges, Limits};
+pub use exchange::{Answered, Busy, Counts, Event, ExchangeId, Exchanges, Limits, Outgoing};
 pub use message::{DecodeError, Kind, Malformed, Message, MessageId, Token};
 pub use observe::{Observation, ObservationId, Observations, is_newer};
 pub use option::{OptionFormat, OptionNumber, Options, read_uint, uint};

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::message::Token;
 use super::time::Instant;
 use super::transfer::Plan;
@@ -27,7 +29,7 @@ pub struct Observation {
 }
 
 /// A registered observation, never used again for another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ObservationId(pub u64);
 
 impl Observations {
@@ -52,6 +54,27 @@ impl Observations {
         observation.sequence = self.sequence;
         self.sequence = (self.sequence + 1) & SEQUENCE_MASK;
         Some((*token, observation))
+    }
+
+    /// The observation and its token.
+    pub fn get(&self, id: ObservationId) -> Option<(Token, &Observation)> {
+        let (token, observation) = self.by_token.iter().find(|(_, observation)| observation.id == id)?;
+        Some((*token, observation))
+    }
+
+    /// The value of Observe in an observation's last notification.
+    pub fn sequence(&self, id: ObservationId) -> Option<u32> {
+        self.get(id).map(|(_, observation)| observation.sequence)
+    }
+
+    /// The value of Observe for the next notification of any.
+    pub fn next_sequence(&self) -> u32 {
+        self.sequence
+    }
+
+    /// Goes on with this value of Observe, which is greater than all before.
+    pub fn resume(&mut self, sequence: u32) {
+        self.sequence = sequence & SEQUENCE_MASK;
     }
 
     /// How many there are.

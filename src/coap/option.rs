@@ -81,6 +81,8 @@ impl OptionNumber {
     /// Even, so elective: a client that does not know it ignores it, and some clients discard a whole response for
     /// the sake of one odd number that they do not know.
     pub const HTTP_STATUS: Self = Self(65_000);
+    /// Ours: the name of the link profile that the sender keeps to. Elective, and no part of the cache key.
+    pub const LINK: Self = Self(65_020);
 
     /// Whether an endpoint that does not know the option must refuse the message (RFC 7252 §5.4.6).
     pub const fn is_critical(self) -> bool {
@@ -145,6 +147,7 @@ impl OptionNumber {
             Self::NO_RESPONSE => ("No-Response", Uint, 0, 1),
             Self::REQUEST_TAG => ("Request-Tag", Opaque, 0, 8),
             Self::HTTP_STATUS => ("HTTP-Status", Uint, 0, 2),
+            Self::LINK => ("Link", String, 1, 32),
             _ => return None,
         })
     }
@@ -322,5 +325,12 @@ mod tests {
     fn our_own_response_option_is_elective_and_safe_to_forward() {
         assert!(!OptionNumber::HTTP_STATUS.is_critical());
         assert!(!OptionNumber::HTTP_STATUS.is_unsafe());
+    }
+
+    #[test]
+    fn our_own_request_option_is_elective_safe_to_forward_and_no_part_of_the_cache_key() {
+        assert!(!OptionNumber::LINK.is_critical());
+        assert!(!OptionNumber::LINK.is_unsafe());
+        assert!(OptionNumber::LINK.is_no_cache_key());
     }
 }

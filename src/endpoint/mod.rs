@@ -1,24 +1,34 @@
 //! One socket's CoAP: all layers, many peers, both roles.
 //!
-//! Sans-IO: after every call that takes `now`, drain [`Endpoint::poll_datagram`] and [`Endpoint::poll_event`] until `None`, then sleep
-//! until [`Endpoint::deadline`]. Security will open and seal datagrams between here and the network; a peer's state hangs on
-//! its [`Address`], which stands for the association.
+//! Sans-IO: after every call that takes `now`, drain [`Endpoint::poll_memory`], [`Endpoint::poll_datagram`] and
+//! [`Endpoint::poll_event`] until `None`, then sleep until [`Endpoint::deadline`]. Security will open and seal datagrams between here
+//! and the network; a peer's state hangs on its [`Association`].
 
+mod address;
+mod config;
+mod event;
+mod memory;
+mod pacer;
 mod peer;
 mod queues;
+mod sending;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use serde::{Deserialize, Serialize};
 use tracing::debug;
 
 use crate::coap::{
-    Instant, Kind, Limits, Message, ObservationId, Observe, Parameters, Plan, Request, RequestError,
-    Response, Step, Token, TransferLimits,
+    Instant, Kind, Message, ObservationId, Observe, Outgoing, Plan, Priority, Request, RequestError,
+    Response, Step, Token,
 };
+pub use address::{Address, Association};
+pub use config::Config;
+pub use event::{Counters, Event, RequestId, RequestKey};
+pub use memory::{Memory, MemoryKey};
+use pacer::Pacers;
+pub use peer::PeerAirtime;
 use peer::{Outcome, Peer};
 use queues::{Places, Queues};
 
@@ -29,6 +39,7 @@ pub struct Endpoint {
     chance: ChaCha8Rng,
     peers: BTreeMap<Association, Peer>,
     queues: Queues,
+    pacers: Pacers,
     pending: BTreeMap<RequestKey, Pending>,
     pending_bytes: usize,
     observations: BTreeMap<ObservationId, Association>,
@@ -36,142 +47,8 @@ pub struct Endpoint {
     next_number: u64,
     datagrams: VecDeque<(Address, Vec<u8>)>,
     events: VecDeque<Event>,
+    memories: VecDeque<(MemoryKey, Option<Memory>)>,
     counters: Counters,
-}
-
-/// Where a peer is, and where it reached us: answers leave from the address that was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Address {
-    /// The peer's address and port.
-    pub remote: SocketAddr,
-    /// Our address that the peer's datagrams came to; unspecified on a client's socket.
-    pub local: IpAddr,
-}
-
-/// Whom we speak with, wherever it is: all that is known of a peer hangs on this. For plain CoAP it is made from the peer's
-/// address, so that a peer with a new address is another one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Association(Address);
-
-impl From<Address> for Association {
-    fn from(address: Address) -> Self {
-        Self(address)
-    }
-}
-
-/// How an endpoint behaves towards each peer, and how much it takes up in all.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Transmission parameters.
-    pub parameters: Parameters,
-    /// What one peer's exchanges may take up.
-    pub exchanges: Limits,
-    /// What one peer's transfers may take up.
-    pub transfers: TransferLimits,
-    /// Peers at a time. At the limit the one unheard of for longest goes, if nothing waits for it.
-    pub peers: usize,
-    /// Requests of one peer at a time that wait for their answer; 5.03 beyond that.
-    pub pending: usize,
-    /// Observations of one peer at a time; a registration beyond that is answered, and not registered (RFC 7641 §4.1).
-    pub observations: usize,
-    /// Bytes of bodies of all peers at a time: of those in transfer, and again of those of requests that wait for their
-    /// answer. Over it, what the peer unheard of for longest has in transfer goes; a request is answered with 5.03.
-    pub bytes: usize,
-    /// Bytes of random in a token of ours, 1 to 8.
-    pub token_length: usize,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            parameters: Parameters::default(),
-            exchanges: Limits::default(),
-            transfers: TransferLimits::default(),
-            peers: 10_000,
-            pending: 32,
-            observations: 8,
-            bytes: 256 << 20,
-            token_length: 4,
-        }
-    }
-}
-
-/// A peer's request that waits for its answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RequestKey(u64);
-
-/// A request of our own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RequestId(u64);
-
-/// What happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A peer's request is complete. It is answered with [`Endpoint::respond`] or [`Endpoint::accept_observation`].
-    Request {
-        /// What it is answered by.
-        key: RequestKey,
-        /// Whose it is.
-        association: Association,
-        /// The request.
-        request: Request,
-    },
-    /// All of an observation's last notification, or of the answer to its registration, was acknowledged.
-    Delivered(ObservationId),
-    /// An observation's last notification was not acknowledged, or its blocks were not asked for. The observation goes on.
-    Undelivered(ObservationId),
-    /// The peer has ended or replaced an observation.
-    Deregistered(ObservationId),
-    /// The response to a request of ours.
-    Response {
-        /// The request.
-        id: RequestId,
-        /// The response.
-        response: Response,
-        /// Whether it is a notification that more may follow.
-        notification: bool,
-    },
-    /// A request of ours, or an observation, has failed.
-    Failed {
-        /// The request.
-        id: RequestId,
-        /// Why.
-        error: RequestError,
-    },
-}
-
-/// What was counted since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct Counters {
-    /// Datagrams that came.
-    pub received_datagrams: u64,
-    /// Bytes of UDP payload that came.
-    pub received_bytes: u64,
-    /// Datagrams that were sent.
-    pub sent_datagrams: u64,
-    /// Bytes of UDP payload that were sent.
-    pub sent_bytes: u64,
-    /// Datagrams that are no CoAP message.
-    pub malformed: u64,
-    /// Datagrams of new peers dropped because there are too many.
-    pub peers_refused: u64,
-    /// Messages that had come before.
-    pub duplicates: u64,
-    /// Messages of ours that were sent again.
-    pub repeats: u64,
-    /// Messages of ours that were never acknowledged.
-    pub timeouts: u64,
-    /// Messages with a critical option that is not understood.
-    pub bad_options: u64,
-    /// Complete requests.
-    pub requests: u64,
-    /// Requests refused because too many of the same peer waited, or too many bytes of all peers' requests.
-    pub requests_refused: u64,
-    /// Answers and notifications dropped because too many messages waited for the peer, or the peer was gone.
-    pub answers_dropped: u64,
-    /// Responses and notifications that belong to no request.
-    pub unexpected_responses: u64,
 }
 
 /// A peer's request between its arrival and its answer.
@@ -182,12 +59,15 @@ struct Pending {
     plan: Plan,
     observe: Option<Observe>,
     bytes: usize,
+    /// Its message, where it is to be remembered.
+    memory: Option<Message>,
 }
 
 impl Endpoint {
     /// An endpoint without peers. All its randomness comes from `seed`.
     pub fn new(config: Config, seed: [u8; 32]) -> Self {
         Self {
+            pacers: Pacers::new(config.queued),
             config,
             chance: ChaCha8Rng::from_seed(seed),
             peers: BTreeMap::new(),
@@ -199,6 +79,7 @@ impl Endpoint {
             next_number: 0,
             datagrams: VecDeque::new(),
             events: VecDeque::new(),
+            memories: VecDeque::new(),
             counters: Counters::default(),
         }
     }
@@ -214,7 +95,7 @@ impl Endpoint {
                 debug!(remote = %address.remote, %error, "datagram dropped");
                 // RFC 7252 §4.2: a confirmable message that cannot be processed is rejected.
                 if let Some(reset) = error.reset() {
-                    self.send(address, reset.encode());
+                    self.reset(address, &reset, now);
                 }
                 return;
             }
@@ -223,21 +104,34 @@ impl Endpoint {
         if !self.peers.contains_key(&association) {
             // A stranger has nothing to say but requests: the rest makes no state.
             if !message.code.is_request() {
-                return self.reject(address, &message);
+                return self.reject(address, &message, now);
             }
             if !self.admit(association, address, now) {
                 self.counters.peers_refused += 1;
                 return;
             }
         }
+        self.heard(association, address, datagram.len(), now);
         self.with_peer(association, now, |peer, _| {
-            peer.heard = now;
+            peer.hear(now);
             peer.exchanges.receive(message, now);
         });
     }
 
     /// Sends a request of ours. An observation stays open until [`Endpoint::cancel`], an error response, or [`Event::Failed`].
     pub fn request(&mut self, address: Address, request: Request, now: Instant) -> RequestId {
+        self.request_as(Priority::Message, address, request, now)
+    }
+
+    /// As [`Endpoint::request`], with another priority. One of [`Priority::Background`] takes the place of an earlier one for the same
+    /// path that has not left yet, which fails with [`RequestError::Superseded`].
+    pub fn request_as(
+        &mut self,
+        priority: Priority,
+        address: Address,
+        request: Request,
+        now: Instant,
+    ) -> RequestId {
         let id = RequestId(self.number());
         let association = Association::from(address);
         if !self.peers.contains_key(&association) && !self.admit(association, address, now) {
@@ -246,22 +140,31 @@ impl Endpoint {
         }
         self.requests.insert(id, association);
         let token = self.fresh_token(association);
-        self.with_peer(association, now, |peer, config| peer.request(id.0, request, token, config, now));
+        self.with_peer(association, now, |peer, _| {
+            peer.request(id.0, request, token, priority, now);
+        });
         id
     }
 
     /// Forgets a request of ours; an observation is deregistered.
     pub fn cancel(&mut self, id: RequestId, now: Instant) {
         let Some(association) = self.requests.remove(&id) else { return };
-        self.with_peer(association, now, |peer, config| peer.cancel(id.0, config, now));
+        self.with_peer(association, now, |peer, _| peer.cancel(id.0, now));
     }
 
     /// Answers a peer's request.
     pub fn respond(&mut self, key: RequestKey, response: Response, now: Instant) {
-        let Some(Pending { association, request, plan, .. }) = self.take_pending(key) else { return };
-        self.with_peer(association, now, |peer, config| {
-            peer.respond(&request, plan, response, None, config, now)
+        let Some(Pending { association, request, plan, memory, .. }) = self.take_pending(key) else {
+            return;
+        };
+        let remembered = memory.map(|message| (message, request.whole_answer(&response)));
+        let mut separate = false;
+        self.with_peer(association, now, |peer, _| {
+            separate = peer.respond(&request, plan, response, None, now);
         });
+        if let Some((message, answer)) = remembered {
+            self.remember_answer(association, &message, &answer, separate);
+        }
     }
 
     /// Answers a peer's registration and takes it as an observer (RFC 7641 §4.1), unless it has too many observations
@@ -272,7 +175,7 @@ impl Endpoint {
         response: Response,
         now: Instant,
     ) -> Option<ObservationId> {
-        let Pending { association, request, plan, observe, .. } = self.take_pending(key)?;
+        let Pending { association, request, plan, observe, memory, .. } = self.take_pending(key)?;
         let id = ObservationId(self.number());
         let mut accepted = false;
         self.with_peer(association, now, |peer, config| {
@@ -281,28 +184,75 @@ impl Endpoint {
             if accepted {
                 peer.register(&request, id, plan.clone(), now);
             }
-            peer.respond(&request, plan, response, accepted.then_some(id), config, now);
+            peer.respond(&request, plan, response, accepted.then_some(id), now);
         });
         // The peer may have gone while its request waited.
         let accepted = accepted && self.peers.contains_key(&association);
+        if let Some(message) = memory {
+            // What it is answered is the observation's to remember.
+            let acknowledgement = Message::empty(Kind::Acknowledgement, message.id);
+            self.remember_answer(association, &message, &acknowledgement, false);
+            if accepted {
+                self.remember_observation(id, association, &message);
+            }
+        }
         accepted.then(|| self.observations.insert(id, association));
         accepted.then_some(id)
     }
 
     /// Sends a notification, which is confirmable; its end is reported as [`Event::Delivered`] or [`Event::Undelivered`]. One with
     /// an error code ends the observation (RFC 7641 §4.2).
-    pub fn notify(&mut self, id: ObservationId, response: Response, now: Instant) {
+    pub fn notify(&mut self, id: ObservationId, response: Response, priority: Priority, now: Instant) {
         let Some(association) = self.observations.get(&id).copied() else { return };
         let ends = !response.code.is_success();
-        self.with_peer(association, now, |peer, config| peer.notify(id, response, config, now));
+        self.with_peer(association, now, |peer, _| peer.notify(id, response, priority, now));
         if ends {
             self.end_observation(id, now);
         }
     }
 
+    /// Sends a notification again after a restart, with the value of Observe that it had: a peer that has it already does
+    /// not take it for another (RFC 7641 §3.4).
+    pub fn notify_again(&mut self, id: ObservationId, response: Response, sequence: u32, now: Instant) {
+        let Some(association) = self.observations.get(&id).copied() else { return };
+        self.with_peer(association, now, |peer, _| {
+            peer.notify_as(id, response, sequence, Priority::Notification, now);
+        });
+    }
+
+    /// The value of Observe in an observation's last notification.
+    pub fn sequence(&self, id: ObservationId) -> Option<u32> {
+        self.peers.get(self.observations.get(&id)?)?.observations.sequence(id)
+    }
+
+    /// Whose an observation is.
+    pub fn association(&self, id: ObservationId) -> Option<Association> {
+        self.observations.get(&id).copied()
+    }
+
+    /// The link that is assumed for a peer, where one is known.
+    pub fn link(&self, association: Association) -> Option<&str> {
+        self.peers.get(&association)?.terms.link.as_deref()
+    }
+
+    /// What a peer has taken up of its link since it has been known here.
+    pub fn airtime(&self, association: Association) -> Option<PeerAirtime> {
+        self.peers.get(&association).map(|peer| peer.airtime)
+    }
+
+    /// Asks whether a peer is there, by a ping that is not repeated. Anything that comes from it from now on is reported as
+    /// [`Event::Reachable`], once; no answer as [`Event::Unreachable`].
+    pub fn probe(&mut self, association: Association, now: Instant) {
+        if !self.peers.contains_key(&association) {
+            return self.events.push_back(Event::Unreachable(association));
+        }
+        self.with_peer(association, now, |peer, _| peer.probe(now));
+    }
+
     /// Ends an observation without telling the peer.
     pub fn end_observation(&mut self, id: ObservationId, now: Instant) {
         let Some(association) = self.observations.remove(&id) else { return };
+        self.forget(MemoryKey::Observation(id));
         self.with_peer(association, now, |peer, _| peer.end_observation(id, now));
     }
 
@@ -311,11 +261,13 @@ impl Endpoint {
         while let Some((_, association)) = self.queues.first_due().filter(|(due, _)| *due <= now) {
             self.with_peer(association, now, |peer, _| peer.advance(now));
         }
+        self.flush(now);
     }
 
     /// When [`Endpoint::advance`] next has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        self.queues.first_due().map(|(due, _)| due)
+        let due = self.queues.first_due().map(|(due, _)| due);
+        [due, self.pacers.deadline()].into_iter().flatten().min()
     }
 
     /// The next datagram to send.
@@ -343,16 +295,23 @@ impl Endpoint {
         self.pending.len()
     }
 
+    /// How many datagrams wait for their turn on a link.
+    pub fn queued(&self) -> usize {
+        self.pacers.len()
+    }
+
     /// Whether every message of ours is acknowledged and nobody's request waits.
     pub fn is_settled(&self) -> bool {
         self.pending.is_empty()
             && self.datagrams.is_empty()
+            && self.pacers.len() == 0
             && self.peers.values().all(|peer| !peer.exchanges.is_sending())
     }
 
     /// Does something with a peer, and then all that follows from it.
     fn with_peer(&mut self, association: Association, now: Instant, act: impl FnOnce(&mut Peer, &Config)) {
         self.touch(association, now, act);
+        self.flush(now);
         while self.queues.held_bytes() > self.config.bytes {
             let Some(holding) = self.queues.first_holding() else { return };
             self.touch(holding, now, |peer, _| peer.server.clear());
@@ -368,9 +327,17 @@ impl Endpoint {
         self.counters.duplicates += counts.duplicates;
         self.counters.repeats += counts.repeats;
         self.counters.timeouts += counts.timeouts;
-        if peer.is_idle() {
+        if peer.is_idle(now) {
+            self.pacers.forget_idle(now);
             return self.drop_peer(association);
         }
+        self.remember_peer(association);
+        self.place(association);
+    }
+
+    /// Puts a peer where it belongs in the queues.
+    fn place(&mut self, association: Association) {
+        let Some(peer) = self.peers.get_mut(&association) else { return };
         let places = peer.places();
         self.queues.shift(association, std::mem::replace(&mut peer.placed, places), places);
     }
@@ -381,10 +348,9 @@ impl Endpoint {
             let fresh = self.fresh_token(association);
             let Some(peer) = self.peers.get_mut(&association) else { return };
             let (address, outcome) = (peer.address, peer.poll(fresh, &self.config, now));
-            while let Some(datagram) = peer.exchanges.poll_datagram() {
-                self.counters.sent_datagrams += 1;
-                self.counters.sent_bytes += datagram.len() as u64;
-                self.datagrams.push_back((address, datagram));
+            let outgoing: Vec<_> = std::iter::from_fn(|| peer.exchanges.poll_datagram()).collect();
+            for outgoing in outgoing {
+                self.send(association, address, outgoing, now);
             }
             match outcome {
                 Some(outcome) => self.report(association, outcome, now),
@@ -396,15 +362,19 @@ impl Endpoint {
     fn report(&mut self, association: Association, outcome: Outcome, now: Instant) {
         match outcome {
             Outcome::Nothing => {}
-            Outcome::Request { asked, request, plan } => {
-                self.admit_request(association, asked, request, plan, now)
+            Outcome::Request { asked, request, plan, memory } => {
+                self.admit_request(association, asked, request, plan, memory, now)
             }
             Outcome::Delivered(id) => self.events.push_back(Event::Delivered(id)),
             Outcome::Undelivered(id) => self.events.push_back(Event::Undelivered(id)),
             Outcome::Deregistered(id) => {
                 self.observations.remove(&id);
+                self.forget(MemoryKey::Observation(id));
                 self.events.push_back(Event::Deregistered(id));
             }
+            Outcome::Reachable => self.events.push_back(Event::Reachable(association)),
+            Outcome::Unreachable => self.events.push_back(Event::Unreachable(association)),
+            Outcome::UnknownLink => self.counters.unknown_links += 1,
             Outcome::Client(step) => self.report_client(step),
             Outcome::BadOption => self.counters.bad_options += 1,
             Outcome::Unexpected => self.counters.unexpected_responses += 1,
@@ -436,6 +406,7 @@ impl Endpoint {
         asked: peer::Asked,
         request: Request,
         plan: Plan,
+        memory: Option<Message>,
         now: Instant,
     ) {
         let Some(peer) = self.peers.get_mut(&association) else { return };
@@ -450,7 +421,7 @@ impl Endpoint {
         let bytes = request.payload.len();
         if peer.pending.len() >= self.config.pending || self.pending_bytes + bytes > self.config.bytes {
             self.counters.requests_refused += 1;
-            peer.respond(&asked, plan, peer::too_busy(), None, &self.config, now);
+            peer.respond(&asked, plan, peer::too_busy(), None, now);
             return;
         }
         self.next_number += 1;
@@ -459,8 +430,11 @@ impl Endpoint {
         self.pending_bytes += bytes;
         self.counters.requests += 1;
         let observe = request.observe;
-        self.pending.insert(key, Pending { association, request: asked, plan, observe, bytes });
-        self.events.push_back(Event::Request { key, association, request });
+        if let Some(message) = &memory {
+            self.remember_request(association, message);
+        }
+        self.pending.insert(key, Pending { association, request: asked, plan, observe, bytes, memory });
+        self.events.push_back(Event::Request { key, association, request, recalled: false });
     }
 
     fn take_pending(&mut self, key: RequestKey) -> Option<Pending> {
@@ -485,21 +459,28 @@ impl Endpoint {
     fn drop_peer(&mut self, association: Association) {
         if let Some(peer) = self.peers.remove(&association) {
             self.queues.shift(association, peer.placed, Places::default());
+            self.forget_peer(association, &peer);
         }
     }
 
     /// RFC 7252 §4.2, §4.3: what is not expected is reset where it is confirmable, and ignored otherwise.
-    fn reject(&mut self, address: Address, message: &Message) {
+    fn reject(&mut self, address: Address, message: &Message, now: Instant) {
         self.counters.unexpected_responses += u64::from(message.code.is_response());
         if message.kind == Kind::Confirmable {
-            self.send(address, Message::empty(Kind::Reset, message.id).encode());
+            self.reset(address, &Message::empty(Kind::Reset, message.id), now);
         }
     }
 
-    fn send(&mut self, address: Address, datagram: Vec<u8>) {
-        self.counters.sent_datagrams += 1;
-        self.counters.sent_bytes += datagram.len() as u64;
-        self.datagrams.push_back((address, datagram));
+    fn reset(&mut self, address: Address, reset: &Message, now: Instant) {
+        let outgoing = Outgoing {
+            datagram: reset.encode(),
+            priority: Priority::Acknowledgement,
+            exchange: None,
+            expires: None,
+            repeat: false,
+        };
+        self.send(address.into(), address, outgoing, now);
+        self.flush(now);
     }
 
     fn fresh_token(&mut self, association: Association) -> Token {

@@ -1,16 +1,20 @@
 //! One peer: its exchanges, its transfers in both roles, and its observations, put together.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::memory::{self, Memory};
 use super::queues::Places;
 use super::{Address, Config, RequestKey};
 use crate::coap::{
-    ClientTransfers, Code, Delivery, Event, ExchangeId, Exchanges, Instant, Kind, Message, MessageId,
-    ObservationId, Observations, OptionNumber, Options, Plan, Received, Reply, Request, RequestError,
-    Response, ServerTransfers, Step, Token,
+    Answered, ClientTransfers, Code, Delivery, Event, ExchangeId, Exchanges, Instant, Kind, Message,
+    MessageId, ObservationId, Observations, OptionNumber, Options, Plan, Priority, Received, Reply, Request,
+    RequestError, Response, ServerTransfers, Step, Token, TransferLimits,
 };
+use crate::link::Pace;
 
 /// All that is known of one peer.
 #[derive(Debug)]
@@ -21,6 +25,12 @@ pub(super) struct Peer {
     pub(super) server: ServerTransfers,
     pub(super) client: ClientTransfers,
     pub(super) observations: Observations,
+    /// What one transfer may take up, and how long.
+    pub(super) transfers: TransferLimits,
+    /// Its link.
+    pub(super) terms: Terms,
+    /// What it has taken up of its link.
+    pub(super) airtime: PeerAirtime,
     /// Its requests that wait for their answer.
     pub(super) pending: BTreeSet<RequestKey>,
     /// When a datagram last came from it.
@@ -33,6 +43,37 @@ pub(super) struct Peer {
     deliveries: BTreeMap<Delivery, ObservationId>,
     next_delivery: u64,
     outcomes: VecDeque<Outcome>,
+    /// The first message ID and the first value of Observe that are not reserved.
+    reserved: Option<(MessageId, u32)>,
+    /// Whether it has said itself what its link is.
+    announced: bool,
+    /// Whether it is to be reported when it is next heard of.
+    watched: bool,
+}
+
+/// Time on the air, of datagrams in each direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerAirtime {
+    /// Of those to the peer.
+    pub sent: Duration,
+    /// Of those from it.
+    pub received: Duration,
+}
+
+/// A peer's link: its name, and how fast it may be spoken to.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Terms {
+    pub(super) link: Option<Arc<str>>,
+    pub(super) pace: Option<Pace>,
+}
+
+impl Terms {
+    pub(super) fn new(config: &Config, link: Option<&str>) -> Self {
+        let Some((name, terms)) = link.and_then(|link| config.links.get_key_value(link)) else {
+            return Self::default();
+        };
+        Self { link: Some(name.as_str().into()), pace: terms.pace.clone() }
+    }
 }
 
 /// What an answer needs to know of its request's message.
@@ -44,11 +85,32 @@ pub(super) struct Asked {
     unwanted: u32,
 }
 
+impl Asked {
+    pub(super) fn of(message: &Message) -> Self {
+        let unwanted = message.options.get_uint(OptionNumber::NO_RESPONSE).unwrap_or(0);
+        Self { token: message.token, message: (message.kind, message.id), unwanted }
+    }
+
+    /// A response to it as one message, whatever its length.
+    pub(super) fn whole_answer(&self, response: &Response) -> Message {
+        Message {
+            kind: Kind::Acknowledgement,
+            code: response.code,
+            id: self.message.1,
+            token: self.token,
+            options: response.options.clone(),
+            payload: response.payload.clone(),
+        }
+    }
+}
+
 /// What a confirmable message of ours is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
     /// A request, by its token.
     Request(Token),
+    /// A ping.
+    Probe,
     /// The first block of a notification, whose further blocks the peer is to ask for.
     Beginning(ObservationId, Delivery),
     /// A whole notification or its last block.
@@ -61,13 +123,19 @@ pub(super) enum Outcome {
     /// Something was done, and there may be more.
     Nothing,
     /// A complete request.
-    Request { asked: Asked, request: Request, plan: Plan },
+    Request { asked: Asked, request: Request, plan: Plan, memory: Option<Message> },
     /// See [`super::Event::Delivered`].
     Delivered(ObservationId),
     /// See [`super::Event::Undelivered`].
     Undelivered(ObservationId),
     /// See [`super::Event::Deregistered`].
     Deregistered(ObservationId),
+    /// See [`super::Event::Reachable`].
+    Reachable,
+    /// See [`super::Event::Unreachable`].
+    Unreachable,
+    /// It has announced a link that is not known.
+    UnknownLink,
     /// What a request of ours came to.
     Client(Step),
     /// A message with a critical option that is not understood.
@@ -80,9 +148,15 @@ pub(super) enum Outcome {
 
 impl Peer {
     pub(super) fn new(address: Address, config: &Config, seed: u64, now: Instant) -> Self {
-        Self {
+        let mut peer = Self {
             address,
             exchanges: Exchanges::new(config.parameters.clone(), config.exchanges.clone(), seed),
+            transfers: config.transfers.clone(),
+            terms: Terms::default(),
+            airtime: PeerAirtime::default(),
+            reserved: None,
+            announced: false,
+            watched: false,
             server: ServerTransfers::default(),
             client: ClientTransfers::default(),
             observations: Observations::default(),
@@ -93,7 +167,74 @@ impl Peer {
             deliveries: BTreeMap::new(),
             next_delivery: 0,
             outcomes: VecDeque::new(),
+        };
+        peer.adopt(config.link_of(address), config);
+        peer
+    }
+
+    /// Speaks on the terms of this link from now on.
+    fn adopt(&mut self, link: Option<&str>, config: &Config) {
+        self.terms = Terms::new(config, link);
+        let Some(terms) = self.terms.link.as_deref().and_then(|link| config.links.get(link)) else {
+            self.transfers = config.transfers.clone();
+            return self.exchanges.set_parameters(config.parameters.clone());
+        };
+        self.transfers = TransferLimits {
+            block: terms.block.min(config.transfers.block),
+            lifetime: terms.lifetime,
+            response_timeout: terms.response_timeout,
+            patience: terms.patience,
+            ..config.transfers.clone()
+        };
+        self.exchanges.set_parameters(terms.parameters.clone());
+    }
+
+    /// Takes over what it says its link is; a name that is not known changes nothing.
+    pub(super) fn announce(&mut self, link: Option<&str>, config: &Config) {
+        match link.filter(|link| config.links.contains_key(*link)) {
+            Some(link) if self.announced && self.terms.link.as_deref() == Some(link) => {}
+            Some(link) => {
+                self.announced = true;
+                self.reserved = None;
+                self.adopt(Some(link), config);
+            }
+            None => self.outcomes.push_back(Outcome::UnknownLink),
         }
+    }
+
+    /// Something has come from it.
+    pub(super) fn hear(&mut self, now: Instant) {
+        self.heard = now;
+        if std::mem::take(&mut self.watched) {
+            self.outcomes.push_back(Outcome::Reachable);
+        }
+    }
+
+    /// Asks whether it is there.
+    pub(super) fn probe(&mut self, now: Instant) {
+        self.watched = true;
+        match self.exchanges.ping(now) {
+            Ok(exchange) => drop(self.purposes.insert(exchange, Purpose::Probe)),
+            Err(_) => self.outcomes.push_back(Outcome::Unreachable),
+        }
+    }
+
+    /// What is to be remembered of it beyond a restart, where that has changed: its numbers are reserved in advance.
+    pub(super) fn reserve(&mut self) -> Option<Memory> {
+        const AHEAD: u16 = 256;
+        const LEAST: u16 = 128;
+        let (id, sequence) = (self.exchanges.next_id(), self.observations.next_sequence());
+        let enough = |(reserved_id, reserved_sequence): &(MessageId, u32)| {
+            (LEAST..=AHEAD).contains(&reserved_id.0.wrapping_sub(id.0))
+                && *reserved_sequence >= sequence.saturating_add(LEAST.into())
+        };
+        if self.reserved.as_ref().is_some_and(enough) {
+            return None;
+        }
+        let (next_id, next_sequence) = (id.0.wrapping_add(AHEAD), sequence.saturating_add(AHEAD.into()));
+        self.reserved = Some((MessageId(next_id), next_sequence));
+        let link = self.terms.link.as_deref().filter(|_| self.announced).map(str::to_owned);
+        Some(Memory::Peer { next_id, next_sequence, link })
     }
 
     /// The next outcome; `None` once there is nothing more to do. `fresh` is a token that is not in use.
@@ -108,8 +249,8 @@ impl Peer {
         }
         match self.exchanges.poll_event()? {
             Event::Request(message) => self.receive_request(message, config, now),
-            Event::Response(message) => self.receive_response(message, fresh, config, now),
-            Event::Acknowledged(exchange) => self.acknowledged(exchange, config, now),
+            Event::Response(message) => self.receive_response(message, fresh, now),
+            Event::Acknowledged(exchange) => self.acknowledged(exchange, now),
             Event::Reset(exchange) => self.failed(exchange, RequestError::Reset, now),
             Event::TimedOut(exchange) => self.failed(exchange, RequestError::Timeout, now),
         }
@@ -117,16 +258,19 @@ impl Peer {
     }
 
     fn receive_request(&mut self, message: Message, config: &Config, now: Instant) {
-        let reply_to = (message.kind, message.id);
         let options = match message.options.clone().understood(is_known_in_request) {
             Ok(options) => options,
             Err(number) => return self.refuse_option(&message, number, now),
         };
         let message = Message { options, ..message };
-        let unwanted = message.options.get_uint(OptionNumber::NO_RESPONSE).unwrap_or(0);
-        let asked = Asked { token: message.token, message: reply_to, unwanted };
-        match self.server.receive(&message, &config.transfers, now) {
-            Received::Answer(reply) => self.answer(&asked, reply, now),
+        if let Some(link) = message.options.get(OptionNumber::LINK) {
+            self.announce(str::from_utf8(link).ok(), config);
+        }
+        let asked = Asked::of(&message);
+        match self.server.receive(&message, &self.transfers, now) {
+            Received::Answer(reply) => {
+                self.answer(&asked, reply, now);
+            }
             Received::Request(request, plan) => {
                 // RFC 7641 §4.1: a registration with the same token takes the place of the one before; Observe 1 removes it.
                 if request.observe.is_some()
@@ -135,7 +279,8 @@ impl Peer {
                     self.end_observation(id, now);
                     self.outcomes.push_back(Outcome::Deregistered(id));
                 }
-                self.outcomes.push_back(Outcome::Request { asked, request, plan });
+                let memory = config.durable.then(|| memory::whole(&message, &request));
+                self.outcomes.push_back(Outcome::Request { asked, request, plan, memory });
             }
         }
     }
@@ -154,7 +299,7 @@ impl Peer {
         }
     }
 
-    fn receive_response(&mut self, message: Message, fresh: Token, config: &Config, now: Instant) {
+    fn receive_response(&mut self, message: Message, fresh: Token, now: Instant) {
         let (kind, id, token) = (message.kind, message.id, message.token);
         if !self.client.contains(token) {
             // RFC 7252 §5.3.2: a response that is not expected is rejected.
@@ -172,9 +317,7 @@ impl Peer {
             self.exchanges.forget(exchange, now);
         }
         let step = match message.options.clone().understood(is_known_in_response) {
-            Ok(options) => {
-                self.client.receive(&Message { options, ..message }, fresh, &config.transfers, now)
-            }
+            Ok(options) => self.client.receive(&Message { options, ..message }, fresh, &self.transfers, now),
             Err(number) => {
                 self.outcomes.push_back(Outcome::BadOption);
                 self.reject(kind, id);
@@ -197,14 +340,14 @@ impl Peer {
     /// Does what follows from a step of a request of ours.
     fn follow(&mut self, step: Step, now: Instant) {
         match step {
-            Step::Send(message) => self.send_request(message, now),
+            Step::Send(message) => self.send_request(message, Priority::Message, now),
             step => self.outcomes.push_back(Outcome::Client(step)),
         }
     }
 
-    fn send_request(&mut self, message: Message, now: Instant) {
+    fn send_request(&mut self, message: Message, priority: Priority, now: Instant) {
         let token = message.token;
-        match self.exchanges.send(message, now) {
+        match self.exchanges.send(message, priority, now) {
             Ok(exchange) => drop(self.purposes.insert(exchange, Purpose::Request(token))),
             Err(_) => {
                 let step = self.client.fail(token, RequestError::Busy);
@@ -213,14 +356,14 @@ impl Peer {
         }
     }
 
-    fn acknowledged(&mut self, exchange: ExchangeId, config: &Config, now: Instant) {
+    fn acknowledged(&mut self, exchange: ExchangeId, now: Instant) {
         match self.purposes.remove(&exchange) {
-            Some(Purpose::Request(token)) => self.client.acknowledged(token, &config.transfers, now),
+            Some(Purpose::Request(token)) => self.client.acknowledged(token, &self.transfers, now),
             Some(Purpose::End(_, delivery)) => {
                 self.server.delivered(delivery);
                 self.outcomes.extend(self.deliveries.remove(&delivery).map(Outcome::Delivered));
             }
-            Some(Purpose::Beginning(..)) | None => {}
+            Some(Purpose::Beginning(..) | Purpose::Probe) | None => {}
         }
     }
 
@@ -228,9 +371,15 @@ impl Peer {
     fn failed(&mut self, exchange: ExchangeId, error: RequestError, now: Instant) {
         match self.purposes.remove(&exchange) {
             Some(Purpose::Request(token)) => {
-                let step = self.client.fail(token, error);
-                self.outcomes.push_back(Outcome::Client(step));
+                let step = match error {
+                    RequestError::Timeout => self.client.unanswered(token, &self.transfers, now),
+                    error => self.client.fail(token, error),
+                };
+                self.follow(step, now);
             }
+            // A ping is answered by a reset (RFC 7252 §4.3), which was heard already.
+            Some(Purpose::Probe) if error == RequestError::Reset => {}
+            Some(Purpose::Probe) => self.outcomes.push_back(Outcome::Unreachable),
             Some(Purpose::Beginning(id, delivery) | Purpose::End(id, delivery)) => {
                 let unreported = self.abandon(delivery);
                 let outcome = match error {
@@ -239,7 +388,10 @@ impl Peer {
                         self.end_observation(id, now);
                         Some(Outcome::Deregistered(id))
                     }
-                    _ => unreported.map(Outcome::Undelivered),
+                    _ => {
+                        self.watched = true;
+                        unreported.map(Outcome::Undelivered)
+                    }
                 };
                 self.outcomes.extend(outcome);
             }
@@ -247,15 +399,48 @@ impl Peer {
         }
     }
 
+    /// A message of ours is longer than the link carries.
+    pub(super) fn too_long(&mut self, exchange: ExchangeId, length: usize, most: usize, now: Instant) {
+        self.exchanges.forget(exchange, now);
+        self.failed(exchange, RequestError::TooLong { length, most }, now);
+    }
+
     /// Starts a request of ours.
-    pub(super) fn request(&mut self, id: u64, request: Request, token: Token, config: &Config, now: Instant) {
-        let first = self.client.start(id, request, token, &config.transfers);
-        self.send_request(first, now);
+    pub(super) fn request(
+        &mut self,
+        id: u64,
+        request: Request,
+        token: Token,
+        priority: Priority,
+        now: Instant,
+    ) {
+        if priority == Priority::Background {
+            self.supersede(&request, now);
+        }
+        let first = self.client.start(id, request, token, &self.transfers);
+        self.send_request(first, priority, now);
+    }
+
+    /// Fails the earlier request for the same path that has not left yet: what it says holds no more.
+    fn supersede(&mut self, request: &Request, now: Instant) {
+        let unsent = |(exchange, purpose): (&ExchangeId, &Purpose)| match purpose {
+            Purpose::Request(token)
+                if self.exchanges.is_unsent(*exchange) && self.client.has_path_of(*token, request) =>
+            {
+                Some((*exchange, *token))
+            }
+            _ => None,
+        };
+        let Some((exchange, token)) = self.purposes.iter().find_map(unsent) else { return };
+        self.purposes.remove(&exchange);
+        self.exchanges.forget(exchange, now);
+        let step = self.client.fail(token, RequestError::Superseded);
+        self.outcomes.push_back(Outcome::Client(step));
     }
 
     /// Forgets a request of ours, or deregisters an observation.
-    pub(super) fn cancel(&mut self, id: u64, config: &Config, now: Instant) {
-        let message = self.client.cancel(id, &config.transfers);
+    pub(super) fn cancel(&mut self, id: u64, now: Instant) {
+        let message = self.client.cancel(id, &self.transfers);
         // What nobody waits for is repeated no more.
         let of_nobody =
             |purpose: &Purpose| matches!(purpose, Purpose::Request(token) if !self.client.contains(*token));
@@ -266,42 +451,59 @@ impl Peer {
         }
         if let Some(message) = message {
             // It is best effort: a peer that does not hear it gets a reset for its next notification.
-            let _ = self.exchanges.send(message, now);
+            let _ = self.exchanges.send(message, Priority::Message, now);
         }
     }
 
-    /// Answers a request; for an observer, with its first notification.
+    /// Answers a request; for an observer, with its first notification. Returns whether in a confirmable message of its own.
     pub(super) fn respond(
         &mut self,
         asked: &Asked,
         plan: Plan,
         response: Response,
         observer: Option<ObservationId>,
-        config: &Config,
         now: Instant,
-    ) {
+    ) -> bool {
         let delivery = observer.map(|id| self.deliver(id));
-        let mut reply = self.server.respond(plan, response, delivery, &config.transfers, now);
+        let mut reply = self.server.respond(plan, response, delivery, &self.transfers, now);
         if let Some((_, observation)) = observer.and_then(|id| self.observations.next(id)) {
             reply.options.push_uint(OptionNumber::OBSERVE, observation.sequence);
         }
-        self.answer(asked, reply, now);
+        self.answer(asked, reply, now)
     }
 
-    /// Sends the answer to a request's message; where a delivery depends on it, in a confirmable message.
-    fn answer(&mut self, asked: &Asked, reply: Reply, now: Instant) {
+    /// The reply to a request's repeats after a restart, as it was given; its further blocks can be had again.
+    pub(super) fn recalled_reply(
+        &mut self,
+        asked: &Asked,
+        plan: Plan,
+        answer: Message,
+        now: Instant,
+    ) -> Message {
+        if answer.is_empty() {
+            return answer;
+        }
+        let response = Response { code: answer.code, options: answer.options, payload: answer.payload };
+        message(asked.token, self.server.respond(plan, response, None, &self.transfers, now))
+    }
+
+    /// Sends the answer to a request's message; where a delivery depends on it, in a confirmable message. Returns whether it
+    /// is one of its own.
+    fn answer(&mut self, asked: &Asked, reply: Reply, now: Instant) -> bool {
         // RFC 7967 §2.1: 2, 8 and 16 for the classes 2, 4 and 5.
         let class = reply.code.class();
         if reply.delivers.is_none() && matches!(class, 2 | 4 | 5) && asked.unwanted & 1 << (class - 1) != 0 {
-            return self.exchanges.acknowledge(asked.message.1);
+            self.exchanges.acknowledge(asked.message.1);
+            return false;
         }
         let delivers = reply.delivers;
         let message = message(asked.token, reply);
         let sent = match delivers {
-            None => self.exchanges.respond(asked.message, message, now).map(|_| ()),
+            None => self.exchanges.respond(asked.message, message, now),
             Some(delivery) => self.exchanges.respond_confirmed(asked.message, message, now).map(|exchange| {
                 let purpose = self.deliveries.get(&delivery).map(|id| Purpose::End(*id, delivery));
                 self.purposes.extend(purpose.map(|purpose| (exchange, purpose)));
+                Answered::Confirmable(exchange)
             }),
         };
         if sent.is_err() {
@@ -309,6 +511,7 @@ impl Peer {
             let undelivered = delivers.and_then(|delivery| self.abandon(delivery));
             self.outcomes.extend(undelivered.map(Outcome::Undelivered));
         }
+        matches!(sent, Ok(Answered::Confirmable(_)))
     }
 
     /// Takes the sender of a request as an observer. A registration with the same token that was accepted meanwhile ends.
@@ -320,18 +523,31 @@ impl Peer {
     }
 
     /// Sends a notification, or its first block.
-    pub(super) fn notify(&mut self, id: ObservationId, response: Response, config: &Config, now: Instant) {
-        let Some((token, observation)) = self.observations.next(id) else { return };
-        let (plan, sequence, success) =
-            (observation.plan.clone(), observation.sequence, response.code.is_success());
+    pub(super) fn notify(&mut self, id: ObservationId, response: Response, priority: Priority, now: Instant) {
+        let Some((_, observation)) = self.observations.next(id) else { return };
+        let sequence = observation.sequence;
+        self.notify_as(id, response, sequence, priority, now);
+    }
+
+    /// Sends a notification with this value of Observe.
+    pub(super) fn notify_as(
+        &mut self,
+        id: ObservationId,
+        response: Response,
+        sequence: u32,
+        priority: Priority,
+        now: Instant,
+    ) {
+        let Some((token, observation)) = self.observations.get(id) else { return };
+        let (plan, success) = (observation.plan.clone(), response.code.is_success());
         let delivery = success.then(|| self.deliver(id));
-        let mut reply = self.server.respond(plan, response, delivery, &config.transfers, now);
+        let mut reply = self.server.respond(plan, response, delivery, &self.transfers, now);
         // RFC 7641 §4.2: a notification of an error has no Observe option, and is the last.
         if success {
             reply.options.push_uint(OptionNumber::OBSERVE, sequence);
         }
         let whole = reply.delivers.is_some();
-        let Ok(exchange) = self.exchanges.send(message(token, reply), now) else {
+        let Ok(exchange) = self.exchanges.send(message(token, reply), priority, now) else {
             let undelivered = delivery.and_then(|delivery| self.abandon(delivery));
             self.outcomes.push_back(Outcome::AnswerDropped);
             return self.outcomes.extend(undelivered.map(Outcome::Undelivered));
@@ -381,8 +597,8 @@ impl Peer {
     pub(super) fn advance(&mut self, now: Instant) {
         self.exchanges.advance(now);
         self.server.expire(now);
-        while let Some(step) = self.client.expire(now) {
-            self.outcomes.push_back(Outcome::Client(step));
+        while let Some(step) = self.client.expire(&self.transfers, now) {
+            self.follow(step, now);
         }
     }
 
@@ -398,15 +614,21 @@ impl Peer {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        [self.exchanges.deadline(), self.server.deadline(), self.client.deadline()]
+        let forgotten = self.announced.then(|| self.heard + ANNOUNCED);
+        [self.exchanges.deadline(), self.server.deadline(), self.client.deadline(), forgotten]
             .into_iter()
             .flatten()
             .min()
     }
 
     /// Whether nothing would be lost if this peer were forgotten.
-    pub(super) fn is_idle(&self) -> bool {
-        self.is_expendable() && self.exchanges.is_idle() && self.server.is_idle() && self.outcomes.is_empty()
+    pub(super) fn is_idle(&self, now: Instant) -> bool {
+        let announced = self.announced && now < self.heard + ANNOUNCED;
+        !announced
+            && self.is_expendable()
+            && self.exchanges.is_idle()
+            && self.server.is_idle()
+            && self.outcomes.is_empty()
     }
 
     /// Whether only its memory of what has been would be lost.
@@ -417,6 +639,9 @@ impl Peer {
             && !self.exchanges.is_sending()
     }
 }
+
+/// How long it is remembered what link a peer has announced, after it was last heard of.
+const ANNOUNCED: Duration = Duration::from_secs(24 * 3600);
 
 /// The refusal of a request where too many wait already: 5.03, to be tried again after Max-Age (RFC 7252 §5.9.3.4).
 pub(super) fn too_busy() -> Response {
@@ -452,6 +677,7 @@ fn is_known_in_request(number: OptionNumber) -> bool {
             | OptionNumber::SIZE1
             | OptionNumber::ACCESS_TOKEN
             | OptionNumber::CBOR_VERSION
+            | OptionNumber::LINK
             | OptionNumber::NO_RESPONSE
             | OptionNumber::REQUEST_TAG
     )

@@ -253,7 +253,7 @@ impl Gateway {
     fn drain(&mut self, now: Instant) {
         while let Some(event) = self.endpoint.poll_event() {
             match event {
-                endpoint::Event::Request { key, association, request } => {
+                endpoint::Event::Request { key, association, request, .. } => {
                     self.receive(key, association, request, now)
                 }
                 endpoint::Event::Delivered(id) => self.delivered(id, now),
@@ -261,6 +261,7 @@ impl Gateway {
                 endpoint::Event::Deregistered(id) => self.forget_observation(id),
                 // The gateway makes no requests of its own to peers.
                 endpoint::Event::Response { .. } | endpoint::Event::Failed { .. } => {}
+                endpoint::Event::Reachable(_) | endpoint::Event::Unreachable(_) => {}
             }
         }
     }

@@ -8,7 +8,7 @@ use tracing::{debug, warn};
 
 use super::observation::{Observation, Verdict};
 use super::{Fetch, FetchError, Gateway, Output};
-use crate::coap::{Instant, ObservationId};
+use crate::coap::{Instant, ObservationId, Priority};
 use crate::endpoint::RequestKey;
 use crate::matrix::route::operation;
 use crate::matrix::{query, sync};
@@ -104,7 +104,7 @@ impl Gateway {
         let response = self.translate(&call, Ok(response));
         self.counters.notifications += 1;
         let ends = !response.code.is_success();
-        self.endpoint.notify(id, response, now);
+        self.endpoint.notify(id, response, Priority::Notification, now);
         if ends {
             self.forget_observation(id);
         }
@@ -118,7 +118,8 @@ impl Gateway {
     /// Ends an observation, and tells the peer why.
     pub(super) fn end_observation(&mut self, id: ObservationId, why: &Refusal, now: Instant) {
         let Some(observation) = self.observations.get(&id) else { return };
-        self.endpoint.notify(id, response::refuse(why, observation.call.format), now);
+        let refusal = response::refuse(why, observation.call.format);
+        self.endpoint.notify(id, refusal, Priority::Notification, now);
         self.forget_observation(id);
     }
 

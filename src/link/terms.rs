@@ -75,22 +75,17 @@ impl Terms {
     /// What follows from a link. Everything that one end has to know of the other's timers comes out the same for both.
     pub(super) fn of(profile: &Profile, end: End) -> Self {
         let limits = TransferLimits::default();
-        let (parameters, block, lifetimes) = match profile.is_unlimited() {
-            true => (
-                standard(profile),
-                block(profile),
-                [limits.lifetime, limits.response_timeout, Duration::ZERO],
-            ),
+        let speed = profile.speed.max(1);
+        let (parameters, limits, patience) = match profile.is_unlimited() {
+            true => (standard(profile), [limits.lifetime, limits.response_timeout], Duration::ZERO),
             false => {
-                let parameters = parameters(profile, end);
-                let response = limits.response_timeout / profile.speed.max(1);
-                let patience = PATIENCE / profile.speed.max(1);
-                let lifetime = parameters.exchange_lifetime();
-                let lifetimes = [patience.max(lifetime), response.max(lifetime), patience];
-                (parameters, block(profile), lifetimes)
+                let patience = PATIENCE / speed;
+                (parameters(profile, end), [patience, limits.response_timeout / speed], patience)
             }
         };
-        let [lifetime, response_timeout, patience] = lifetimes;
+        // A repeat finds the body that its first copy was about.
+        let [lifetime, response_timeout] = limits.map(|limit| limit.max(parameters.exchange_lifetime()));
+        let block = block(profile);
         Self { parameters, block, lifetime, response_timeout, patience, pace: pace(profile, end) }
     }
 }

@@ -419,7 +419,11 @@ impl Driver {
                     let response = Response::new(Code::NOT_FOUND);
                     self.machine.respond(key, response, self.clock.now());
                 }
-                Event::Delivered(_) | Event::Undelivered(_) | Event::Deregistered(_) => {}
+                Event::Delivered(_)
+                | Event::Undelivered(_)
+                | Event::Deregistered(_)
+                | Event::Reachable(_)
+                | Event::Unreachable(_) => {}
             }
         }
     }

@@ -46,8 +46,8 @@ pub struct World {
     oracle: Oracle,
     ledger: Ledger,
     timeline: Timeline,
-    /// When the first exchange was over.
-    first_over: Option<Instant>,
+    /// The timeline, until the first exchange is over.
+    first: First,
     moves: u16,
     kills: u64,
     steps: u64,
@@ -79,6 +79,14 @@ pub enum Transmission {
     Rfc7252,
 }
 
+/// How far the first exchange has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum First {
+    UnderWay,
+    Answered,
+    Over,
+}
+
 /// The gateway's address.
 const GATEWAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 5683);
 /// Whoever speaks in rooms beside the devices.
@@ -98,10 +106,9 @@ impl World {
         script.impairments.loss = setup.loss.or(script.impairments.loss);
         let mut chance = Chance::new(setup.seed);
         let channel = Channel::new(setup.profile.clone(), script.impairments.clone(), chance.seed());
-        let terms = setup.profile.terms(End::Gateway);
         let homeserver = "http://homeserver".parse().unwrap_or_default();
         let mut config = gateway::Config::new(homeserver);
-        config.endpoint = endpoint_config(&terms, setup.transmission);
+        config.endpoint = endpoint_config(&setup.profile, End::Gateway, setup.transmission);
         let mut world = Self {
             now: Instant::START,
             gateway: Some(Gateway::new(config.clone(), chance.machine_seed())),
@@ -118,7 +125,7 @@ impl World {
             oracle: Oracle::default(),
             ledger: Ledger::default(),
             timeline: Timeline::default(),
-            first_over: None,
+            first: First::UnderWay,
             moves: 0,
             kills: 0,
             steps: 0,
@@ -162,9 +169,9 @@ impl World {
     }
 
     fn populate(&mut self) {
-        let terms = self.setup.profile.terms(End::Peer);
-        let endpoint = endpoint_config(&terms, self.setup.transmission);
-        let pause = Duration::from_secs(10).max(terms.parameters.ack_timeout);
+        let profile = &self.setup.profile;
+        let endpoint = endpoint_config(profile, End::Peer, self.setup.transmission);
+        let pause = Duration::from_secs(10).max(profile.terms(End::Peer).parameters.ack_timeout);
         for (number, device) in (0..).zip(self.script.devices.clone()) {
             let config = peer::Config {
                 user: format!("@device{number}:example.org"),
@@ -372,9 +379,12 @@ impl World {
     fn send(&mut self, from: End, peer: PeerNumber, datagram: Vec<u8>) {
         let copy = datagram.clone();
         let passage = self.channel.send(from, peer, datagram, self.now);
-        // The last word may be the acknowledgement of what has just ended it.
-        let is_last = self.first_over == Some(self.now) && from == End::Peer && copy.len() == ACKNOWLEDGEMENT;
-        if peer == 0 && (self.first_over.is_none() || is_last) {
+        // The last word may be the acknowledgement of what has ended it.
+        let is_last = from == End::Peer && copy.len() == ACKNOWLEDGEMENT;
+        if peer == 0 && self.first == First::Answered && !is_last {
+            self.first = First::Over;
+        }
+        if peer == 0 && self.first != First::Over {
             self.timeline.enter(from, &copy, passage);
         }
         if !matches!(passage.fate, Fate::TooLong | Fate::Overflowed) {
@@ -388,8 +398,8 @@ impl World {
             Note::Asked { transaction } => self.oracle.asked(&user, &transaction),
             Note::Ended { transaction, asked, end } => {
                 let answered = matches!(end, Ending::Answered(status) if status.is_success());
-                if answered && number == 0 {
-                    self.first_over.get_or_insert(self.now);
+                if answered && number == 0 && self.first == First::UnderWay {
+                    self.first = First::Answered;
                 }
                 let (took, limit) = (self.now.since(asked), self.lifetime(transaction.is_some()));
                 self.oracle.ended(&user, transaction.is_some(), answered, took, limit, self.now);
@@ -492,14 +502,15 @@ impl World {
 }
 
 /// How one end speaks.
-fn endpoint_config(terms: &Terms, transmission: Transmission) -> endpoint::Config {
-    let mut config = endpoint::Config::default();
-    // Without blocks that the link carries nothing longer would pass at all.
-    config.transfers.block = terms.block;
-    if transmission == Transmission::Link {
-        config.parameters = terms.parameters.clone();
-        config.transfers.lifetime = terms.lifetime;
-        config.transfers.response_timeout = terms.response_timeout;
+fn endpoint_config(profile: &Profile, end: End, transmission: Transmission) -> endpoint::Config {
+    let (mut config, terms) = (endpoint::Config::default(), profile.terms(end));
+    match transmission {
+        Transmission::Link => {
+            config.links.insert(profile.name.clone(), terms);
+            config.link = Some(profile.name.clone());
+        }
+        // Without blocks that the link carries nothing longer would pass at all.
+        Transmission::Rfc7252 => config.transfers.block = terms.block,
     }
     config
 }

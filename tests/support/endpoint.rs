@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use lowband::coap::{
-    BlockSize, Instant, Message, ObservationId, Observe, OptionNumber, Options, Parameters, Request,
-    RequestError, Response,
+    BlockSize, Instant, Message, ObservationId, Observe, OptionNumber, Options, Parameters, Priority,
+    Request, RequestError, Response,
 };
 use lowband::endpoint::{Address, Config, Endpoint, Event, RequestId, RequestKey};
 
@@ -96,7 +96,7 @@ impl Story<Endpoint> {
 
     /// The user has news for an observer.
     pub(crate) fn notifies(&mut self, at: u64, id: ObservationId, text: &str) {
-        self.does(at, |endpoint, now| endpoint.notify(id, response(text), now));
+        self.does(at, |endpoint, now| endpoint.notify(id, response(text), Priority::Notification, now));
     }
 
     /// The user asks the peer.

@@ -1,7 +1,7 @@
 //! Stories of the exchanges with one peer.
 
 use lowband::coap::{
-    Answered, Event, ExchangeId, Exchanges, Instant, Kind, Limits, Message, MessageId, Parameters,
+    Answered, Event, ExchangeId, Exchanges, Instant, Kind, Limits, Message, MessageId, Parameters, Priority,
 };
 
 use super::notation;
@@ -33,7 +33,7 @@ impl Machine for Exchanges {
     }
 
     fn poll_datagram(&mut self) -> Option<((), Vec<u8>)> {
-        Exchanges::poll_datagram(self).map(|datagram| ((), datagram))
+        Exchanges::poll_datagram(self).map(|outgoing| ((), outgoing.datagram))
     }
 
     fn poll_event(&mut self) -> Option<Event> {
@@ -44,7 +44,8 @@ impl Machine for Exchanges {
 impl Story<Exchanges> {
     /// The user of the exchanges sends a confirmable message; its MID in the text means nothing.
     pub(crate) fn user_sends(&mut self, at: u64, text: &str) -> ExchangeId {
-        self.does(at, |exchanges, now| exchanges.send(notation::message(text), now)).unwrap()
+        self.does(at, |exchanges, now| exchanges.send(notation::message(text), Priority::Message, now))
+            .unwrap()
     }
 
     /// The user answers a request.

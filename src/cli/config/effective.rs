@@ -1,5 +1,6 @@
 //! The settings as what they mean: parsed, checked one by one and together.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,12 +9,16 @@ use std::time::Duration;
 use http::Uri;
 use lowband::coap::BlockSize;
 use lowband::gateway;
+use lowband::link::End;
+use lowband::link::Profile;
+use lowband::link::Terms;
 use lowband::matrix::rewrite::Advertise;
 use lowband::net;
 use lowband::net::upstream;
 use tracing_subscriber::EnvFilter;
 
 use super::ConfigError;
+use super::Links;
 use super::Settings;
 
 /// The whole configuration, valid.
@@ -23,6 +28,10 @@ pub(crate) struct Effective {
     pub(crate) homeserver: Uri,
     /// What the gateway's driver takes.
     pub(crate) server: net::gateway::Config,
+    /// What each link means for the gateway, by its name.
+    pub(crate) links: BTreeMap<String, Terms>,
+    /// The link behind each address that is listened on.
+    pub(crate) listeners: BTreeMap<IpAddr, String>,
     /// The filter of the log; it parses.
     pub(crate) log: String,
     /// The form of the log.
@@ -65,7 +74,9 @@ impl Reader<'_> {
     /// `None` only where an error was remembered. All are read before the first that is missing ends it.
     fn effective(&mut self) -> Option<Effective> {
         let homeserver = self.required("homeserver", homeserver);
-        let listen = self.listen();
+        let links = &self.settings.links;
+        let default_link = self.required("default-link", |name| link(name, links));
+        let listen = self.listen(default_link.as_deref());
         let advertise = self.optional("advertise", advertise);
         let homeserver_ca = self.optional("homeserver-ca", |path| Ok(PathBuf::from(path)));
         let body_limit = self.required("body-limit", size);
@@ -80,6 +91,8 @@ impl Reader<'_> {
         let log = self.required("log", log);
         let log_format = self.required("log-format", log_format);
         let homeserver = homeserver?;
+        let (listen, block) = (listen?, block?);
+        let links = terms(links, block);
 
         let mut gateway = gateway::Config::new(homeserver.clone());
         gateway.advertise = Advertise { base_url: advertise, ..Advertise::default() };
@@ -90,7 +103,12 @@ impl Reader<'_> {
         gateway.endpoint.bytes = gateway.endpoint.bytes.max(body_limit?);
         gateway.endpoint.transfers.body = body_limit?;
         gateway.endpoint.transfers.bytes = gateway.endpoint.transfers.bytes.max(body_limit?);
-        gateway.endpoint.transfers.block = block?;
+        if let Some(terms) = links.get(&default_link?) {
+            gateway.endpoint.parameters = terms.parameters.clone();
+            gateway.endpoint.transfers.block = terms.block;
+            gateway.endpoint.transfers.lifetime = terms.lifetime;
+            gateway.endpoint.transfers.response_timeout = terms.response_timeout;
+        }
         let mut upstream = upstream::Config::new(homeserver.clone());
         upstream.homeserver_ca = homeserver_ca;
         upstream.connect_timeout = connect_timeout?;
@@ -102,22 +120,26 @@ impl Reader<'_> {
             warnings: warnings(&homeserver),
             homeserver,
             server: net::gateway::Config {
-                listen: listen?,
+                listen: listen.addresses,
                 gateway,
                 upstream,
                 grace: grace?,
                 report: report?,
             },
+            links,
+            listeners: listen.links,
             log: log?,
             log_format: log_format?,
         })
     }
 
-    /// The addresses, if plain CoAP may be served there.
-    fn listen(&mut self) -> Option<Vec<SocketAddr>> {
+    /// The addresses with the links behind them, if plain CoAP may be served there.
+    fn listen(&mut self, default_link: Option<&str>) -> Option<Listen> {
         let plain = self.required("insecure-coap", switch);
         let public = self.required("insecure-public", switch);
-        let listen = self.all("listen", address)?;
+        let links = &self.settings.links;
+        let listeners = self.all("listen", |text| listener(text, links))?;
+        let (listen, named): (Vec<_>, Vec<_>) = listeners.into_iter().unzip();
         let (plain, public) = (plain?, public?);
         if listen.is_empty() {
             return self.wrong("listen", Wrong::new("no address").hint("an address is like 127.0.0.1:5683"));
@@ -137,7 +159,12 @@ impl Reader<'_> {
             return self.wrong("listen", wrong.hint("--insecure-public if that is meant"));
         }
         match net::gateway::check_distinct(&listen) {
-            Ok(()) => Some(listen),
+            Ok(()) => {
+                let links = named.into_iter().map(|name| name.or_else(|| default_link.map(str::to_owned)));
+                let links =
+                    listen.iter().map(SocketAddr::ip).zip(links.collect::<Option<Vec<_>>>()?).collect();
+                Some(Listen { addresses: listen, links })
+            }
             Err(error) => {
                 self.wrong("listen", Wrong::new(error.to_string()).hint("one port for each address"))
             }
@@ -201,6 +228,12 @@ impl Reader<'_> {
     }
 }
 
+/// Where to listen, and the link behind each address.
+struct Listen {
+    addresses: Vec<SocketAddr>,
+    links: BTreeMap<IpAddr, String>,
+}
+
 /// What is wrong with a value, before it is known where it stands.
 struct Wrong {
     message: String,
@@ -255,6 +288,30 @@ fn address(text: &str) -> Result<SocketAddr, Wrong> {
         let wrong = Wrong::new(format!("{text} is no IP address with a port"));
         wrong.hint("an address is like 127.0.0.1:5683, 0.0.0.0 or [::1]:5683")
     })
+}
+
+/// An address, and the name of the link behind it where `=NAME` follows.
+fn listener(text: &str, links: &Links) -> Result<(SocketAddr, Option<String>), Wrong> {
+    match text.split_once('=') {
+        Some((at, name)) => Ok((address(at.trim_end())?, Some(link(name.trim_start(), links)?))),
+        None => Ok((address(text)?, None)),
+    }
+}
+
+fn link(name: &str, links: &Links) -> Result<String, Wrong> {
+    match links.profiles.get(name) {
+        Some(profile) => Ok(profile.name),
+        None => Err(Wrong::new(format!("there is no link {name:?}")).hint(links.hint())),
+    }
+}
+
+/// What each link means for the gateway, whose blocks are no greater than `block` on any of them.
+fn terms(links: &Links, block: BlockSize) -> BTreeMap<String, Terms> {
+    let of = |profile: Profile| {
+        let terms = profile.terms(End::Gateway);
+        (profile.name, Terms { block: terms.block.min(block), ..terms })
+    };
+    links.profiles.iter().map(of).collect()
 }
 
 fn switch(text: &str) -> Result<bool, Wrong> {
@@ -372,6 +429,19 @@ mod tests {
         }
         for wrong in ["localhost:5683", "", "1.2.3.4:99999", ":5683"] {
             assert!(address(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_address_may_name_the_link_behind_it() {
+        let links = Links::of_file(None).expect("the built-in ones");
+        let read = |text: &str| listener(text, &links).ok();
+        let here = SocketAddr::from(([127, 0, 0, 1], 1));
+        assert_eq!(read("127.0.0.1:1"), Some((here, None)));
+        assert_eq!(read("127.0.0.1:1=hf-100"), Some((here, Some("hf-100".into()))));
+        assert_eq!(read("127.0.0.1:1 = hf-100"), Some((here, Some("hf-100".into()))));
+        for wrong in ["127.0.0.1:1=", "127.0.0.1:1=hf", "=hf-100", "127.0.0.1:1=hf-100=lan"] {
+            assert_eq!(read(wrong), None, "{wrong}");
         }
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -20,6 +21,7 @@ use lowband::sim::Traffic;
 use serde::Serialize;
 
 use crate::cli::Failure;
+use crate::cli::config::Links;
 use crate::cli::output;
 use crate::cli::signals::Signals;
 
@@ -33,6 +35,9 @@ pub(crate) struct RunArgs {
     /// The link: one of those that `lowband link show` lists
     #[arg(long, value_name = "NAME")]
     profile: String,
+    /// A TOML file of settings, whose [link.NAME] tables are added
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Where clients send to
     #[arg(long, value_name = "ADDR")]
     listen: SocketAddr,
@@ -80,10 +85,7 @@ pub(crate) fn run(args: RunArgs) -> Result<(), Failure> {
 }
 
 async fn relay(args: &RunArgs) -> Result<Report, Failure> {
-    let profile = Profile::built_in(&args.profile).ok_or_else(|| {
-        Failure::usage(format_args!("no link is called {:?}", args.profile))
-            .hint("lowband link show lists them")
-    })?;
+    let profile = Links::of_file(args.config.clone())?.find(&args.profile)?;
     let impairments = Impairments {
         loss: args.loss,
         duplication: args.duplication.unwrap_or_default(),

@@ -51,6 +51,17 @@ pub enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RequestError {
+    /// A later request of the same kind took its place before it was sent.
+    #[error("a later one took its place")]
+    Superseded,
+    /// A message is longer than the link carries (bytes of UDP payload).
+    #[error("a message of {length} bytes does not fit into the link's {most}")]
+    TooLong {
+        /// Its length.
+        length: usize,
+        /// The most.
+        most: usize,
+    },
     /// The peer did not acknowledge, or not answer in time.
     #[error("no answer in time")]
     Timeout,
@@ -83,6 +94,8 @@ struct Asked {
     uploading: usize,
     download: Option<Download>,
     restarted: bool,
+    /// The last message of a transfer under way, and when the block before it came: it may be asked for again.
+    last: Option<(Message, Instant)>,
     /// When it has waited too long; none while an observation waits for its next notification.
     expires: Option<Instant>,
     /// The last notification's place in their order.
@@ -111,6 +124,7 @@ impl ClientTransfers {
             uploading: 0,
             download: None,
             restarted: false,
+            last: None,
             expires: None,
             latest: None,
             observation: None,
@@ -128,6 +142,16 @@ impl ClientTransfers {
         limits: &TransferLimits,
         now: Instant,
     ) -> Step {
+        let step = self.take_in(message, fresh, limits, now);
+        if let Step::Send(next) = &step
+            && let Some(asked) = self.asked.get_mut(&next.token)
+        {
+            asked.last = Some((next.clone(), now));
+        }
+        step
+    }
+
+    fn take_in(&mut self, message: &Message, fresh: Token, limits: &TransferLimits, now: Instant) -> Step {
         let token = message.token;
         let Some(asked) = self.asked.get_mut(&token) else { return Step::Unknown };
         asked.expires = Some(now + limits.response_timeout);
@@ -175,6 +199,14 @@ impl ClientTransfers {
         }
         asked.latest = Some(place);
         asked.download = None;
+        // The same body again, sent after a restart of the server's: what has come of it holds.
+        let etag = message.options.get(OptionNumber::ETAG);
+        if etag.is_some()
+            && self.asked.values().any(|other| other.observation == Some(token) && other.holds(etag))
+        {
+            return Step::Nothing;
+        }
+        let Some(asked) = self.asked.get_mut(&token) else { return Step::Unknown };
         let (id, size) = (asked.id, asked.size);
         let request = Request { observe: None, ..asked.request.clone() };
         let received = asked.receive_block2(message, block2, limits);
@@ -194,6 +226,7 @@ impl ClientTransfers {
                     uploading: 0,
                     download,
                     restarted: false,
+                    last: None,
                     expires,
                     latest: None,
                     observation: Some(token),
@@ -245,16 +278,43 @@ impl ClientTransfers {
         Some(asked.next_upload(token, limits))
     }
 
-    /// Fails one request that has waited too long; call until it returns `None`.
-    pub fn expire(&mut self, now: Instant) -> Option<Step> {
+    /// What follows from a message that nobody answered: in the middle of a transfer it is sent again, for as long as there
+    /// is patience; else the request has failed.
+    pub fn unanswered(&mut self, token: Token, limits: &TransferLimits, now: Instant) -> Step {
+        let Some(asked) = self.asked.get_mut(&token) else { return Step::Nothing };
+        let again = asked
+            .last
+            .as_ref()
+            .filter(|(message, since)| now < *since + limits.patience && is_harmless(message));
+        match again {
+            Some((message, _)) => {
+                asked.expires = None;
+                Step::Send(message.clone())
+            }
+            None => self.fail(token, RequestError::Timeout),
+        }
+    }
+
+    /// Does what follows for one request that has waited too long; call until it returns `None`.
+    pub fn expire(&mut self, limits: &TransferLimits, now: Instant) -> Option<Step> {
         let due = |asked: &Asked| asked.expires.is_some_and(|expires| expires <= now);
         let token = self.asked.iter().find(|(_, asked)| due(asked)).map(|(token, _)| *token)?;
-        Some(self.fail(token, RequestError::Timeout))
+        Some(self.unanswered(token, limits, now))
     }
 
     /// When [`ClientTransfers::expire`] next has something to do.
     pub fn deadline(&self) -> Option<Instant> {
         self.asked.values().filter_map(|asked| asked.expires).min()
+    }
+
+    /// Whether the request with this token has another's method and path.
+    pub fn has_path_of(&self, token: Token, other: &Request) -> bool {
+        let path = |request: &Request| -> Vec<Vec<u8>> {
+            request.options.all(OptionNumber::URI_PATH).map(<[u8]>::to_vec).collect()
+        };
+        self.asked
+            .get(&token)
+            .is_some_and(|asked| asked.request.method == other.method && path(&asked.request) == path(other))
     }
 
     /// Whether a token is in use.
@@ -284,7 +344,21 @@ enum Download2 {
     Failed(RequestError),
 }
 
+/// Whether a message of a transfer may come twice without anything being done twice: it is not the one that completes a
+/// request.
+fn is_harmless(message: &Message) -> bool {
+    let block = |number| Block::find(&message.options, number).ok().flatten();
+    message.code == Code::GET
+        || block(OptionNumber::BLOCK1).is_some_and(|block| block.more)
+        || block(OptionNumber::BLOCK2).is_some_and(|block| block.number > 0)
+}
+
 impl Asked {
+    /// Whether it has part of the body with this ETag.
+    fn holds(&self, etag: Option<&[u8]>) -> bool {
+        self.download.as_ref().is_some_and(|download| download.etag.as_deref() == etag)
+    }
+
     /// The message with the next block of the request's body, or with the whole of it.
     fn next_upload(&mut self, token: Token, limits: &TransferLimits) -> Message {
         let body = &self.request.payload;

@@ -26,6 +26,9 @@ pub struct TransferLimits {
     pub lifetime: Duration,
     /// How long a client waits for a response, after its request was acknowledged or repeated for the last time.
     pub response_timeout: Duration,
+    /// How long a client goes on asking for a transfer's next block after the last one came, while nobody answers; a request
+    /// that might be done twice is not asked again.
+    pub patience: Duration,
     /// The greatest block that is sent, and asked for.
     pub block: BlockSize,
 }
@@ -38,6 +41,7 @@ impl Default for TransferLimits {
             bytes: 16 << 20,
             lifetime: Duration::from_secs(247),
             response_timeout: Duration::from_secs(247),
+            patience: Duration::ZERO,
             block: BlockSize::MAX,
         }
     }
@@ -57,5 +61,5 @@ fn is_of_transfer(number: OptionNumber) -> bool {
 
 /// Options that hold for the connection once they were sent (MSC3079): a transfer's later blocks need not repeat them.
 fn is_sticky(number: OptionNumber) -> bool {
-    matches!(number, OptionNumber::ACCESS_TOKEN | OptionNumber::CBOR_VERSION)
+    matches!(number, OptionNumber::ACCESS_TOKEN | OptionNumber::CBOR_VERSION | OptionNumber::LINK)
 }

@@ -40,6 +40,18 @@ pub struct Plan {
     size_wanted: bool,
 }
 
+impl Plan {
+    fn of(message: &Message, block1: Option<Block>, block2: Option<Block>, limits: &TransferLimits) -> Self {
+        let first = Block { number: 0, more: false, size: limits.block };
+        Self {
+            key: Key::of(message),
+            wanted: block2.unwrap_or(first),
+            block1,
+            size_wanted: message.options.get(OptionNumber::SIZE2).is_some(),
+        }
+    }
+}
+
 /// A response message, but for its kind, id and token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
@@ -66,14 +78,7 @@ impl ServerTransfers {
         let (Ok(block1), Ok(block2)) = (block(OptionNumber::BLOCK1), block(OptionNumber::BLOCK2)) else {
             return refuse(Code::BAD_REQUEST, "block size exponent 7 is reserved");
         };
-        let key = Key::of(message);
-        let first = Block { number: 0, more: false, size: limits.block };
-        let plan = Plan {
-            key,
-            wanted: block2.unwrap_or(first),
-            block1,
-            size_wanted: message.options.get(OptionNumber::SIZE2).is_some(),
-        };
+        let plan = Plan::of(message, block1, block2, limits);
         if let Some(block1) = block1 {
             return self.receive_block(message, block1, plan, limits, now);
         }
@@ -89,6 +94,13 @@ impl ServerTransfers {
             return refuse(Code::REQUEST_ENTITY_INCOMPLETE, "the response's body is held no more");
         }
         Received::Request(request(message, message.payload.clone()), plan)
+    }
+
+    /// A request that was complete before a restart: its message, with the whole body.
+    pub fn recall(message: &Message, limits: &TransferLimits) -> (Request, Plan) {
+        let block = |number| Block::find(&message.options, number).ok().flatten();
+        let plan = Plan::of(message, block(OptionNumber::BLOCK1), block(OptionNumber::BLOCK2), limits);
+        (request(message, message.payload.clone()), plan)
     }
 
     /// Takes in one block of a request's body (§2.5).

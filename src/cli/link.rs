@@ -1,27 +1,31 @@
-//! `lowband link`: what links mean, and a link to try things on.
+//! `lowband link`: what is known of links, and a link to try things on.
 
 mod run;
+mod show;
 
 use clap::Args;
 use clap::Subcommand;
 
 use super::Failure;
 
-/// Links: what follows from them, and a relay that is as slow as one.
+/// Show what a link is like and the timing that follows from it, or play one.
 #[derive(Debug, Args)]
 pub(crate) struct LinkArgs {
     #[command(subcommand)]
-    command: Command,
+    command: LinkCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum LinkCommand {
     Run(run::RunArgs),
+    Show(show::ShowArgs),
 }
 
+/// Does what the subcommand says.
 pub(crate) fn run(args: LinkArgs) -> Result<(), Failure> {
     match args.command {
-        Command::Run(args) => run::run(args),
+        LinkCommand::Run(args) => run::run(args),
+        LinkCommand::Show(args) => show::run(args),
     }
 }
 

@@ -2,6 +2,9 @@
 //!
 //! Knows nothing of tokens beyond carrying them; the transfers match responses to requests.
 
+mod ids;
+mod round_trip;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -9,8 +12,11 @@ use thiserror::Error;
 
 use super::code::Code;
 use super::message::{Kind, Message, MessageId};
-use super::parameters::Parameters;
+use super::parameters::{ACKNOWLEDGEMENT, Parameters};
+use super::priority::Priority;
 use super::time::Instant;
+use ids::{Jitter, MessageIds};
+use round_trip::RoundTrip;
 
 /// All exchanges with one peer, in both roles.
 ///
@@ -19,6 +25,7 @@ use super::time::Instant;
 ///           ├─ CON, NON ──── remembered, and reported once: Event::Request, Event::Response
 ///           └─ ACK, RST ──── ends the exchange that send started: Event::Acknowledged, Event::Reset
 ///  send ────── waits for its turn (NSTART), is repeated until acknowledged: or Event::TimedOut
+///  held, departed ── the wait for an acknowledgement begins when the last bit has left, where a queue says when that is
 ///  respond ─── in the acknowledgement while that is still owed, in a message of its own afterwards
 /// ```
 #[derive(Debug)]
@@ -27,14 +34,16 @@ pub struct Exchanges {
     limits: Limits,
     ids: MessageIds,
     jitter: Jitter,
+    round_trip: RoundTrip,
     received: BTreeMap<MessageId, Received>,
     /// The ids of `received`, oldest first.
     remembered: VecDeque<MessageId>,
     remembered_bytes: usize,
+    forgotten: VecDeque<MessageId>,
     sent: BTreeMap<MessageId, Sent>,
-    waiting: VecDeque<(ExchangeId, Message)>,
+    waiting: VecDeque<Waiting>,
     next_exchange: u64,
-    datagrams: VecDeque<Vec<u8>>,
+    datagrams: VecDeque<Outgoing>,
     events: VecDeque<Event>,
     counts: Counts,
 }
@@ -65,6 +74,21 @@ impl Default for Limits {
     fn default() -> Self {
         Self { remembered: 256, remembered_bytes: 64 << 10, waiting: 64 }
     }
+}
+
+/// A datagram to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Its bytes.
+    pub datagram: Vec<u8>,
+    /// How pressing it is.
+    pub priority: Priority,
+    /// The exchange whose wait for an acknowledgement begins when it has left: see [`Exchanges::departed`].
+    pub exchange: Option<ExchangeId>,
+    /// From when on it is of no use to the peer any more.
+    pub expires: Option<Instant>,
+    /// Whether it was sent before.
+    pub repeat: bool,
 }
 
 /// One of our own confirmable messages, from [`Exchanges::send`] until it is reported as ended.
@@ -105,16 +129,18 @@ impl Exchanges {
     /// No exchanges yet. The first message ID and the jitter come from `seed`, which should differ between peers
     /// and restarts (RFC 7252 §4.4).
     pub fn new(parameters: Parameters, limits: Limits, seed: u64) -> Self {
-        let mut jitter = Jitter(seed);
+        let mut jitter = Jitter::new(seed);
         let first = MessageId((jitter.next() >> 48) as u16);
         Self {
             parameters,
             limits,
-            ids: MessageIds { next: first, used: BTreeMap::new() },
+            ids: MessageIds::starting_at(first),
             jitter,
+            round_trip: RoundTrip::default(),
             received: BTreeMap::new(),
             remembered: VecDeque::new(),
             remembered_bytes: 0,
+            forgotten: VecDeque::new(),
             sent: BTreeMap::new(),
             waiting: VecDeque::new(),
             next_exchange: 0,
@@ -122,6 +148,29 @@ impl Exchanges {
             events: VecDeque::new(),
             counts: Counts::default(),
         }
+    }
+
+    /// Speaks by other parameters from now on; what is under way keeps its times.
+    pub fn set_parameters(&mut self, parameters: Parameters) {
+        if self.parameters != parameters {
+            self.parameters = parameters;
+            self.round_trip = RoundTrip::default();
+        }
+    }
+
+    /// The parameters that it speaks by.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// Goes on with this message ID, the first that was certainly not used before (RFC 7252 §4.4).
+    pub fn resume_ids(&mut self, next: MessageId) {
+        self.ids = MessageIds::starting_at(next);
+    }
+
+    /// The message ID that comes next.
+    pub fn next_id(&self) -> MessageId {
+        self.ids.next()
     }
 
     /// Takes in a message.
@@ -146,13 +195,20 @@ impl Exchanges {
             self.counts.duplicates += 1;
             // §4.5: a duplicate gets the same reply, and reaches nobody else.
             if let Reply::Sent(datagram) = &received.reply {
-                self.datagrams.push_back(datagram.clone());
+                let reply = Outgoing {
+                    repeat: true,
+                    expires: Some(received.expires),
+                    ..Outgoing::reply(datagram.clone())
+                };
+                self.datagrams.push_back(reply);
             }
             return;
         }
+        self.hear(now);
         // §4.3: an empty confirmable message is answered with a reset: a CoAP ping.
         if message.code == Code::EMPTY {
-            return self.datagrams.push_back(Message::empty(Kind::Reset, message.id).encode());
+            let reset = Message::empty(Kind::Reset, message.id).encode();
+            return self.datagrams.push_back(Outgoing::reply(reset));
         }
         self.remember(&message, now);
         self.events.push_back(match message.code.is_request() {
@@ -161,7 +217,19 @@ impl Exchanges {
         });
     }
 
+    /// The peer is there: what waits long for it, after repeats to nobody, need not wait so long.
+    fn hear(&mut self, now: Instant) {
+        for sent in self.sent.values_mut().filter(|sent| sent.repeats > 0) {
+            let soon = now + sent.first_timeout;
+            if sent.due.is_some_and(|due| due > soon) {
+                sent.due = Some(soon);
+                sent.timeout = sent.first_timeout;
+            }
+        }
+    }
+
     fn receive_acknowledgement(&mut self, message: Message, now: Instant) {
+        self.measure(&message, now);
         // §4.2: an acknowledgement of nothing is silently ignored.
         let Some(exchange) = self.end(message.id, now) else { return };
         self.events.push_back(Event::Acknowledged(exchange));
@@ -181,7 +249,7 @@ impl Exchanges {
         while self.remembered.len() >= self.limits.remembered.max(1) {
             self.forget_oldest();
         }
-        self.received.insert(message.id, Received { expires: now + lifetime, reply });
+        self.received.insert(message.id, Received { expires: now + lifetime, reply, recorded: false });
         self.remembered.push_back(message.id);
     }
 
@@ -195,12 +263,30 @@ impl Exchanges {
     fn forget_received(&mut self, id: MessageId) {
         self.remembered.retain(|remembered| *remembered != id);
         let Some(received) = self.received.remove(&id) else { return };
+        if received.recorded {
+            self.forgotten.push_back(id);
+        }
         match received.reply {
             Reply::Owed { .. } => {
-                self.datagrams.push_back(Message::empty(Kind::Acknowledgement, id).encode())
+                let acknowledgement = Message::empty(Kind::Acknowledgement, id).encode();
+                self.datagrams.push_back(Outgoing::reply(acknowledgement));
             }
             Reply::Sent(datagram) => self.remembered_bytes -= datagram.len(),
             Reply::None => {}
+        }
+    }
+
+    /// Takes in how long an acknowledgement took.
+    fn measure(&mut self, acknowledgement: &Message, now: Instant) {
+        let sent = self.sent.get(&acknowledgement.id).filter(|_| self.parameters.refine);
+        let departures = sent.map(|sent| (sent, sent.first_departure, sent.last_departure));
+        let Some((sent, Some(first), Some(last))) = departures else { return };
+        let airtime = self.parameters.receiving.of(acknowledgement.encode().len());
+        let without_airtime = |since: Instant| now.since(since).saturating_sub(airtime);
+        match sent.repeats {
+            0 => self.round_trip.take_strong(without_airtime(last), self.parameters.ack_timeout),
+            1 | 2 => self.round_trip.take_weak(without_airtime(first), self.parameters.ack_timeout),
+            _ => {}
         }
     }
 
@@ -208,16 +294,28 @@ impl Exchanges {
     ///
     /// # Errors
     /// [`Busy`] where too many wait already.
-    pub fn send(&mut self, message: Message, now: Instant) -> Result<ExchangeId, Busy> {
+    pub fn send(&mut self, message: Message, priority: Priority, now: Instant) -> Result<ExchangeId, Busy> {
         let is_its_turn = self.waiting.is_empty() && self.may_start();
         if !is_its_turn && self.waiting.len() >= self.limits.waiting {
             return Err(Busy);
         }
         let exchange = ExchangeId(self.next_exchange);
         self.next_exchange += 1;
-        self.waiting.push_back((exchange, Message { kind: Kind::Confirmable, ..message }));
+        let message = Message { kind: Kind::Confirmable, ..message };
+        let at = self.waiting.iter().position(|waiting| waiting.priority > priority);
+        let waiting = Waiting { exchange, message, priority };
+        self.waiting.insert(at.unwrap_or(self.waiting.len()), waiting);
         self.start_waiting(now);
         Ok(exchange)
+    }
+
+    /// Asks whether the peer is there, once: it resets an empty confirmable message (RFC 7252 §4.3).
+    ///
+    /// # Errors
+    /// [`Busy`] where too many wait already.
+    pub fn ping(&mut self, now: Instant) -> Result<ExchangeId, Busy> {
+        let ping = Message::empty(Kind::Confirmable, self.ids.next());
+        self.send(ping, Priority::Acknowledgement, now)
     }
 
     /// Sends a non-confirmable message of ours; its id is set here.
@@ -226,7 +324,8 @@ impl Exchanges {
     /// [`Busy`] where no message ID is free.
     pub fn send_unconfirmed(&mut self, message: Message, now: Instant) -> Result<(), Busy> {
         let id = self.ids.take(now, self.parameters.exchange_lifetime()).ok_or(Busy)?;
-        self.datagrams.push_back(Message { kind: Kind::NonConfirmable, id, ..message }.encode());
+        let datagram = Message { kind: Kind::NonConfirmable, id, ..message }.encode();
+        self.datagrams.push_back(Outgoing::reply(datagram));
         Ok(())
     }
 
@@ -250,7 +349,7 @@ impl Exchanges {
             self.reply(id, datagram);
             return Ok(Answered::Unconfirmed);
         }
-        self.send(response, now).map(Answered::Confirmable)
+        self.send(response, Priority::Reply, now).map(Answered::Confirmable)
     }
 
     /// Answers a request in a confirmable message of its own, so that its arrival will be known (RFC 7252 §5.2.2).
@@ -264,7 +363,7 @@ impl Exchanges {
         now: Instant,
     ) -> Result<ExchangeId, Busy> {
         self.acknowledge(request.1);
-        self.send(response, now)
+        self.send(response, Priority::Reply, now)
     }
 
     /// Acknowledges a confirmable message without an answer, if that is still owed.
@@ -283,16 +382,51 @@ impl Exchanges {
 
     /// Ends an exchange early: its message is sent no more, and nothing will be reported of it.
     pub fn forget(&mut self, exchange: ExchangeId, now: Instant) {
-        self.waiting.retain(|(waiting, _)| *waiting != exchange);
-        self.sent.retain(|_, sent| {
-            let forgotten = sent.exchange == exchange;
-            if forgotten {
-                // What has not left yet need not leave any more.
-                self.datagrams.retain(|datagram| *datagram != sent.datagram);
-            }
-            !forgotten
-        });
+        self.waiting.retain(|waiting| waiting.exchange != exchange);
+        self.sent.retain(|_, sent| sent.exchange != exchange);
+        // What has not left yet need not leave any more.
+        self.datagrams.retain(|datagram| datagram.exchange != Some(exchange));
         self.start_waiting(now);
+    }
+
+    /// Says that a message's datagram waits in a queue: meanwhile nothing is to be expected of the peer.
+    pub fn held(&mut self, exchange: ExchangeId) {
+        if let Some(sent) = self.sent_as(exchange) {
+            sent.due = None;
+        }
+    }
+
+    /// Says when the last bit of a message's datagram has left: from then on the acknowledgement is waited for.
+    pub fn departed(&mut self, exchange: ExchangeId, at: Instant) {
+        if let Some(sent) = self.sent_as(exchange) {
+            sent.first_departure.get_or_insert(at);
+            sent.last_departure = Some(at);
+            sent.due = Some(at + sent.timeout);
+        }
+    }
+
+    /// Says that a message's datagram cannot leave while it would be of use: it is given up.
+    pub fn give_up(&mut self, exchange: ExchangeId, now: Instant) {
+        let most = self.parameters.max_retransmit;
+        if let Some(sent) = self.sent_as(exchange) {
+            sent.repeats = most;
+            sent.due = Some(now);
+        }
+    }
+
+    /// Whether a message still waits for its acknowledgement, so that its datagram is of use.
+    pub fn is_open(&self, exchange: ExchangeId) -> bool {
+        self.sent.values().any(|sent| sent.exchange == exchange)
+    }
+
+    /// Whether nothing of a message has left yet.
+    pub fn is_unsent(&self, exchange: ExchangeId) -> bool {
+        self.waiting.iter().any(|waiting| waiting.exchange == exchange)
+            || self.sent.values().any(|sent| sent.exchange == exchange && sent.first_departure.is_none())
+    }
+
+    fn sent_as(&mut self, exchange: ExchangeId) -> Option<&mut Sent> {
+        self.sent.values_mut().find(|sent| sent.exchange == exchange)
     }
 
     /// Lets time pass: repeats what is due, gives up what is too old, acknowledges what still waits for its answer.
@@ -324,11 +458,13 @@ impl Exchanges {
 
     fn repeat(&mut self, now: Instant) {
         let mut given_up = Vec::new();
+        let parameters = &self.parameters;
         for (id, sent) in &mut self.sent {
-            if sent.due > now {
+            if sent.due.is_none_or(|due| due > now) {
                 continue;
             }
-            if sent.repeats >= self.parameters.max_retransmit {
+            // §4.2. §4.3: a ping is not repeated; whoever wonders asks again.
+            if sent.repeats >= parameters.max_retransmit || sent.datagram.len() == ACKNOWLEDGEMENT {
                 given_up.push(*id);
                 continue;
             }
@@ -336,8 +472,17 @@ impl Exchanges {
             self.counts.repeats += 1;
             sent.repeats += 1;
             sent.timeout = sent.timeout.saturating_mul(2);
-            sent.due = now + sent.timeout;
-            self.datagrams.push_back(sent.datagram.clone());
+            sent.last_departure = Some(now);
+            sent.due = Some(now + sent.timeout);
+            // The peer remembers a message for EXCHANGE_LIFETIME: a repeat must come before that is over.
+            let latest = parameters.max_transmit_span() + parameters.max_latency;
+            self.datagrams.push_back(Outgoing {
+                datagram: sent.datagram.clone(),
+                priority: sent.priority,
+                exchange: Some(sent.exchange),
+                expires: sent.first_departure.map(|first| first + latest),
+                repeat: true,
+            });
         }
         for id in given_up {
             if let Some(sent) = self.sent.remove(&id) {
@@ -349,7 +494,7 @@ impl Exchanges {
 
     /// When [`Exchanges::advance`] next has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        let repeats = self.sent.values().map(|sent| sent.due).min();
+        let repeats = self.sent.values().filter_map(|sent| sent.due).min();
         let owed = self.received.values().filter_map(|received| received.reply.due()).min();
         let expiry =
             self.remembered.front().and_then(|id| self.received.get(id)).map(|received| received.expires);
@@ -365,8 +510,43 @@ impl Exchanges {
     }
 
     /// The next datagram to send.
-    pub fn poll_datagram(&mut self) -> Option<Vec<u8>> {
+    pub fn poll_datagram(&mut self) -> Option<Outgoing> {
         self.datagrams.pop_front()
+    }
+
+    /// Marks a remembered message as recorded elsewhere, so that it will be known when that is of no use any more.
+    pub fn record(&mut self, id: MessageId) {
+        if let Some(received) = self.received.get_mut(&id) {
+            received.recorded = true;
+        }
+    }
+
+    /// The recorded messages that are still remembered.
+    pub fn recorded(&self) -> impl Iterator<Item = MessageId> {
+        self.received.iter().filter(|(_, received)| received.recorded).map(|(id, _)| *id)
+    }
+
+    /// The next recorded message that is remembered no more.
+    pub fn poll_forgotten(&mut self) -> Option<MessageId> {
+        self.forgotten.pop_front()
+    }
+
+    /// Remembers a message again that came before a restart, with the reply to its repeats; where none was given yet, it
+    /// is owed.
+    pub fn recall(&mut self, message: &Message, reply: Option<Vec<u8>>, expires: Instant, now: Instant) {
+        self.remember(message, now);
+        let Some(received) = self.received.get_mut(&message.id) else { return };
+        received.expires = expires;
+        received.recorded = true;
+        if let Some(datagram) = reply.filter(|_| message.kind == Kind::Confirmable) {
+            self.remembered_bytes += datagram.len();
+            received.reply = Reply::Sent(datagram);
+        }
+    }
+
+    /// Until when a message of the peer's is remembered.
+    pub fn remembered_until(&self, id: MessageId) -> Option<Instant> {
+        self.received.get(&id).map(|received| received.expires)
     }
 
     /// The next thing that happened.
@@ -402,7 +582,8 @@ impl Exchanges {
         let Some(received) = self.received.get_mut(&id) else { return };
         self.remembered_bytes += datagram.len();
         received.reply = Reply::Sent(datagram.clone());
-        self.datagrams.push_back(datagram);
+        let expires = Some(received.expires);
+        self.datagrams.push_back(Outgoing { expires, ..Outgoing::reply(datagram) });
         while self.remembered_bytes > self.limits.remembered_bytes && self.remembered.front() != Some(&id) {
             self.forget_oldest();
         }
@@ -423,17 +604,54 @@ impl Exchanges {
     fn start_waiting(&mut self, now: Instant) {
         while self.may_start() && !self.waiting.is_empty() {
             let Some(id) = self.ids.take(now, self.parameters.exchange_lifetime()) else { return };
-            let Some((exchange, message)) = self.waiting.pop_front() else { return };
+            let Some(Waiting { exchange, message, priority }) = self.waiting.pop_front() else { return };
+            // A request may be answered by a whole block in the acknowledgement; anything else by no more than that.
+            let answer = if message.code.is_request() { self.parameters.largest } else { ACKNOWLEDGEMENT };
             let datagram = Message { id, ..message }.encode();
-            self.datagrams.push_back(datagram.clone());
             // §4.2: the first timeout is between ACK_TIMEOUT and ACK_TIMEOUT * ACK_RANDOM_FACTOR.
-            let timeout = self
-                .parameters
-                .ack_timeout
-                .mul_f64(self.jitter.between(1.0, self.parameters.ack_random_factor));
-            self.sent.insert(id, Sent { exchange, datagram, repeats: 0, timeout, due: now + timeout });
+            let shortest = self.round_trip.timeout(self.parameters.ack_timeout)
+                + (self.parameters.timeout(datagram.len(), answer) - self.parameters.ack_timeout);
+            let timeout = shortest.mul_f64(self.jitter.between(1.0, self.parameters.ack_random_factor));
+            self.datagrams.push_back(Outgoing {
+                datagram: datagram.clone(),
+                priority,
+                exchange: Some(exchange),
+                expires: None,
+                repeat: false,
+            });
+            self.sent.insert(
+                id,
+                Sent {
+                    exchange,
+                    datagram,
+                    priority,
+                    repeats: 0,
+                    first_timeout: timeout,
+                    timeout,
+                    due: Some(now + timeout),
+                    first_departure: None,
+                    last_departure: None,
+                },
+            );
         }
     }
+}
+
+impl Outgoing {
+    /// What answers a message of the peer's: an acknowledgement, a reset, or a response in one.
+    fn reply(datagram: Vec<u8>) -> Self {
+        let empty = datagram.len() == ACKNOWLEDGEMENT;
+        let priority = if empty { Priority::Acknowledgement } else { Priority::Reply };
+        Self { datagram, priority, exchange: None, expires: None, repeat: false }
+    }
+}
+
+/// A message of ours that waits for its turn.
+#[derive(Debug)]
+struct Waiting {
+    exchange: ExchangeId,
+    message: Message,
+    priority: Priority,
 }
 
 /// A message of the peer's, remembered for its repeats.
@@ -441,6 +659,8 @@ impl Exchanges {
 struct Received {
     expires: Instant,
     reply: Reply,
+    /// Whether somebody else keeps a record of it.
+    recorded: bool,
 }
 
 #[derive(Debug)]
@@ -471,63 +691,14 @@ impl Reply {
 struct Sent {
     exchange: ExchangeId,
     datagram: Vec<u8>,
+    priority: Priority,
     repeats: u32,
+    first_timeout: Duration,
     timeout: Duration,
-    due: Instant,
-}
-
-/// Message IDs in order; none twice within EXCHANGE_LIFETIME (RFC 7252 §4.4).
-#[derive(Debug)]
-struct MessageIds {
-    next: MessageId,
-    /// When each run of 256 ids was last used, by its high byte.
-    used: BTreeMap<u8, Instant>,
-}
-
-impl MessageIds {
-    fn take(&mut self, now: Instant, lifetime: Duration) -> Option<MessageId> {
-        let [run, low] = self.next.0.to_be_bytes();
-        // Within a run the ids go on in order; its first may be used again only when its last is old enough.
-        if low == 0 && self.used.get(&run).is_some_and(|used| *used + lifetime > now) {
-            return None;
-        }
-        self.used.insert(run, now);
-        let id = self.next;
-        self.next = id.next();
-        Some(id)
-    }
-
-    /// When one was last used, of those not forgotten.
-    fn last_used(&self) -> Option<Instant> {
-        self.used.values().max().copied()
-    }
-
-    /// Forgets the use of those that may be used again.
-    fn forget_old(&mut self, now: Instant, lifetime: Duration) {
-        self.used.retain(|_, used| *used + lifetime > now);
-    }
-
-    /// When [`MessageIds::take`] will have one, if it has none now.
-    fn free_at(&self, lifetime: Duration) -> Option<Instant> {
-        let [run, low] = self.next.0.to_be_bytes();
-        (low == 0).then(|| self.used.get(&run).map(|used| *used + lifetime)).flatten()
-    }
-}
-
-/// Spreads retransmissions in time (SplitMix64); no secret depends on it.
-#[derive(Debug)]
-struct Jitter(u64);
-
-impl Jitter {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    fn between(&mut self, low: f64, high: f64) -> f64 {
-        low + (high - low) * (self.next() >> 11) as f64 / (1_u64 << 53) as f64
-    }
+    /// When it is repeated or given up; not while its datagram waits in a queue.
+    due: Option<Instant>,
+    /// When its last bit left for the first time.
+    first_departure: Option<Instant>,
+    /// When its last bit left for the last time.
+    last_departure: Option<Instant>,
 }

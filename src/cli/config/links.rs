@@ -1,0 +1,87 @@
+//! The tables `[link.NAME]` of the file.
+
+use std::path::Path;
+use std::path::PathBuf;
+
+use lowband::link::Profile;
+use lowband::link::Profiles;
+use lowband::link::ProfilesError;
+use toml::de::DeTable;
+use toml::de::DeValue;
+
+use super::ConfigError;
+use super::Origin;
+use super::Settings;
+use super::line_of;
+use crate::cli::Failure;
+
+/// The operator's links, and all that there are with the built-in ones.
+#[derive(Clone, Debug)]
+pub(crate) struct Links {
+    /// What stands in the file, as it stands there.
+    pub(crate) tables: toml::Table,
+    /// All profiles.
+    pub(crate) profiles: Profiles,
+}
+
+impl Links {
+    /// The built-in ones alone.
+    pub(super) fn built_in() -> Self {
+        Self { tables: toml::Table::new(), profiles: Profiles::built_in() }
+    }
+
+    /// The links of a file alone, and none of its settings.
+    pub(crate) fn of_file(path: Option<PathBuf>) -> Result<Self, Failure> {
+        let Some(path) = path else { return Ok(Self::built_in()) };
+        let (settings, errors) = Settings::of_file(&path);
+        if errors.is_empty() { Ok(settings.links) } else { Err(super::fail(&errors)) }
+    }
+
+    /// The profile of this name.
+    pub(crate) fn find(&self, name: &str) -> Result<Profile, Failure> {
+        self.profiles
+            .get(name)
+            .ok_or_else(|| Failure::usage(format_args!("there is no link {name:?}")).hint(self.hint()))
+    }
+
+    /// What to do about a name that is none of theirs.
+    pub(crate) fn hint(&self) -> String {
+        let names: Vec<_> = self.profiles.names().collect();
+        format!("links are {}; others are tables [link.NAME] of the --config file", names.join(", "))
+    }
+
+    /// Takes in what stands under `link` in a file.
+    pub(super) fn read(
+        &mut self,
+        path: &Path,
+        text: &str,
+        file: &DeTable<'_>,
+        errors: &mut Vec<ConfigError>,
+    ) {
+        // The same text once more, without places: it is known to parse.
+        let Ok(mut whole) = text.parse::<toml::Table>() else { return };
+        let Some(tables) = whole.remove("link") else { return };
+        if let Err(wrong) = self.profiles.add(&tables) {
+            errors.extend(wrong.iter().map(|error| {
+                let line = line_of(text, place(file, error));
+                ConfigError::new(error.to_string()).at(Origin::File { path: path.to_owned(), line })
+            }));
+        }
+        if let toml::Value::Table(tables) = tables {
+            self.tables = tables;
+        }
+    }
+}
+
+/// Where in the file it stands: the key, or the table's name, or the first of all links.
+fn place(file: &DeTable<'_>, error: &ProfilesError) -> usize {
+    let mut place = 0;
+    let mut table = file;
+    for name in ["link", &error.link, error.key.as_deref().unwrap_or_default()] {
+        let Some((key, value)) = table.get_key_value(name) else { break };
+        place = key.span().start;
+        let DeValue::Table(inner) = value.get_ref() else { break };
+        table = inner;
+    }
+    place
+}

@@ -1,0 +1,72 @@
+//! How an endpoint behaves, and how much it takes up.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::Address;
+use crate::coap::{Limits, Parameters, TransferLimits};
+use crate::link::Terms;
+
+/// How an endpoint behaves towards each peer, and how much it takes up in all.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Transmission parameters with a peer whose link is not known.
+    pub parameters: Parameters,
+    /// What one peer's exchanges may take up.
+    pub exchanges: Limits,
+    /// What one peer's transfers may take up; with a peer whose link is known their times and blocks follow from it.
+    pub transfers: TransferLimits,
+    /// Peers at a time. At the limit the one unheard of for longest goes, if nothing waits for it.
+    pub peers: usize,
+    /// Requests of one peer at a time that wait for their answer; 5.03 beyond that.
+    pub pending: usize,
+    /// Observations of one peer at a time; a registration beyond that is answered, and not registered (RFC 7641 §4.1).
+    pub observations: usize,
+    /// Bytes of bodies of all peers at a time: of those in transfer, and again of those of requests that wait for their
+    /// answer. Over it, what the peer unheard of for longest has in transfer goes; a request is answered with 5.03.
+    pub bytes: usize,
+    /// Bytes of random in a token of ours, 1 to 8.
+    pub token_length: usize,
+    /// The links that are known, by the names under which peers may announce them (option Link).
+    pub links: BTreeMap<String, Terms>,
+    /// The links of the peers that come to these addresses of ours; an unspecified address stands for all of its family.
+    pub listeners: BTreeMap<IpAddr, String>,
+    /// The link of all other peers, if it is known.
+    pub link: Option<String>,
+    /// Datagrams that wait for their turn on one channel at a time; the least pressing goes first.
+    pub queued: usize,
+    /// Whether what must survive a restart is reported, by [`super::Endpoint::poll_memory`].
+    pub durable: bool,
+}
+
+impl Config {
+    /// The name of the link of a peer that has announced none.
+    pub(super) fn link_of(&self, address: Address) -> Option<&str> {
+        let any: IpAddr = match address.local {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let listener = self.listeners.get(&address.local).or_else(|| self.listeners.get(&any));
+        listener.or(self.link.as_ref()).map(String::as_str)
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            parameters: Parameters::default(),
+            exchanges: Limits::default(),
+            transfers: TransferLimits::default(),
+            peers: 10_000,
+            pending: 32,
+            observations: 8,
+            bytes: 256 << 20,
+            token_length: 4,
+            links: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            link: None,
+            queued: 1_024,
+            durable: false,
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! What may leave when, on links that carry no more than so much: one queue for each channel.
+//!
+//! Knows nothing of peers: whether a datagram is still of use when its turn comes is asked of others.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Address, Association};
+use crate::coap::{Instant, Outgoing, Priority};
+use crate::link::Pace;
+
+/// The queues of all channels.
+#[derive(Debug)]
+pub(super) struct Pacers {
+    channels: BTreeMap<Channel, Pacer>,
+    /// The channels that have something to send, by when they may.
+    due: BTreeSet<(Instant, Channel)>,
+    /// Datagrams that may wait on one channel.
+    limit: usize,
+}
+
+/// What is sent one after the other.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Channel {
+    /// A listener's, which all peers with this link share.
+    Shared(IpAddr, Arc<str>),
+    /// One peer's own.
+    Own(Association),
+}
+
+/// A datagram that waits for its turn.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) association: Association,
+    pub(super) address: Address,
+    pub(super) outgoing: Outgoing,
+}
+
+/// One channel: nothing leaves before what left before it is all out.
+#[derive(Debug)]
+struct Pacer {
+    pace: Pace,
+    /// The most pressing first, and of those the oldest.
+    queue: BTreeMap<(Priority, u64), Queued>,
+    next: u64,
+    free_at: Instant,
+    budget: Budget,
+    placed: Option<Instant>,
+}
+
+impl Pacers {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { channels: BTreeMap::new(), due: BTreeSet::new(), limit: limit.max(1) }
+    }
+
+    /// Puts a datagram into a channel's queue; returns the one that had to give way, if any.
+    pub(super) fn push(
+        &mut self,
+        channel: &Channel,
+        pace: &Pace,
+        queued: Queued,
+        now: Instant,
+    ) -> Option<Queued> {
+        let limit = self.limit;
+        self.with(channel, pace, now, |pacer| pacer.push(queued, limit))
+    }
+
+    /// Says that the other end was on the air until now: where both use one channel by turns, this end may not be at once.
+    pub(super) fn heard(&mut self, channel: &Channel, pace: &Pace, now: Instant) {
+        let Some(turns) = pace.by_turns else { return };
+        self.with(channel, pace, now, |pacer| pacer.free_at = pacer.free_at.max(now + turns.turnaround));
+    }
+
+    /// The datagram whose turn it is, on whichever channel; it is to be sent with [`Pacers::depart`], or dropped.
+    pub(super) fn pop(&mut self, now: Instant) -> Option<(Channel, Queued)> {
+        let (_, channel) = self.due.first().filter(|(due, _)| *due <= now).cloned()?;
+        let pacer = self.channels.get_mut(&channel)?;
+        let (_, queued) = pacer.queue.pop_first()?;
+        self.place(&channel);
+        Some((channel, queued))
+    }
+
+    /// Takes a channel for a datagram; returns how long it is on the air.
+    pub(super) fn depart(&mut self, channel: &Channel, bytes: usize, now: Instant) -> Duration {
+        let Some(pacer) = self.channels.get_mut(channel) else { return Duration::ZERO };
+        let airtime = pacer.pace.sending.of(bytes);
+        pacer.free_at = now + airtime;
+        pacer.budget.spend(airtime, now);
+        self.place(channel);
+        airtime
+    }
+
+    /// When something may leave.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    /// How many datagrams wait.
+    pub(super) fn len(&self) -> usize {
+        self.channels.values().map(|pacer| pacer.queue.len()).sum()
+    }
+
+    /// Forgets the channels on which nothing has been sent or is to be sent for long.
+    pub(super) fn forget_idle(&mut self, now: Instant) {
+        self.channels.retain(|_, pacer| !pacer.is_idle(now));
+    }
+
+    fn with<T>(
+        &mut self,
+        channel: &Channel,
+        pace: &Pace,
+        now: Instant,
+        act: impl FnOnce(&mut Pacer) -> T,
+    ) -> T {
+        let pacer = self.channels.entry(channel.clone()).or_insert_with(|| Pacer::new(pace, now));
+        let done = act(pacer);
+        self.place(channel);
+        done
+    }
+
+    fn place(&mut self, channel: &Channel) {
+        let Some(pacer) = self.channels.get_mut(channel) else { return };
+        let due = pacer.ready();
+        if let Some(placed) = std::mem::replace(&mut pacer.placed, due) {
+            self.due.remove(&(placed, channel.clone()));
+        }
+        self.due.extend(due.map(|due| (due, channel.clone())));
+    }
+}
+
+impl Pacer {
+    fn new(pace: &Pace, now: Instant) -> Self {
+        Self {
+            budget: Budget::new(pace, now),
+            pace: pace.clone(),
+            queue: BTreeMap::new(),
+            next: 0,
+            free_at: now,
+            placed: None,
+        }
+    }
+
+    fn push(&mut self, queued: Queued, limit: usize) -> Option<Queued> {
+        // A reply that waits already need not wait twice, however often its request is repeated.
+        let waits = |other: &Queued| {
+            other.association == queued.association && other.outgoing.datagram == queued.outgoing.datagram
+        };
+        if queued.outgoing.exchange.is_none() && self.queue.values().any(waits) {
+            return None;
+        }
+        self.next += 1;
+        self.queue.insert((queued.outgoing.priority, self.next), queued);
+        if self.queue.len() > limit { self.queue.pop_last().map(|(_, last)| last) } else { None }
+    }
+
+    /// When the first of the queue may leave.
+    fn ready(&self) -> Option<Instant> {
+        let (_, first) = self.queue.first_key_value()?;
+        let airtime = self.pace.sending.of(first.outgoing.datagram.len());
+        Some(self.free_at.max(self.budget.ready(airtime)))
+    }
+
+    fn is_idle(&self, now: Instant) -> bool {
+        self.queue.is_empty() && self.free_at <= now && self.budget.is_full(now)
+    }
+}
+
+/// How much longer this end may be on the air, under a duty cycle: a bucket that fills slowly. It is so small, and fills so
+/// slowly, that in no hour the share is exceeded, the bucket's content included.
+#[derive(Debug)]
+struct Budget {
+    /// Seconds of airtime a second; none where there is no duty cycle.
+    rate: Option<f64>,
+    most: f64,
+    /// What was there at that moment; below zero after a datagram that is longer than the bucket is deep.
+    seconds: f64,
+    at: Instant,
+}
+
+impl Budget {
+    const HOUR: f64 = 3_600.0;
+    /// The bucket holds the airtime of so many greatest datagrams, but at most half of an hour's share.
+    const DATAGRAMS: f64 = 4.0;
+    /// Where the link has no greatest datagram, this many bytes are one.
+    const GREATEST: usize = 256;
+
+    fn new(pace: &Pace, now: Instant) -> Self {
+        let greatest = pace.sending.of(pace.mtu.min(Self::GREATEST)).as_secs_f64();
+        let hourly = pace.duty_cycle * Self::HOUR;
+        let most = (greatest * Self::DATAGRAMS).min(hourly / 2.0);
+        let rate = (pace.duty_cycle < 1.0).then_some((hourly - most) / Self::HOUR);
+        Self { rate, most, seconds: most, at: now }
+    }
+
+    fn held(&self, now: Instant) -> f64 {
+        let filled = now.since(self.at).as_secs_f64() * self.rate.unwrap_or(0.0);
+        (self.seconds + filled).min(self.most)
+    }
+
+    fn spend(&mut self, airtime: Duration, now: Instant) {
+        if self.rate.is_some() {
+            self.seconds = self.held(now) - airtime.as_secs_f64();
+            self.at = now;
+        }
+    }
+
+    /// When a datagram may leave: one that is longer than the bucket is deep, when the bucket is full.
+    fn ready(&self, airtime: Duration) -> Instant {
+        let Some(rate) = self.rate else { return self.at };
+        let missing = airtime.as_secs_f64().min(self.most) - self.seconds;
+        // A microsecond for what floating point loses.
+        self.at + Duration::try_from_secs_f64(missing / rate + 1e-6).unwrap_or_default()
+    }
+
+    fn is_full(&self, now: Instant) -> bool {
+        self.rate.is_none() || self.held(now) >= self.most
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coap::Airtime;
+    use crate::link::Turns;
+
+    const HF: Pace = Pace {
+        sending: Airtime { bits_per_second: 100, overhead: 28, fragment: 0 },
+        by_turns: None,
+        duty_cycle: 1.0,
+        mtu: 1024,
+        shared: true,
+    };
+
+    fn at(milliseconds: u64) -> Instant {
+        Instant::START + Duration::from_millis(milliseconds)
+    }
+
+    fn channel() -> Channel {
+        Channel::Shared("192.0.2.1".parse().unwrap(), "hf".into())
+    }
+
+    fn queued(priority: Priority, bytes: &[u8]) -> Queued {
+        let address =
+            Address { remote: "192.0.2.2:5683".parse().unwrap(), local: "192.0.2.1".parse().unwrap() };
+        let datagram = bytes.to_vec();
+        let outgoing = Outgoing { datagram, priority, exchange: None, expires: None, repeat: false };
+        Queued { association: address.into(), address, outgoing }
+    }
+
+    fn sends(pacers: &mut Pacers, now: u64) -> Option<Vec<u8>> {
+        let (channel, queued) = pacers.pop(at(now))?;
+        pacers.depart(&channel, queued.outgoing.datagram.len(), at(now));
+        Some(queued.outgoing.datagram)
+    }
+
+    #[test]
+    fn one_datagram_leaves_after_the_other_is_out_and_the_pressing_ones_first() {
+        let mut pacers = Pacers::new(8);
+        pacers.push(&channel(), &HF, queued(Priority::Notification, &[1; 22]), at(0));
+        pacers.push(&channel(), &HF, queued(Priority::Background, b"typing"), at(0));
+        assert_eq!(sends(&mut pacers, 0), Some(vec![1; 22]));
+        pacers.push(&channel(), &HF, queued(Priority::Acknowledgement, b"ack!"), at(100));
+        // 22 bytes and 28 of headers: 4 s.
+        assert_eq!(sends(&mut pacers, 3_999), None);
+        assert_eq!(pacers.deadline(), Some(at(4_000)));
+        assert_eq!(sends(&mut pacers, 4_000), Some(b"ack!".to_vec()));
+        assert_eq!(sends(&mut pacers, 4_000 + 32 * 80), Some(b"typing".to_vec()));
+        assert_eq!((pacers.len(), pacers.deadline()), (0, None));
+        pacers.forget_idle(at(60_000));
+        assert!(pacers.channels.is_empty());
+    }
+
+    #[test]
+    fn a_reply_does_not_wait_twice_and_the_least_pressing_gives_way() {
+        let mut pacers = Pacers::new(2);
+        assert!(pacers.push(&channel(), &HF, queued(Priority::Reply, b"again"), at(0)).is_none());
+        assert!(pacers.push(&channel(), &HF, queued(Priority::Reply, b"again"), at(1)).is_none());
+        assert_eq!(pacers.len(), 1);
+        assert!(pacers.push(&channel(), &HF, queued(Priority::Background, b"typing"), at(2)).is_none());
+        let dropped = pacers.push(&channel(), &HF, queued(Priority::Message, b"hello"), at(3));
+        assert_eq!(dropped.unwrap().outgoing.datagram, b"typing");
+    }
+
+    #[test]
+    fn by_turns_nothing_leaves_while_the_direction_changes() {
+        let pace = Pace { by_turns: Some(Turns { turnaround: Duration::from_millis(500) }), ..HF };
+        let mut pacers = Pacers::new(2);
+        pacers.heard(&channel(), &pace, at(1_000));
+        pacers.push(&channel(), &pace, queued(Priority::Reply, b"answer"), at(1_000));
+        assert_eq!(sends(&mut pacers, 1_499), None);
+        assert_eq!(sends(&mut pacers, 1_500), Some(b"answer".to_vec()));
+    }
+
+    #[test]
+    fn no_hour_has_more_airtime_than_the_duty_cycle_allows() {
+        let pace = Pace {
+            sending: Airtime { bits_per_second: 250, overhead: 13, fragment: 51 },
+            duty_cycle: 0.01,
+            mtu: 51,
+            ..HF
+        };
+        let mut pacers = Pacers::new(10_000);
+        for number in 0..2_000_u32 {
+            let bytes = number.to_be_bytes().repeat(1 + number as usize % 40);
+            pacers.push(&channel(), &pace, queued(Priority::Message, &bytes), at(0));
+        }
+        let mut departures: Vec<(Instant, f64)> = Vec::new();
+        while let Some(now) = pacers.deadline().filter(|now| *now < at(40 * 3_600_000)) {
+            let (channel, queued) = pacers.pop(now).unwrap();
+            let airtime = pacers.depart(&channel, queued.outgoing.datagram.len(), now);
+            departures.push((now, airtime.as_secs_f64()));
+        }
+        assert!(departures.len() > 100);
+        for (end, _) in &departures {
+            let hour = departures.iter().filter(|(at, _)| at <= end && end.since(*at).as_secs() < 3_600);
+            let sum: f64 = hour.map(|(_, airtime)| airtime).sum();
+            // One that is longer than the bucket is deep is begun in its hour and counts in it whole.
+            assert!(sum <= 36.0 + 8.0, "{sum} s in the hour before {end:?}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What leaves an endpoint, and when: each datagram by way of its channel's queue, where its link is known.
+
+use tracing::debug;
+
+use super::pacer::{Channel, Queued};
+use super::peer::Terms;
+use super::{Address, Association, Endpoint};
+use crate::coap::{Instant, Outgoing};
+
+impl Endpoint {
+    /// Sends a datagram to a peer, at once or when it is its turn.
+    pub(super) fn send(
+        &mut self,
+        association: Association,
+        address: Address,
+        outgoing: Outgoing,
+        now: Instant,
+    ) {
+        let Some((channel, pace)) = self.channel(association, address) else {
+            return self.depart(association, address, outgoing, now);
+        };
+        let length = outgoing.datagram.len();
+        if length > pace.mtu {
+            self.counters.too_long += 1;
+            debug!(remote = %address.remote, length, mtu = pace.mtu, "datagram does not fit into the link");
+            if let (Some(exchange), Some(peer)) = (outgoing.exchange, self.peers.get_mut(&association)) {
+                peer.too_long(exchange, length, pace.mtu, now);
+            }
+            return;
+        }
+        if let (Some(exchange), Some(peer)) = (outgoing.exchange, self.peers.get_mut(&association)) {
+            peer.exchanges.held(exchange);
+        }
+        let given_way = self.pacers.push(&channel, &pace, Queued { association, address, outgoing }, now);
+        if let Some(Queued { association, outgoing, .. }) = given_way {
+            // As if it had left and was lost: what is repeated is tried again.
+            self.counters.overflowed += 1;
+            if let (Some(exchange), Some(peer)) = (outgoing.exchange, self.peers.get_mut(&association)) {
+                peer.exchanges.departed(exchange, now);
+            }
+        }
+    }
+
+    /// Sends what may leave now.
+    pub(super) fn flush(&mut self, now: Instant) {
+        while let Some((channel, queued)) = self.pacers.pop(now) {
+            let Queued { association, address, outgoing } = queued;
+            if !self.is_of_use(association, &outgoing, now) {
+                self.counters.stale += 1;
+                self.touch(association, now, |peer, _| {
+                    outgoing.exchange.into_iter().for_each(|exchange| peer.exchanges.give_up(exchange, now));
+                });
+                continue;
+            }
+            let airtime = self.pacers.depart(&channel, outgoing.datagram.len(), now);
+            self.counters.sent_airtime_ms += u64::try_from(airtime.as_millis()).unwrap_or(u64::MAX);
+            if let Some(peer) = self.peers.get_mut(&association) {
+                peer.airtime.sent += airtime;
+            }
+            self.depart(association, address, outgoing, now + airtime);
+        }
+    }
+
+    /// Takes in that a datagram of so many bytes came from a peer.
+    pub(super) fn heard(&mut self, association: Association, address: Address, length: usize, now: Instant) {
+        if let Some((channel, pace)) = self.channel(association, address) {
+            self.pacers.heard(&channel, &pace, now);
+        }
+        if let Some(peer) = self.peers.get_mut(&association) {
+            let airtime = peer.exchanges.parameters().receiving.of(length);
+            peer.airtime.received += airtime;
+            self.counters.received_airtime_ms += u64::try_from(airtime.as_millis()).unwrap_or(u64::MAX);
+        }
+    }
+
+    /// A datagram leaves: its first bit at once, its last then.
+    fn depart(&mut self, association: Association, address: Address, outgoing: Outgoing, last_bit: Instant) {
+        let length = outgoing.datagram.len() as u64;
+        self.counters.sent_datagrams += 1;
+        self.counters.sent_bytes += length;
+        if outgoing.repeat {
+            self.counters.repeated_bytes += length;
+        }
+        self.datagrams.push_back((address, outgoing.datagram));
+        let Some(exchange) = outgoing.exchange else { return };
+        if let Some(peer) = self.peers.get_mut(&association) {
+            peer.exchanges.departed(exchange, last_bit);
+            self.place(association);
+        }
+    }
+
+    /// Whether a datagram that has waited still means something to its peer.
+    fn is_of_use(&self, association: Association, outgoing: &Outgoing, now: Instant) -> bool {
+        let expired = outgoing.expires.is_some_and(|expires| expires <= now);
+        let open =
+            |exchange| self.peers.get(&association).is_some_and(|peer| peer.exchanges.is_open(exchange));
+        !expired && outgoing.exchange.is_none_or(open)
+    }
+
+    /// The channel of a peer, where its link is known and limits what may be sent.
+    fn channel(&self, association: Association, address: Address) -> Option<(Channel, crate::link::Pace)> {
+        let terms = match self.peers.get(&association) {
+            Some(peer) => peer.terms.clone(),
+            None => Terms::new(&self.config, self.config.link_of(address)),
+        };
+        let (link, pace) = (terms.link?, terms.pace?);
+        let channel =
+            if pace.shared { Channel::Shared(address.local, link) } else { Channel::Own(association) };
+        Some((channel, pace))
+    }
+}

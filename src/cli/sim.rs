@@ -55,6 +55,9 @@ pub(crate) struct SimArgs {
     /// Write JSON: one object, or one on each line with --seeds
     #[arg(long)]
     json: bool,
+    /// Tell of everything that happens on standard error
+    #[arg(short, long)]
+    verbose: bool,
 }
 
 /// Where transmission parameters come from.
@@ -69,6 +72,11 @@ enum Transmission {
 /// Runs one seed and tells of it, or many and tells of all.
 pub(crate) fn run(args: SimArgs) -> Result<(), Failure> {
     let links = links(&args)?;
+    if args.verbose {
+        let log = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(io::stderr);
+        let log = log.without_time().with_target(false).with_ansi(false).try_init();
+        log.map_err(|error| Failure::new(format_args!("cannot log: {error}")))?;
+    }
     let Some(seeds) = args.seeds else {
         let mut holds = true;
         for profile in &links {

@@ -122,6 +122,8 @@ pub(super) const RESTART: Duration = Duration::from_secs(5);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const ROOM: &str = "!kitchen:example.org";
+/// Where a message and its answer take longer, devices want little at a time.
+const NARROW: Duration = Duration::from_secs(600);
 /// A device that has heard nothing for so long asks.
 const REFRESH: Duration = Duration::from_secs(3 * 3600);
 
@@ -202,9 +204,13 @@ fn chaos(profile: &Profile, seed: u64) -> Script {
     let mut chance = Chance::new(seed ^ 0x6368_616f_7300);
     let unit = exchange(profile).max(Duration::from_secs(30));
     let devices = 1 + chance.below(3);
+    // A message is heard by all devices. More than the link carries could be said, and would never arrive.
+    let interval = unit * (2 + 2 * devices as u32);
+    let is_narrow = unit > NARROW;
     let device = |limit| Device { room: ROOM.to_owned(), refresh: Some(40 * unit.max(MINUTE)), limit };
-    let limits: Vec<_> =
-        (0..devices).map(|_| chance.happens(0.3).then(|| 1 + chance.below(5) as usize)).collect();
+    let limits: Vec<_> = (0..devices)
+        .map(|_| (chance.happens(0.3) || is_narrow).then(|| 1 + chance.below(5) as usize))
+        .collect();
     let mut script = Script::new(limits.into_iter().map(device).collect());
     script.impairments = impairments(&mut chance, unit);
     for peer in 0..devices as PeerNumber {
@@ -212,7 +218,7 @@ fn chaos(profile: &Profile, seed: u64) -> Script {
     }
     let mut now = Duration::ZERO;
     for number in 0..10 + chance.below(30) {
-        now += chance.wait(3 * unit);
+        now += chance.wait(interval);
         let peer = chance.below(devices) as PeerNumber;
         let action = match chance.below(20) {
             0..=5 => Action::Send(peer, format!("Report {number}")),

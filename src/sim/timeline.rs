@@ -84,7 +84,8 @@ fn seconds(at: Instant) -> String {
     format!("{:.1} s", at.since_start().as_secs_f64())
 }
 
-fn describe(datagram: &[u8]) -> String {
+/// A message in a few words.
+pub(super) fn describe(datagram: &[u8]) -> String {
     let Ok(message) = Message::decode(datagram) else {
         return format!("{} B that are no message", datagram.len());
     };

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::Value;
+use tracing::debug;
 
 use super::chance::Chance;
 use super::channel::{Channel, Fate, PeerNumber};
@@ -15,7 +16,7 @@ use super::outcome::Outcome;
 use super::peer;
 use super::peer::{Ending, Note, Peer};
 use super::script::{Action, RESTART, Script, ScriptName};
-use super::timeline::Timeline;
+use super::timeline::{Timeline, describe};
 use crate::coap::{ACKNOWLEDGEMENT, Instant};
 use crate::endpoint;
 use crate::endpoint::Address;
@@ -254,6 +255,8 @@ impl World {
     }
 
     fn act(&mut self, action: Action) {
+        let at = self.seconds();
+        debug!(at, ?action, "happens");
         match action {
             Action::Send(peer, text) => {
                 let room = self.room(peer);
@@ -284,6 +287,10 @@ impl World {
                 self.with_peer(peer, Peer::moved);
             }
         }
+    }
+
+    fn seconds(&self) -> f64 {
+        self.now.since_start().as_secs_f64()
     }
 
     fn room(&self, peer: PeerNumber) -> String {
@@ -379,6 +386,8 @@ impl World {
     fn send(&mut self, from: End, peer: PeerNumber, datagram: Vec<u8>) {
         let copy = datagram.clone();
         let passage = self.channel.send(from, peer, datagram, self.now);
+        let at = self.seconds();
+        debug!(at, ?from, peer, what = describe(&copy), fate = ?passage.fate, "sent");
         // The last word may be the acknowledgement of what has ended it.
         let is_last = from == End::Peer && copy.len() == ACKNOWLEDGEMENT;
         if peer == 0 && self.first == First::Answered && !is_last {
@@ -394,6 +403,11 @@ impl World {
 
     fn note(&mut self, number: PeerNumber, note: Note) {
         let Some(user) = self.peers.get(number as usize).map(|peer| peer.user().to_owned()) else { return };
+        let at = self.seconds();
+        match &note {
+            Note::Delta(_) => debug!(at, peer = number, "applied a delta"),
+            note => debug!(at, peer = number, ?note, "told"),
+        }
         match note {
             Note::Asked { transaction } => self.oracle.asked(&user, &transaction),
             Note::Ended { transaction, asked, end } => {

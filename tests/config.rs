@@ -228,7 +228,7 @@ fn mistakes_in_links_are_told_with_link_key_and_line() {
     }
     let file = File::new("no-links", &format!("{GOOD}link = \"hf-100\"\n"));
     let told = stderr(&check(&["--config", file.path()], &[]));
-    assert!(told.contains(":3: link \"\": links are tables"), "{told}");
+    assert!(told.contains(":3: links are tables, [link.NAME]\nhint: default-link"), "{told}");
 }
 
 #[test]

@@ -137,6 +137,34 @@ fn register(url: &str, name: &str) -> String {
 }
 
 #[test]
+fn a_gateway_and_its_peers_speak_on_the_terms_of_the_same_link() {
+    let homeserver = Homeserver::start();
+    let path = std::env::temp_dir().join(format!("lowband-{}-net-link.toml", std::process::id()));
+    std::fs::write(&path, "[link.fast]\nlike = \"hf-100\"\nspeed = 100\n").unwrap();
+    let config = path.to_str().unwrap();
+    let mut gateway =
+        Gateway::start(&homeserver.url(), &["--config", config, "--listen", "127.0.0.2:0=fast"]);
+    std::fs::remove_file(&path).unwrap();
+    let url = gateway.line().strip_prefix("listening on ").unwrap().to_owned();
+    let logged = [(); 3].map(|()| gateway.logged("timing by link"));
+    let links: Vec<_> = logged.iter().map(|event| event["link"].as_str().unwrap()).collect();
+    assert_eq!(links, ["lan", "fast", "lan"]);
+    assert_eq!((&logged[1]["block"], &logged[1]["ack_timeout"]), (&json!(256), &json!("110ms")));
+
+    let versions = format!("{url}/_matrix/client/versions");
+    let over_link = ["--link", "hf-100", "--link-speed", "100", "--json"];
+    let answer = request(&[&["GET", &versions], &over_link[..]].concat());
+    assert_eq!(answer.status.code(), Some(0), "{}", stderr(&answer));
+
+    // On an address without such a link the peer says which one it is.
+    let versions = format!("{}/_matrix/client/versions", gateway.urls[0]);
+    let answer = request(&["GET", &versions, "--link", "geo-600ms", "--announce-link"]);
+    assert_eq!(answer.status.code(), Some(0), "{}", stderr(&answer));
+    let unknown = request(&["GET", &versions, "--link", "no-such"]);
+    assert_eq!(unknown.status.code(), Some(2), "{}", stderr(&unknown));
+}
+
+#[test]
 fn a_call_prints_json_and_its_exit_code_says_how_it_went() {
     let homeserver = Homeserver::start();
     let gateway = Gateway::start(&homeserver.url(), &[]);

@@ -43,12 +43,6 @@ pub(crate) fn run(args: GatewayArgs) -> Result<(), Failure> {
     };
     log_to_stderr(&effective)?;
     effective.warnings.iter().for_each(|warning| warn!("{warning}"));
-    for (address, link) in &effective.listeners {
-        if let Some(terms) = effective.links.get(link) {
-            let (ack_timeout, block) = (terms.parameters.ack_timeout, terms.block.bytes());
-            info!(%address, link, ?ack_timeout, block, "timing by link");
-        }
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(format_args!("cannot start: {error}")))?;
     let served = runtime.block_on(serve(effective));
@@ -61,10 +55,17 @@ async fn serve(effective: Effective) -> Result<(), Failure> {
     // From here on a signal ends the gateway in order, even before it serves.
     let mut signals =
         Signals::new().map_err(|error| Failure::new(format_args!("cannot take signals: {error}")))?;
+    let endpoint = effective.server.gateway.endpoint.clone();
     let server = Server::bind(effective.server).map_err(explain)?;
     for address in server.addresses() {
         // Where standard error is closed, nobody wants to know.
         let _ = writeln!(io::stderr(), "listening on coap://{address}");
+    }
+    for (address, link) in &endpoint.listeners {
+        if let Some(terms) = endpoint.links.get(link) {
+            let (ack_timeout, block) = (terms.parameters.ack_timeout, terms.block.bytes());
+            info!(%address, link, ?ack_timeout, block, "timing by link");
+        }
     }
     let check = tokio::spawn(check_homeserver(server.upstream().clone(), effective.homeserver));
     let (stop, stopped) = oneshot::channel();

@@ -14,6 +14,7 @@ use http::header;
 use lowband::coap;
 use lowband::coap::BlockSize;
 use lowband::coap::Code;
+use lowband::coap::OptionNumber;
 use lowband::codec::Keys;
 use lowband::codec::Limits;
 use lowband::endpoint;
@@ -74,6 +75,9 @@ pub(crate) struct RequestArgs {
     /// The link to the gateway, for the timing: lan, hf-100, … as `lowband link show` lists them
     #[arg(long, value_name = "LINK", default_value = "lan")]
     link: String,
+    /// Tell the gateway too, in option Link; it must know a link of this name
+    #[arg(long)]
+    announce_link: bool,
     /// How many times faster than that the link is
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=Profile::MAX_SPEED as i64))]
     link_speed: u32,
@@ -105,7 +109,8 @@ pub(crate) fn run(args: RequestArgs) -> Result<(), Failure> {
     let request = translate_request(&args)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(format_args!("cannot start: {error}")))?;
-    runtime.block_on(call(&args, request, config(&args)?))
+    let link = Links::of_file(None)?.find(&args.link)?.faster(args.link_speed);
+    runtime.block_on(call(&args, request, &link))
 }
 
 fn translate_request(args: &RequestArgs) -> Result<coap::Request, Failure> {
@@ -136,19 +141,19 @@ fn read_body(data: &str) -> Result<Bytes, Failure> {
     Ok(body.into())
 }
 
-fn config(args: &RequestArgs) -> Result<endpoint::Config, Failure> {
-    let link = Links::of_file(None)?.find(&args.link)?;
-    let terms = link.faster(args.link_speed).terms(End::Peer);
-    let mut config = endpoint::Config::default();
-    config.parameters = terms.parameters;
-    config.transfers.block = args.block.map_or(terms.block, |block| block.min(terms.block));
-    config.transfers.lifetime = terms.lifetime;
-    config.transfers.response_timeout = terms.response_timeout;
-    Ok(config)
-}
-
-async fn call(args: &RequestArgs, request: coap::Request, config: endpoint::Config) -> Result<(), Failure> {
+async fn call(args: &RequestArgs, mut request: coap::Request, link: &Profile) -> Result<(), Failure> {
     let remote = resolve(&args.url).await?;
+    if args.announce_link {
+        request.options.push(OptionNumber::LINK, link.name.as_bytes());
+    }
+    let terms = link.terms(End::Peer);
+    // The peer may take as long to acknowledge that an observation has ended as it may for anything else.
+    let closing = terms.parameters.longest_timeout().mul_f64(terms.parameters.ack_random_factor);
+    let mut config = endpoint::Config { link: Some(link.name.clone()), ..endpoint::Config::default() };
+    config.links.insert(link.name.clone(), terms);
+    if let Some(block) = args.block {
+        config.transfers.block = block;
+    }
     let started = now();
     let watch: lowband::net::client::Watch = match args.verbose {
         true => Box::new(move |direction, datagram| show(started, direction, datagram)),
@@ -159,15 +164,12 @@ async fn call(args: &RequestArgs, request: coap::Request, config: endpoint::Conf
         .map_err(|error| Failure::unanswered(format_args!("cannot reach {remote}: {error}")))?;
     let call = Call { args, remote, client: client.clone(), started };
     let done = if args.observe { call.observe(request).await } else { call.once(request).await };
-    client.clone().close(CLOSING).await;
+    client.clone().close(closing).await;
     if args.verbose {
         call.sum_up();
     }
     done
 }
-
-/// How long the peer may take to acknowledge that an observation has ended.
-const CLOSING: Duration = Duration::from_secs(3);
 
 struct Call<'a> {
     args: &'a RequestArgs,

@@ -96,8 +96,7 @@ impl Endpoint {
                     self.recall_peer(association, next_id, next_sequence, link, now);
                     Ok(())
                 }
-                (MemoryKey::Request(association, _), Memory::Request { expires, .. }) if expires <= now => {
-                    let _ = association;
+                (MemoryKey::Request(..), Memory::Request { expires, .. }) if expires <= now => {
                     self.forget(key);
                     Ok(())
                 }
@@ -115,6 +114,10 @@ impl Endpoint {
                 self.forget(key);
             }
         }
+        // Only now: a peer of which nothing else was remembered is not kept.
+        for association in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.with_peer(association, now, |_, _| {});
+        }
     }
 
     fn recall_peer(
@@ -126,13 +129,12 @@ impl Endpoint {
         now: Instant,
     ) {
         self.admit_recalled(association, now);
-        self.with_peer(association, now, |peer, config| {
-            peer.exchanges.resume_ids(MessageId(next_id));
-            peer.observations.resume(next_sequence);
-            if link.is_some() {
-                peer.announce(link.as_deref(), config);
-            }
-        });
+        let Some(peer) = self.peers.get_mut(&association) else { return };
+        peer.exchanges.resume_ids(MessageId(next_id));
+        peer.observations.resume(next_sequence);
+        if link.is_some() {
+            peer.announce(link.as_deref(), &self.config);
+        }
     }
 
     fn recall_request(
@@ -160,19 +162,16 @@ impl Endpoint {
             let pending = Pending { association, request: asked, plan, observe, bytes, memory };
             self.pending.insert(key, pending);
             self.events.push_back(Event::Request { key, association, request, recalled: true });
-            self.place(association);
             return Ok(());
         };
         // Its blocks can be had again, and its repeats get the answer that was given.
         let reply = peer.recalled_reply(&asked, plan, answer, now);
         let datagram = Message { kind: Kind::Acknowledgement, id: message.id, ..reply.clone() }.encode();
         peer.exchanges.recall(&message, Some(datagram), expires, now);
-        self.with_peer(association, now, |peer, _| {
-            if separate {
-                // A peer that has it already resets it.
-                let _ = peer.exchanges.send(reply, Priority::Reply, now);
-            }
-        });
+        if separate {
+            // A peer that has it already resets it.
+            let _ = peer.exchanges.send(reply, Priority::Reply, now);
+        }
         Ok(())
     }
 
@@ -190,7 +189,6 @@ impl Endpoint {
         let (_, plan) = ServerTransfers::recall(&message, &peer.transfers);
         peer.observations.register(message.token, id, plan);
         self.observations.insert(id, association);
-        self.place(association);
         Ok(())
     }
 
@@ -245,12 +243,17 @@ impl Endpoint {
         self.memories.push_back((MemoryKey::Observation(id), Some(memory)));
     }
 
+    /// Forgets the requests of a peer's that are remembered no more.
+    pub(super) fn forget_requests(&mut self, association: Association) {
+        while let Some(id) = self.peers.get_mut(&association).and_then(|peer| peer.exchanges.poll_forgotten())
+        {
+            self.forget(MemoryKey::Request(association, id.0));
+        }
+    }
+
     /// Remembers of a peer what has changed: numbers are reserved some in advance, so that it is seldom.
     pub(super) fn remember_peer(&mut self, association: Association) {
         let Some(peer) = self.peers.get_mut(&association).filter(|_| self.config.durable) else { return };
-        while let Some(id) = peer.exchanges.poll_forgotten() {
-            self.memories.push_back((MemoryKey::Request(association, id.0), None));
-        }
         if let Some(memory) = peer.reserve() {
             self.memories.push_back((MemoryKey::Peer(association), Some(memory)));
         }

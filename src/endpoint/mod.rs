@@ -322,6 +322,7 @@ impl Endpoint {
         let Some(peer) = self.peers.get_mut(&association) else { return };
         act(peer, &self.config);
         self.pump(association, now);
+        self.forget_requests(association);
         let Some(peer) = self.peers.get_mut(&association) else { return };
         let counts = peer.exchanges.take_counts();
         self.counters.duplicates += counts.duplicates;
@@ -345,15 +346,17 @@ impl Endpoint {
     /// Carries out what a peer's layers have to say, until they are silent.
     fn pump(&mut self, association: Association, now: Instant) {
         loop {
-            let fresh = self.fresh_token(association);
             let Some(peer) = self.peers.get_mut(&association) else { return };
-            let (address, outcome) = (peer.address, peer.poll(fresh, &self.config, now));
+            let address = peer.address;
             let outgoing: Vec<_> = std::iter::from_fn(|| peer.exchanges.poll_datagram()).collect();
             for outgoing in outgoing {
                 self.send(association, address, outgoing, now);
             }
-            match outcome {
+            let fresh = self.fresh_token(association);
+            let Some(peer) = self.peers.get_mut(&association) else { return };
+            match peer.poll(fresh, &self.config, now) {
                 Some(outcome) => self.report(association, outcome, now),
+                None if peer.exchanges.has_datagrams() => {}
                 None => return,
             }
         }

@@ -21,14 +21,22 @@ struct Entry {
 
 /// What is wrong with the tables of links.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("link {link:?}: {}{problem}", key.as_ref().map(|key| format!("{key} ")).unwrap_or_default())]
+#[error("{}{problem}", prefix(link, key.as_deref()))]
 pub struct ProfilesError {
-    /// The link's name.
+    /// The link's name; empty where there are no tables at all.
     pub link: String,
     /// The key in its table, where it is about one.
     pub key: Option<String>,
     /// What is wrong, as the rest of a sentence that begins with the key.
     pub problem: String,
+}
+
+fn prefix(link: &str, key: Option<&str>) -> String {
+    match (link, key) {
+        ("", _) => String::new(),
+        (link, None) => format!("link {link:?}: "),
+        (link, Some(key)) => format!("link {link:?}: {key} "),
+    }
 }
 
 /// The greatest number of the operator's profiles.
@@ -81,7 +89,7 @@ impl Profiles {
 
     fn add_tables(&mut self, tables: Option<&toml::Value>, built_in: &Self) -> Vec<ProfilesError> {
         let Some(toml::Value::Table(tables)) = tables else {
-            return vec![ProfilesError::of("", None, "links are tables: [link.NAME]")];
+            return vec![ProfilesError::of("", None, "links are tables, [link.NAME]")];
         };
         let mut errors = Vec::new();
         let mut waiting = BTreeMap::new();
@@ -126,9 +134,7 @@ impl Profiles {
         }
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
         if name.is_empty() || name.len() > LONGEST_NAME || !name.bytes().all(is_plain) {
-            return wrong(&format!(
-                "has a name that is none: 1 to {LONGEST_NAME} letters, digits, hyphens, dots"
-            ));
+            return wrong(&format!("a name has 1 to {LONGEST_NAME} letters, digits, hyphens, dots"));
         }
         if built_in.0.contains_key(name) && !table.contains_key("like") {
             let problem =

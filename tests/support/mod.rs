@@ -61,6 +61,14 @@ impl<M: Machine> Story<M> {
         }
     }
 
+    /// A story that begins later.
+    pub(crate) fn at(machine: M, address: M::Address, at: u64) -> Self {
+        let mut story = Self::new(machine, address);
+        story.now = Instant::after_start(Duration::from_millis(at));
+        story.collect();
+        story
+    }
+
     /// The story with another peer.
     pub(crate) fn with(&mut self, address: M::Address) -> With<'_, M> {
         With { story: self, address }

@@ -28,10 +28,6 @@ pub(crate) struct Effective {
     pub(crate) homeserver: Uri,
     /// What the gateway's driver takes.
     pub(crate) server: net::gateway::Config,
-    /// What each link means for the gateway, by its name.
-    pub(crate) links: BTreeMap<String, Terms>,
-    /// The link behind each address that is listened on.
-    pub(crate) listeners: BTreeMap<IpAddr, String>,
     /// The filter of the log; it parses.
     pub(crate) log: String,
     /// The form of the log.
@@ -91,8 +87,7 @@ impl Reader<'_> {
         let log = self.required("log", log);
         let log_format = self.required("log-format", log_format);
         let homeserver = homeserver?;
-        let (listen, block) = (listen?, block?);
-        let links = terms(links, block);
+        let listen = listen?;
 
         let mut gateway = gateway::Config::new(homeserver.clone());
         gateway.advertise = Advertise { base_url: advertise, ..Advertise::default() };
@@ -103,12 +98,10 @@ impl Reader<'_> {
         gateway.endpoint.bytes = gateway.endpoint.bytes.max(body_limit?);
         gateway.endpoint.transfers.body = body_limit?;
         gateway.endpoint.transfers.bytes = gateway.endpoint.transfers.bytes.max(body_limit?);
-        if let Some(terms) = links.get(&default_link?) {
-            gateway.endpoint.parameters = terms.parameters.clone();
-            gateway.endpoint.transfers.block = terms.block;
-            gateway.endpoint.transfers.lifetime = terms.lifetime;
-            gateway.endpoint.transfers.response_timeout = terms.response_timeout;
-        }
+        gateway.endpoint.transfers.block = block?;
+        gateway.endpoint.links = terms(links);
+        gateway.endpoint.listeners = listen.links;
+        gateway.endpoint.link = default_link;
         let mut upstream = upstream::Config::new(homeserver.clone());
         upstream.homeserver_ca = homeserver_ca;
         upstream.connect_timeout = connect_timeout?;
@@ -126,8 +119,6 @@ impl Reader<'_> {
                 grace: grace?,
                 report: report?,
             },
-            links,
-            listeners: listen.links,
             log: log?,
             log_format: log_format?,
         })
@@ -305,12 +296,9 @@ fn link(name: &str, links: &Links) -> Result<String, Wrong> {
     }
 }
 
-/// What each link means for the gateway, whose blocks are no greater than `block` on any of them.
-fn terms(links: &Links, block: BlockSize) -> BTreeMap<String, Terms> {
-    let of = |profile: Profile| {
-        let terms = profile.terms(End::Gateway);
-        (profile.name, Terms { block: terms.block.min(block), ..terms })
-    };
+/// What each link means for the gateway.
+fn terms(links: &Links) -> BTreeMap<String, Terms> {
+    let of = |profile: Profile| (profile.name.clone(), profile.terms(End::Gateway));
     links.profiles.iter().map(of).collect()
 }
 

@@ -64,7 +64,12 @@ impl Links {
         if let Err(wrong) = self.profiles.add(&tables) {
             errors.extend(wrong.iter().map(|error| {
                 let line = line_of(text, place(file, error));
-                ConfigError::new(error.to_string()).at(Origin::File { path: path.to_owned(), line })
+                let told =
+                    ConfigError::new(error.to_string()).at(Origin::File { path: path.to_owned(), line });
+                match error.link.is_empty() {
+                    true => told.hint("default-link names the link of all listeners"),
+                    false => told,
+                }
             }));
         }
         if let toml::Value::Table(tables) = tables {

@@ -514,6 +514,11 @@ impl Exchanges {
         self.datagrams.pop_front()
     }
 
+    /// Whether [`Exchanges::poll_datagram`] has any.
+    pub fn has_datagrams(&self) -> bool {
+        !self.datagrams.is_empty()
+    }
+
     /// Marks a remembered message as recorded elsewhere, so that it will be known when that is of no use any more.
     pub fn record(&mut self, id: MessageId) {
         if let Some(received) = self.received.get_mut(&id) {

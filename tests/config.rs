@@ -186,7 +186,7 @@ fn the_example_file_is_valid_and_has_every_setting_at_its_default() {
         assert_eq!(serde_json::to_value(&value[name]).unwrap(), setting["value"], "{name}");
         text = text.replacen(&line, "", 1);
     }
-    for name in ["advertise", "homeserver-ca"] {
+    for name in ["advertise", "homeserver-ca", "state"] {
         assert!(text.contains(&format!("\n{name} = ")), "{name} is not in the example");
     }
 }

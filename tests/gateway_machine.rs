@@ -16,20 +16,9 @@ use proptest::prelude::*;
 use lowband::coap::{BlockSize, Instant};
 use lowband::gateway::{Config, FetchError, FetchId, Gateway, Input, Output};
 
-use support::Story;
 use support::endpoint::{OTHER, peer};
-use support::gateway::{Call, Driven, config, with};
+use support::gateway::{Call, SYNC, config, idle, news, observed, with};
 use support::notation;
-
-/// Nothing new.
-fn idle(position: &str) -> String {
-    format!(r#"{{"next_batch":"{position}"}}"#)
-}
-
-/// A new message.
-fn news(position: &str) -> String {
-    format!(r#"{{"next_batch":"{position}","presence":{{"events":[{{"type":"m.x"}}]}}}}"#)
-}
 
 // Requests and answers.
 
@@ -193,24 +182,6 @@ fn refused_request_reaches_no_homeserver() {
 
 // Observed /sync.
 
-const SYNC: &str = "https://hs.example/_matrix/client/v3/sync";
-
-/// A gateway with an observation of `/sync` by the token 4a, since 100 ms at position s1, and the poll that follows.
-fn observed() -> (Story<Driven>, FetchId) {
-    let mut gateway = with(config());
-    gateway.gets(
-        0,
-        "CON [MID=1, TOK=0x4a], GET, /_matrix/client/v3/sync, Observe:0, Accept:50, Access-Token:\"A\"",
-    );
-    let id = gateway.fetches(0, &format!("GET {SYNC}?timeout=0 Bearer A"));
-    gateway.fetched(50, id, 200, &news("s1"));
-    gateway.sends(50, "ACK [MID=1]");
-    gateway.sends(50, &format!("CON [MID=first, TOK=0x4a], 2.05, Observe:0, CF:50, `{}`", news("s1")));
-    gateway.gets(100, "ACK [MID=first]");
-    let poll = gateway.fetches(100, &format!("GET {SYNC}?timeout=30000&since=s1 Bearer A"));
-    (gateway, poll)
-}
-
 #[test]
 fn position_moves_when_the_notification_is_acknowledged() {
     let (mut gateway, poll) = observed();
@@ -317,19 +288,6 @@ fn redirection_of_a_poll_is_the_last_notification() {
 }
 
 #[test]
-fn observation_of_a_peer_that_does_not_answer_ends() {
-    let (mut gateway, poll) = observed();
-    gateway.fetched(5_000, poll, 200, &news("s2"));
-    let notification = format!("CON [MID=a, TOK=0x4a], 2.05, Observe:o2, CF:50, `{}`", news("s2"));
-    for at in [0, 2_000, 6_000, 14_000, 30_000] {
-        gateway.sends(5_000 + at, &notification);
-    }
-    gateway.sends_nothing(1_000_000);
-    let counters = gateway.machine.gateway.counters();
-    assert_eq!((counters.observations, counters.undelivered, counters.fetching), (0, 1, 0));
-}
-
-#[test]
 fn reset_ends_the_observation() {
     let (mut gateway, poll) = observed();
     gateway.fetched(5_000, poll, 200, &news("s2"));
@@ -380,11 +338,11 @@ fn registration_again_takes_the_place_of_the_first() {
     gateway.sends(5_000, "ACK [MID=2]");
     gateway.sends(5_000, &format!("CON [MID=a, TOK=0x4a], 2.05, Observe:o2, CF:50, `{}`", idle("s1")));
     gateway.gets(5_100, "ACK [MID=a]");
-    let poll = gateway.fetches(5_100, &format!("GET {SYNC}?since=s1&timeout=30000 Bearer A"));
+    let poll = gateway.fetches(5_100, &format!("GET {SYNC}?timeout=30000&since=s1 Bearer A"));
     gateway.fetched(6_000, poll, 200, &news("s2"));
     gateway.sends(6_000, &format!("CON [MID=b, TOK=0x4a], 2.05, Observe:o3, CF:50, `{}`", news("s2")));
     gateway.gets(6_100, "ACK [MID=b]");
-    gateway.fetches(6_100, &format!("GET {SYNC}?since=s2&timeout=30000 Bearer A"));
+    gateway.fetches(6_100, &format!("GET {SYNC}?timeout=30000&since=s2 Bearer A"));
     assert_eq!(gateway.machine.gateway.counters().observations, 1);
 }
 
@@ -641,6 +599,7 @@ proptest! {
                     }
                     Output::Fetch { id, .. } => calls.push(id),
                     Output::Abandon { id } => calls.retain(|other| *other != id),
+                    Output::Store { .. } => panic!("nothing is to be stored"),
                 }
             }
         }
@@ -653,6 +612,7 @@ proptest! {
                     Output::Datagram { .. } => {}
                     Output::Fetch { id, .. } => calls.push(id),
                     Output::Abandon { id } => calls.retain(|other| *other != id),
+                    Output::Store { .. } => panic!("nothing is to be stored"),
                 }
             }
             if let Some(id) = calls.pop() {

@@ -100,6 +100,13 @@ pub(crate) const SETTINGS: &[Setting] = &[
         help: "Trust the homeserver's certificate by this PEM file alone, and not by the system's authorities",
     },
     Setting {
+        name: "state",
+        kind: Kind::Text,
+        value_name: "FILE",
+        default: None,
+        help: "Keep observers, access tokens and requests under way in this file, over restarts; in memory alone, if unset",
+    },
+    Setting {
         name: "body-limit",
         kind: Kind::Text,
         value_name: "SIZE",

@@ -99,6 +99,7 @@ fn start_gateway(homeserver: &Uri) -> Result<net::gateway::Server, Failure> {
     let config = net::gateway::Config {
         listen: vec![any],
         gateway: gateway::Config::new(homeserver.clone()),
+        state: None,
         upstream: net::upstream::Config::new(homeserver.clone()),
         grace: GRACE,
         report: REPORT,

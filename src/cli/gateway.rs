@@ -2,12 +2,14 @@
 
 use std::io;
 use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use http::StatusCode;
 use http::Uri;
 use lowband::net::gateway::Server;
 use lowband::net::gateway::StartError;
+use lowband::net::store::StoreError;
 use lowband::net::upstream::Upstream;
 use serde::Deserialize;
 use tokio::sync::oneshot;
@@ -84,13 +86,28 @@ async fn serve(effective: Effective) -> Result<(), Failure> {
 
 fn explain(error: StartError) -> Failure {
     let failure = Failure::new(&error);
-    let StartError::Bind { address, source } = &error else { return failure };
+    let (address, source) = match &error {
+        StartError::Bind { address, source } => (address, source),
+        StartError::State { path, source } => return explain_state(failure, path, source),
+        _ => return failure,
+    };
     match source.kind() {
         io::ErrorKind::AddrInUse => failure.hint("another gateway may be running; try --listen"),
         io::ErrorKind::AddrNotAvailable => {
             failure.hint(format_args!("{} is no address of this host; try --listen", address.ip()))
         }
         io::ErrorKind::PermissionDenied => failure.hint("ports below 1024 need a privilege; try --listen"),
+        _ => failure,
+    }
+}
+
+fn explain_state(failure: Failure, path: &Path, error: &StoreError) -> Failure {
+    match error {
+        StoreError::Locked => failure.hint("another gateway may be running; each needs a file of its own"),
+        StoreError::Permissions(_) => failure.hint(format_args!("chmod 600 {}", path.display())),
+        StoreError::Database(_) => {
+            failure.hint("another --state begins anew: observers have to register again, and miss nothing")
+        }
         _ => failure,
     }
 }

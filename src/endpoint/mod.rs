@@ -225,6 +225,12 @@ impl Endpoint {
         self.peers.get(self.observations.get(&id)?)?.observations.sequence(id)
     }
 
+    /// The token of an observation.
+    pub fn token(&self, id: ObservationId) -> Option<Token> {
+        let (token, _) = self.peers.get(self.observations.get(&id)?)?.observations.get(id)?;
+        Some(token)
+    }
+
     /// Whose an observation is.
     pub fn association(&self, id: ObservationId) -> Option<Association> {
         self.observations.get(&id).copied()

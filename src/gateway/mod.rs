@@ -2,7 +2,14 @@
 //!
 //! Sans-IO: after every call that takes `now`, drain [`Gateway::poll`] until `None`, then sleep until [`Gateway::deadline`].
 
+mod absence;
+mod absent;
+mod config;
+mod counters;
+mod feed;
+mod memory;
 mod observation;
+mod restart;
 mod session;
 mod sync;
 
@@ -10,18 +17,20 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Uri;
 use tracing::{debug, warn};
 
 use crate::coap;
 use crate::coap::{Instant, ObservationId, Observe};
-use crate::codec;
 use crate::endpoint;
 use crate::endpoint::{Address, Association, Endpoint, RequestKey};
-use crate::matrix::rewrite::Advertise;
 use crate::translate;
 pub use crate::translate::FetchError;
 use crate::translate::{Call, Format, Refusal, response};
+use absence::Absences;
+pub use config::Config;
+pub use counters::Counters;
+use feed::{Checked, FeedId, Feeds};
+use memory::{Key, Memories};
 use observation::Observation;
 use session::Sessions;
 
@@ -33,49 +42,15 @@ pub struct Gateway {
     sessions: Sessions,
     fetches: BTreeMap<FetchId, Fetch>,
     observations: BTreeMap<ObservationId, Observation>,
-    /// The observations whose next poll is due then.
-    polls: BTreeSet<(Instant, ObservationId)>,
+    /// The same by whose they are.
+    observers: BTreeSet<(Association, ObservationId)>,
+    feeds: Feeds,
+    absences: Absences,
     next_fetch: u64,
     outputs: VecDeque<Output>,
+    memories: Memories,
     counters: Counters,
     stopping: bool,
-}
-
-/// What a gateway serves, and within which limits.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The homeserver; its URL may have a path, which goes before every request's.
-    pub homeserver: Uri,
-    /// What the gateway says of itself in the homeserver's answers.
-    pub advertise: Advertise,
-    /// How long a call of the homeserver may take, beyond what a long poll asks for.
-    pub fetch_timeout: Duration,
-    /// How long the homeserver is asked to wait for events of an observation at a time.
-    pub poll_timeout: Duration,
-    /// Peers whose access token and table version are remembered; the one unused for longest goes first.
-    pub sessions: usize,
-    /// How long they are remembered without a request.
-    pub session_lifetime: Duration,
-    /// How large and how deep bodies may be, in either direction.
-    pub codec: codec::Limits,
-    /// The CoAP side.
-    pub endpoint: endpoint::Config,
-}
-
-impl Config {
-    /// The default before this homeserver.
-    pub fn new(homeserver: Uri) -> Self {
-        Self {
-            homeserver,
-            advertise: Advertise::default(),
-            fetch_timeout: Duration::from_secs(60),
-            poll_timeout: Duration::from_secs(30),
-            sessions: 10_000,
-            session_lifetime: Duration::from_secs(24 * 3600),
-            codec: codec::Limits::default(),
-            endpoint: endpoint::Config::default(),
-        }
-    }
 }
 
 /// What happened.
@@ -97,10 +72,17 @@ pub enum Input<'a> {
     },
 }
 
-/// What to do next.
+/// What to do next. What was taken to be stored is to be durable before anything is done that was taken after it.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "each output is handed on at once, and few are held")]
 pub enum Output {
+    /// Keep a record for [`Gateway::restore`], in the place of the one with the same key.
+    Store {
+        /// What the record is of.
+        key: Vec<u8>,
+        /// The record; none takes away what is kept.
+        value: Option<Vec<u8>>,
+    },
     /// Send a datagram.
     Datagram {
         /// To whom, and from where.
@@ -128,49 +110,17 @@ pub enum Output {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FetchId(u64);
 
-/// What was counted since the start, and what is held now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-#[non_exhaustive]
-pub struct Counters {
-    /// The CoAP side.
-    pub endpoint: endpoint::Counters,
-    /// Calls of the homeserver.
-    pub fetches: u64,
-    /// Calls of the homeserver that came to nothing.
-    pub fetch_failures: u64,
-    /// Answers of the homeserver that could not be translated.
-    pub bad_answers: u64,
-    /// Requests that the gateway refused itself.
-    pub refusals: u64,
-    /// Registrations of observers.
-    pub registrations: u64,
-    /// Notifications.
-    pub notifications: u64,
-    /// Notifications that were acknowledged in full.
-    pub delivered: u64,
-    /// Observations ended because a notification was not acknowledged.
-    pub undelivered: u64,
-    /// Answers to polls with nothing new for the peer, which cost it nothing.
-    pub idle_polls: u64,
-    /// Peers held now.
-    pub peers: usize,
-    /// Sessions held now.
-    pub sessions: usize,
-    /// Observations held now.
-    pub observations: usize,
-    /// Calls of the homeserver under way.
-    pub fetching: usize,
-}
-
 /// What a call of the homeserver is for.
 #[derive(Debug)]
 enum Fetch {
     /// A peer's request.
     Request { key: RequestKey, call: Call },
     /// A peer's registration as an observer of `/sync`.
-    Registration { key: RequestKey, call: Call },
-    /// An observation's next events.
-    Poll(ObservationId),
+    Registration { key: RequestKey, association: Association, call: Call },
+    /// The next events of a feed.
+    Poll(FeedId),
+    /// The events that an observer has missed of its feed.
+    CatchUp(ObservationId),
 }
 
 impl Gateway {
@@ -182,9 +132,12 @@ impl Gateway {
             config,
             fetches: BTreeMap::new(),
             observations: BTreeMap::new(),
-            polls: BTreeSet::new(),
-            next_fetch: 0,
+            observers: BTreeSet::new(),
+            feeds: Feeds::default(),
+            absences: Absences::default(),
+            next_fetch: 1,
             outputs: VecDeque::new(),
+            memories: Memories::default(),
             counters: Counters::default(),
             stopping: false,
         }
@@ -203,18 +156,25 @@ impl Gateway {
     pub fn advance(&mut self, now: Instant) {
         self.endpoint.advance(now);
         self.sessions.expire(now);
-        while let Some((due, id)) = self.polls.first().copied().filter(|(due, _)| *due <= now) {
-            self.polls.remove(&(due, id));
-            self.poll_homeserver(id, now);
+        self.forget_sessions();
+        while let Some(feed) = self.feeds.take_due(now) {
+            self.tend(feed, now);
+        }
+        while let Some(peer) = self.absences.take_due(now) {
+            self.probe(peer, now);
         }
         self.drain(now);
     }
 
-    /// Takes no more requests, and tells every observer that it observes no longer; they can register again elsewhere or later.
+    /// Takes no more requests. Observers are told that they observe no longer, and can register again elsewhere or later; but where
+    /// memories are stored they go on after the restart, and are told nothing.
     pub fn shutdown(&mut self, now: Instant) {
         self.stopping = true;
         for id in self.observations.keys().copied().collect::<Vec<_>>() {
-            self.end_observation(id, &Refusal::ShuttingDown, now);
+            match self.config.endpoint.durable {
+                true => self.pause(id, now),
+                false => self.end_observation(id, Refusal::ShuttingDown, now),
+            }
         }
         self.drain(now);
     }
@@ -226,6 +186,15 @@ impl Gateway {
 
     /// What to do next.
     pub fn poll(&mut self) -> Option<Output> {
+        while let Some((key, memory)) = self.endpoint.poll_memory() {
+            match memory {
+                Some(memory) => self.memories.store(&Key::Endpoint(key), &memory),
+                None => self.memories.forget(&Key::Endpoint(key)),
+            }
+        }
+        if let Some((key, value)) = self.memories.poll() {
+            return Some(Output::Store { key, value });
+        }
         if let Some((address, datagram)) = self.endpoint.poll_datagram() {
             return Some(Output::Datagram { address, datagram });
         }
@@ -234,8 +203,8 @@ impl Gateway {
 
     /// When [`Gateway::advance`] next has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        let poll = self.polls.first().map(|(due, _)| *due);
-        [self.endpoint.deadline(), self.sessions.deadline(), poll].into_iter().flatten().min()
+        let own = [self.sessions.deadline(), self.feeds.deadline(), self.absences.deadline()];
+        own.into_iter().chain([self.endpoint.deadline()]).flatten().min()
     }
 
     /// What was counted since the start, and what is held now.
@@ -245,6 +214,8 @@ impl Gateway {
             peers: self.endpoint.peers(),
             sessions: self.sessions.len(),
             observations: self.observations.len(),
+            absent: self.observations.values().filter(|observation| observation.is_absent()).count(),
+            feeds: self.feeds.len(),
             fetching: self.fetches.len(),
             ..self.counters
         }
@@ -253,26 +224,46 @@ impl Gateway {
     fn drain(&mut self, now: Instant) {
         while let Some(event) = self.endpoint.poll_event() {
             match event {
-                endpoint::Event::Request { key, association, request, .. } => {
-                    self.receive(key, association, request, now)
+                endpoint::Event::Request { key, association, request, recalled } => {
+                    self.counters.recalled += u64::from(recalled);
+                    self.reachable(association, now);
+                    self.receive(key, association, request, recalled, now);
                 }
                 endpoint::Event::Delivered(id) => self.delivered(id, now),
                 endpoint::Event::Undelivered(id) => self.undelivered(id, now),
-                endpoint::Event::Deregistered(id) => self.forget_observation(id),
+                endpoint::Event::Deregistered(id) => self.forget_observation(id, now),
+                endpoint::Event::Reachable(peer) => self.reachable(peer, now),
+                endpoint::Event::Unreachable(peer) => self.wait_for(peer, now),
                 // The gateway makes no requests of its own to peers.
                 endpoint::Event::Response { .. } | endpoint::Event::Failed { .. } => {}
-                endpoint::Event::Reachable(_) | endpoint::Event::Unreachable(_) => {}
             }
         }
     }
 
     /// A peer's request: translated and passed on, or refused.
-    fn receive(&mut self, key: RequestKey, association: Association, request: coap::Request, now: Instant) {
+    ///
+    /// One that was `recalled` after a restart may have been passed on before it. Doing it again does no harm where HTTP says so
+    /// (RFC 9110 §9.2.2): what Matrix sends by PUT has a transaction id.
+    fn receive(
+        &mut self,
+        key: RequestKey,
+        association: Association,
+        request: coap::Request,
+        recalled: bool,
+        now: Instant,
+    ) {
         let session = self.sessions.of(association, now);
+        let before = session.clone();
         let call = translate::request::to_http(&request, session, &self.config.codec);
         let format = session.format(&request.options);
+        if self.config.endpoint.durable && *session != before {
+            self.memories.store(&Key::Session(association), session);
+        }
         let call = match call {
             _ if self.stopping => return self.refuse(key, &Refusal::ShuttingDown, format, now),
+            Ok(call) if recalled && !call.method.is_idempotent() => {
+                return self.refuse(key, &Refusal::Interrupted, format, now);
+            }
             Ok(call) => call,
             Err(refusal) => return self.refuse(key, &refusal, format, now),
         };
@@ -286,11 +277,11 @@ impl Gateway {
         };
         let wait = sync::wait(&call);
         let registers = observe == Some(Observe::Register);
-        self.fetch(
-            if registers { Fetch::Registration { key, call } } else { Fetch::Request { key, call } },
-            http,
-            wait,
-        );
+        let fetch = match registers {
+            true => Fetch::Registration { key, association, call },
+            false => Fetch::Request { key, call },
+        };
+        self.fetch(fetch, http, wait);
     }
 
     fn refuse(&mut self, key: RequestKey, refusal: &Refusal, format: Format, now: Instant) {
@@ -320,8 +311,12 @@ impl Gateway {
                 let response = self.translate(&call, result);
                 self.endpoint.respond(key, response, now);
             }
-            Fetch::Registration { key, call } => self.register(key, call, result, now),
-            Fetch::Poll(id) => self.polled(id, result, now),
+            Fetch::Registration { key, association, call } => {
+                let checked = Checked::by(id, self.next_fetch);
+                self.register(key, association, call, result, checked, now);
+            }
+            Fetch::Poll(feed) => self.polled(feed, result, now),
+            Fetch::CatchUp(observation) => self.caught_up(observation, id, result, now),
         }
     }
 

@@ -5,138 +5,213 @@
 use std::time::Duration;
 
 use super::FetchId;
-use crate::coap::Instant;
+use super::feed::{Checked, FeedId};
+use crate::coap::{Instant, Priority};
+use crate::endpoint::Association;
 use crate::matrix::sync::{Counters, Summary};
-use crate::translate::Call;
+use crate::translate::Format;
 
 /// An observer's place in the stream of its user's events.
 ///
 /// ```text
-///               ┌──────────── nothing new, or no answer ─────────────┐
-///               ▼                                                    │
-///  Waiting ── due ──▶ Polling ── something new ──▶ InFlight ── acknowledged ──▶ (due at once)
-///                                                      └────── not acknowledged ──▶ gone
+///    ┌───────────────────── acknowledged ──────────────────────┐
+///    ▼                                                         │
+///  Idle ───────────── news of the feed ──────────────────▶ InFlight ── not acknowledged ──▶ Absent
+///    │ ▲                                                       ▲                              │
+///    │ └── nothing new, or no answer ──┐                       │                              │
+///    └── behind its feed ──▶ CatchingUp ── something new ──────┘       heard of ──▶ Idle ◀────┘
 /// ```
 #[derive(Debug)]
 pub(super) struct Observation {
-    /// The registration, from which every poll is made.
-    pub(super) call: Call,
+    /// What it observes.
+    pub(super) feed: FeedId,
+    /// Whose it is.
+    pub(super) association: Association,
+    /// How its notifications are written.
+    pub(super) format: Format,
     /// The position after what the peer has acknowledged, moved on by answers with nothing in them.
     position: Position,
     state: State,
-    /// Polls in a row that failed.
-    failures: u32,
-    /// When the last poll began.
-    polled: Instant,
-    /// When the peer was last known to be there: it registered, or acknowledged.
+    /// When the peer was last known to be there: it registered, acknowledged, or was heard of after an absence.
     known: Instant,
 }
 
 /// A place in the stream, and the counters last stated to the peer there.
-#[derive(Clone, Debug, Default)]
-struct Position {
-    since: String,
-    counters: Counters,
+#[derive(Clone, Debug)]
+pub(super) struct Position {
+    pub(super) since: String,
+    pub(super) counters: Counters,
+    /// When it was last known that there is nothing after it.
+    pub(super) checked: Checked,
 }
 
 #[derive(Debug)]
 enum State {
-    /// The next poll begins then.
-    Waiting(Instant),
-    /// The homeserver has been asked.
-    Polling(FetchId),
+    /// The peer has all that it was told, and waits for what its feed brings.
+    Idle,
+    /// The homeserver has been asked what there is for this observer alone.
+    CatchingUp(FetchId),
     /// The peer has been told, and is after this once it has acknowledged.
-    InFlight(Position),
+    InFlight(Box<Position>),
+    /// The peer has not acknowledged. It is told anew, from the position, once it is heard of.
+    Absent,
 }
 
 /// What an answer of the homeserver's means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is for the peer: there is something new in it, or the peer has not been heard of for a day.
-    Notify,
+    /// It is for the peer: there is something new in it, which is so pressing, or the peer has not been heard of for a day.
+    Notify(Priority),
     /// There is nothing in it.
     Nothing,
 }
 
 impl Observation {
-    /// The shortest time between two polls of which the first had nothing new.
-    const SHORTEST_IDLE_POLL: Duration = Duration::from_secs(1);
-    /// The waits after a failure, doubled up to the longest.
-    const FIRST_RETRY: Duration = Duration::from_secs(1);
-    const LONGEST_RETRY: Duration = Duration::from_secs(60);
     /// RFC 7641 §4.5: at least so often a server asks, by a notification, whether the client is still there.
     const LONGEST_SILENCE: Duration = Duration::from_secs(24 * 3600);
 
-    /// An observation whose registration is being answered with this.
-    pub(super) fn new(call: Call, first: Summary, now: Instant) -> Self {
-        let position = Position { since: first.next_batch, counters: first.counters };
-        Self {
-            call,
-            position: Position::default(),
-            state: State::InFlight(position),
-            failures: 0,
-            polled: now,
-            known: now,
+    /// An observation whose registration is being answered with this, by a call of that time.
+    pub(super) fn new(
+        feed: FeedId,
+        association: Association,
+        format: Format,
+        first: Summary,
+        checked: Checked,
+        now: Instant,
+    ) -> Self {
+        let next = Position { since: first.next_batch, counters: first.counters, checked };
+        let position = Position { since: String::new(), counters: Counters::default(), checked };
+        Self { feed, association, format, position, state: State::InFlight(Box::new(next)), known: now }
+    }
+
+    /// An observation of before a restart, whose peer has what is before `position`. It is at `next` once it has acknowledged what it
+    /// was told then; where there is none, the peer may be absent.
+    pub(super) fn restored(
+        feed: FeedId,
+        association: Association,
+        format: Format,
+        position: Position,
+        next: Option<Position>,
+        absent: bool,
+        known: Instant,
+    ) -> Self {
+        let state = match next {
+            Some(next) => State::InFlight(Box::new(next)),
+            None if absent => State::Absent,
+            None => State::Idle,
+        };
+        Self { feed, association, format, position, state, known }
+    }
+
+    /// The position after what its peer was told and has not acknowledged.
+    pub(super) fn in_flight(&self) -> Option<&Position> {
+        match &self.state {
+            State::InFlight(next) => Some(next),
+            State::Idle | State::CatchingUp(_) | State::Absent => None,
         }
     }
 
-    /// Where the next poll begins.
-    pub(super) fn since(&self) -> &str {
-        &self.position.since
+    /// The position that the next poll begins from.
+    pub(super) fn position(&self) -> &Position {
+        &self.position
     }
 
-    /// When the next poll is due, if none is under way.
-    pub(super) fn due(&self) -> Option<Instant> {
+    /// Whether it waits for its feed.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.state, State::Idle)
+    }
+
+    /// Whether its peer does not answer.
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self.state, State::Absent)
+    }
+
+    /// When the peer was last known to be there.
+    pub(super) fn known(&self) -> Instant {
+        self.known
+    }
+
+    /// The poll under way for it alone.
+    pub(super) fn catching_up(&self) -> Option<FetchId> {
         match self.state {
-            State::Waiting(due) => Some(due),
-            State::Polling(_) | State::InFlight(_) => None,
+            State::CatchingUp(fetch) => Some(fetch),
+            State::Idle | State::InFlight(_) | State::Absent => None,
         }
     }
 
-    /// The poll under way.
-    pub(super) fn polling(&self) -> Option<FetchId> {
-        match self.state {
-            State::Polling(fetch) => Some(fetch),
-            State::Waiting(_) | State::InFlight(_) => None,
-        }
+    /// Says that a poll for it alone began.
+    pub(super) fn catches_up(&mut self, fetch: FetchId) {
+        self.state = State::CatchingUp(fetch);
     }
 
-    /// Says that a poll began.
-    pub(super) fn polls(&mut self, fetch: FetchId, now: Instant) {
-        self.state = State::Polling(fetch);
-        self.polled = now;
-    }
-
-    /// Takes in what a poll came to.
-    pub(super) fn answered(&mut self, summary: Summary, now: Instant) -> Verdict {
-        self.failures = 0;
-        let long_silent = now.since(self.known) >= Self::LONGEST_SILENCE;
-        if summary.is_empty_since(&self.position.counters) && !long_silent {
+    /// Takes in what a poll from its position came to, by a call of that time.
+    pub(super) fn answered(&mut self, summary: &Summary, checked: Checked, now: Instant) -> Verdict {
+        if summary.is_empty_since(&self.position.counters) && !self.is_long_silent(now) {
             // A position that moved with nothing in it stays here: telling the peer would cost air and say nothing.
-            self.position.since = summary.next_batch;
-            self.state = State::Waiting(now.max(self.polled + Self::SHORTEST_IDLE_POLL));
+            self.position.since.clone_from(&summary.next_batch);
+            self.position.checked = checked;
+            self.state = State::Idle;
             return Verdict::Nothing;
         }
+        let priority = match summary.is_passing_since(&self.position.counters) {
+            true => Priority::Background,
+            false => Priority::Notification,
+        };
         let mut counters = self.position.counters.clone();
         counters.merge(&summary.counters);
-        self.state = State::InFlight(Position { since: summary.next_batch, counters });
-        Verdict::Notify
+        self.state =
+            State::InFlight(Box::new(Position { since: summary.next_batch.clone(), counters, checked }));
+        Verdict::Notify(priority)
     }
 
-    /// Says that the poll failed, and will be tried again: after `wait` where the homeserver gave one, but never at once.
-    pub(super) fn failed(&mut self, wait: Option<Duration>, now: Instant) {
-        let doubled = Self::FIRST_RETRY.saturating_mul(2_u32.saturating_pow(self.failures));
-        self.failures = self.failures.saturating_add(1);
-        let wait = wait.map_or(doubled.min(Self::LONGEST_RETRY), |wait| wait.max(Self::FIRST_RETRY));
-        self.state = State::Waiting(now + wait);
+    /// Says that a poll for it alone failed: there may be something after its position.
+    pub(super) fn failed(&mut self) {
+        self.state = State::Idle;
+        self.position.checked.outdate();
+    }
+
+    /// Says that there may be something after its position, seen by another.
+    pub(super) fn outdate(&mut self) {
+        self.position.checked.outdate();
+    }
+
+    /// Says that there is nothing after its position, seen by another at that time.
+    pub(super) fn checked(&mut self, checked: Checked, now: Instant) {
+        self.position.checked = checked;
+        if self.is_long_silent(now) {
+            self.outdate();
+        }
     }
 
     /// Says that the peer has acknowledged all of what it was told: only now does its position move.
     pub(super) fn delivered(&mut self, now: Instant) {
         if let State::InFlight(position) = &mut self.state {
-            self.position = std::mem::take(position);
+            std::mem::swap(&mut self.position, position);
+            self.state = State::Idle;
             self.known = now;
-            self.state = State::Waiting(now);
         }
+    }
+
+    /// Says that nothing more is asked for it; returns the poll under way for it alone.
+    pub(super) fn pause(&mut self) -> Option<FetchId> {
+        let fetch = self.catching_up()?;
+        self.failed();
+        Some(fetch)
+    }
+
+    /// Says that the peer does not answer. What it was told is given up, and made anew from the position that it has.
+    pub(super) fn leave(&mut self) {
+        self.state = State::Absent;
+        self.position.checked.outdate();
+    }
+
+    /// Says that the peer is there again.
+    pub(super) fn come_back(&mut self, now: Instant) {
+        self.state = State::Idle;
+        self.known = now;
+    }
+
+    fn is_long_silent(&self, now: Instant) -> bool {
+        now.since(self.known) >= Self::LONGEST_SILENCE
     }
 }

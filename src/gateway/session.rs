@@ -13,13 +13,21 @@ pub(super) struct Sessions {
     sessions: BTreeMap<Association, (Session, Instant)>,
     /// The same, the one unused for longest first.
     used: BTreeSet<(Instant, Association)>,
+    /// Those that were dropped and not told of.
+    dropped: Vec<Association>,
     limit: usize,
     lifetime: Duration,
 }
 
 impl Sessions {
     pub(super) fn new(limit: usize, lifetime: Duration) -> Self {
-        Self { sessions: BTreeMap::new(), used: BTreeSet::new(), limit: limit.max(1), lifetime }
+        Self {
+            sessions: BTreeMap::new(),
+            used: BTreeSet::new(),
+            dropped: Vec::new(),
+            limit: limit.max(1),
+            lifetime,
+        }
     }
 
     /// The session of a peer, a new one if it has none; the one unused for longest makes room for it.
@@ -41,6 +49,11 @@ impl Sessions {
         }
     }
 
+    /// A session that was dropped.
+    pub(super) fn poll_dropped(&mut self) -> Option<Association> {
+        self.dropped.pop()
+    }
+
     /// When [`Sessions::expire`] next has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.used.first().map(|(used, _)| *used + self.lifetime)
@@ -54,6 +67,7 @@ impl Sessions {
     fn drop_first(&mut self) {
         if let Some((_, association)) = self.used.pop_first() {
             self.sessions.remove(&association);
+            self.dropped.push(association);
         }
     }
 }

@@ -1,4 +1,6 @@
 //! Observed `/sync`: registrations, polls of the homeserver, and notifications.
+//!
+//! `Gateway::tend` alone begins polls: whatever happens to a feed or to one of its observers is followed by a call of it.
 
 use std::time::Duration;
 
@@ -6,21 +8,46 @@ use bytes::Bytes;
 use http::StatusCode;
 use tracing::{debug, warn};
 
+use super::feed::{Checked, FeedId, Poll, Start};
+use super::memory::Key;
 use super::observation::{Observation, Verdict};
-use super::{Fetch, FetchError, Gateway, Output};
+use super::{Fetch, FetchError, FetchId, Gateway, Output};
 use crate::coap::{Instant, ObservationId, Priority};
-use crate::endpoint::RequestKey;
+use crate::codec;
+use crate::codec::{EncodeError, Keys};
+use crate::endpoint::{Association, RequestKey};
 use crate::matrix::route::operation;
+use crate::matrix::sync::{Summary, SyncError};
 use crate::matrix::{query, sync};
 use crate::translate::{Call, Refusal, response};
+
+/// What came of a poll, for the observers at the position that it began from.
+enum Answer {
+    /// Events, or none.
+    Events(Summary, http::Response<Bytes>),
+    /// Their observations end with this.
+    Last(Last),
+    /// It is to be asked again; after this long, where the homeserver says so.
+    Later(Option<Duration>),
+}
+
+/// The last that an observer hears.
+enum Last {
+    /// The homeserver's own word.
+    Answer(http::Response<Bytes>),
+    /// Ours.
+    Refusal(Refusal),
+}
 
 impl Gateway {
     /// The answer to a registration. The peer observes if it is one to `/sync`; else it has a plain answer.
     pub(super) fn register(
         &mut self,
         key: RequestKey,
+        association: Association,
         call: Call,
         result: Result<http::Response<Bytes>, FetchError>,
+        checked: Checked,
         now: Instant,
     ) {
         let summary = result.as_ref().ok().filter(|response| response.status() == StatusCode::OK);
@@ -30,129 +57,342 @@ impl Gateway {
         let Some(summary) = summary.filter(|_| response.code.is_success() && !self.stopping) else {
             return self.endpoint.respond(key, response, now);
         };
+        let first = response.clone();
         if let Some(id) = self.endpoint.accept_observation(key, response, now) {
             self.counters.registrations += 1;
-            self.observations.insert(id, Observation::new(call, summary, now));
+            let format = call.format;
+            let feed = self.feeds.of(everything(call), now);
+            self.observe(id, Observation::new(feed, association, format, summary, checked, now));
+            self.replace_absent(id, now);
+            self.remember(id, Some(&first));
         }
     }
 
-    /// Asks the homeserver for what comes after an observer's position.
-    pub(super) fn poll_homeserver(&mut self, id: ObservationId, now: Instant) {
-        let Some(observation) = self.observations.get(&id) else { return };
+    pub(super) fn observe(&mut self, id: ObservationId, observation: Observation) {
+        if let Some(feed) = self.feeds.get_mut(observation.feed) {
+            feed.observers.insert(id);
+        }
+        self.observers.insert((observation.association, id));
+        self.observations.insert(id, observation);
+    }
+
+    /// Sees to it that somebody waits for the events of a feed where its observers do, and that none of them is behind.
+    pub(super) fn tend(&mut self, id: FeedId, now: Instant) {
+        self.feeds.schedule(id, None);
+        while let Some(feed) = self.feeds.get(id) {
+            let Some((leader, next)) = feed.choose(self.waiting(id)).filter(|_| !self.stopping) else {
+                return self.rest(id);
+            };
+            let resume = feed.resume();
+            if feed.is_holding_off(now) {
+                return self.feeds.schedule(id, Some(resume));
+            }
+            let from = match &feed.poll {
+                Some(poll) => poll.from.clone(),
+                None if now < resume => {
+                    self.feeds.schedule(id, Some(resume));
+                    next
+                }
+                None => match self.begin_poll(id, leader, next.clone(), now) {
+                    Ok(()) => next,
+                    Err(refusal) => {
+                        self.tell_last(leader, &Last::Refusal(refusal), now);
+                        continue;
+                    }
+                },
+            };
+            return self.catch_up(id, &from, now);
+        }
+    }
+
+    /// The observers of a feed that wait for it.
+    fn waiting(&self, id: FeedId) -> impl Iterator<Item = (ObservationId, &Observation)> {
+        let observers = self.feeds.get(id).into_iter().flat_map(|feed| &feed.observers);
+        let all = observers.filter_map(|id| Some((*id, self.observations.get(id)?)));
+        all.filter(|(_, observation)| observation.is_idle())
+    }
+
+    /// Nobody waits for a feed: its poll is given up, and the feed itself where nobody observes it.
+    fn rest(&mut self, id: FeedId) {
+        let Some(feed) = self.feeds.get_mut(id) else { return };
+        let poll = feed.poll.take();
+        if feed.observers.is_empty() {
+            self.feeds.remove(id);
+        }
+        self.abandon(poll.map(|poll| poll.fetch));
+    }
+
+    pub(super) fn abandon(&mut self, fetch: Option<FetchId>) {
+        // The call may be what ended it all, and has ended itself then.
+        if let Some(id) = fetch.filter(|fetch| self.fetches.remove(fetch).is_some()) {
+            self.outputs.push_back(Output::Abandon { id });
+        }
+    }
+
+    /// Asks the homeserver for what comes after a position, and to wait for it.
+    fn begin_poll(
+        &mut self,
+        id: FeedId,
+        leader: ObservationId,
+        from: Start,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let Some(feed) = self.feeds.get(id) else { return Ok(()) };
         let timeout = self.config.poll_timeout;
-        let call = polling(&observation.call, Some(observation.since()), timeout);
-        let http = match call.to_http(&self.config.homeserver) {
-            Ok(http) => http,
-            Err(refusal) => return self.end_observation(id, &refusal, now),
-        };
+        let call = polling(&feed.call, Some(&from.since), timeout);
+        let http = call.to_http(&self.config.homeserver)?;
         let fetch = self.fetch(Fetch::Poll(id), http, timeout);
-        if let Some(observation) = self.observations.get_mut(&id) {
-            observation.polls(fetch, now);
+        if let Some(feed) = self.feeds.get_mut(id) {
+            feed.polls(leader, Poll { fetch, from }, now);
+        }
+        Ok(())
+    }
+
+    /// Asks the homeserver at once what there is for each who waits and may be behind a poll from there.
+    fn catch_up(&mut self, id: FeedId, from: &Start, now: Instant) {
+        let behind = self.waiting(id).filter(|(_, observation)| !from.covers(observation.position()));
+        for id in behind.map(|(id, _)| id).collect::<Vec<_>>() {
+            if let Err(refusal) = self.begin_catch_up(id) {
+                self.tell_last(id, &Last::Refusal(refusal), now);
+            }
         }
     }
 
-    /// What a poll came to: a notification, another poll, or the end of the observation.
+    fn begin_catch_up(&mut self, id: ObservationId) -> Result<(), Refusal> {
+        let Some(observation) = self.observations.get(&id) else { return Ok(()) };
+        let Some(feed) = self.feeds.get(observation.feed) else { return Ok(()) };
+        let call = polling(&feed.call, Some(&observation.position().since), Duration::ZERO);
+        let http = call.to_http(&self.config.homeserver)?;
+        let fetch = self.fetch(Fetch::CatchUp(id), http, Duration::ZERO);
+        self.counters.catch_ups += 1;
+        if let Some(observation) = self.observations.get_mut(&id) {
+            observation.catches_up(fetch);
+        }
+        Ok(())
+    }
+
+    /// What a feed's poll came to.
     pub(super) fn polled(
         &mut self,
-        id: ObservationId,
+        id: FeedId,
         result: Result<http::Response<Bytes>, FetchError>,
         now: Instant,
     ) {
+        let answer = self.judge(result);
+        let Some(feed) = self.feeds.get_mut(id) else { return };
+        let Some(poll) = feed.poll.take() else { return };
+        match answer {
+            Answer::Later(wait) => feed.failed(wait, now),
+            Answer::Events(summary, response) => {
+                feed.answered();
+                self.spread(id, &poll, &summary, &response, now);
+            }
+            Answer::Last(last) => {
+                feed.answered();
+                // Those at other positions ask for themselves, and hear it too if it is meant for them.
+                let there = self
+                    .waiting(id)
+                    .filter(|(_, observation)| observation.position().since == poll.from.since);
+                for id in there.map(|(id, _)| id).collect::<Vec<_>>() {
+                    self.tell_last(id, &last, now);
+                }
+            }
+        }
+        self.tend(id, now);
+    }
+
+    /// Events, or none, of a feed's poll: for those at the position that it began from. The others were checked by it where it
+    /// brought nothing new; where it did they are behind, since nobody can say where they are.
+    fn spread(
+        &mut self,
+        id: FeedId,
+        poll: &Poll,
+        summary: &Summary,
+        response: &http::Response<Bytes>,
+        now: Instant,
+    ) {
+        let checked = Checked::by(poll.fetch, self.next_fetch);
+        let waiting: Vec<_> = self.waiting(id).map(|(id, _)| id).collect();
+        let (mut told, mut others) = (Vec::new(), Vec::new());
+        // Where a leader has gone, nobody can say whether this is new.
+        let mut is_new = true;
+        for id in waiting {
+            let Some(observation) = self.observations.get_mut(&id) else { continue };
+            let position = observation.position();
+            if position.since != poll.from.since {
+                others.extend(poll.from.covers(position).then_some(id));
+                continue;
+            }
+            match observation.answered(summary, checked, now) {
+                Verdict::Notify(priority) => told.push((id, priority)),
+                Verdict::Nothing => is_new = false,
+            }
+        }
+        is_new |= !told.is_empty();
+        for id in others {
+            let Some(observation) = self.observations.get_mut(&id) else { continue };
+            match is_new {
+                true => observation.outdate(),
+                false => observation.checked(checked, now),
+            }
+        }
+        if told.is_empty() {
+            self.counters.idle_polls += 1;
+            self.feeds.get_mut(id).into_iter().for_each(|feed| feed.was_idle(now));
+        }
+        for (id, priority) in told {
+            self.notify(id, response, priority, now);
+        }
+    }
+
+    /// What an observer's own poll came to.
+    pub(super) fn caught_up(
+        &mut self,
+        id: ObservationId,
+        fetch: FetchId,
+        result: Result<http::Response<Bytes>, FetchError>,
+        now: Instant,
+    ) {
+        let answer = self.judge(result);
         let Some(observation) = self.observations.get_mut(&id) else { return };
+        let feed_id = observation.feed;
+        let Some(feed) = self.feeds.get_mut(feed_id) else { return };
+        match answer {
+            Answer::Later(wait) => {
+                observation.failed();
+                feed.failed(wait, now);
+            }
+            Answer::Events(summary, response) => {
+                feed.answered();
+                let checked = Checked::by(fetch, self.next_fetch);
+                match observation.answered(&summary, checked, now) {
+                    Verdict::Nothing => self.counters.idle_polls += 1,
+                    Verdict::Notify(priority) => self.notify(id, &response, priority, now),
+                }
+            }
+            Answer::Last(last) => self.tell_last(id, &last, now),
+        }
+        self.tend(feed_id, now);
+    }
+
+    fn judge(&mut self, result: Result<http::Response<Bytes>, FetchError>) -> Answer {
         let response = match result {
             Ok(response) => response,
             // An answer that is too large will be so again: the peer has to ask for less.
-            Err(error @ FetchError::TooLarge { .. }) => return self.end_observation(id, &error.into(), now),
-            Err(_) => {
-                observation.failed(None, now);
-                return self.schedule(id);
-            }
+            Err(error @ FetchError::TooLarge { .. }) => return Answer::Last(Last::Refusal(error.into())),
+            Err(_) => return Answer::Later(None),
         };
         let status = response.status();
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
             warn!(%status, "poll of the homeserver failed, and will be tried again");
             self.counters.fetch_failures += 1;
             let wait = response::retry_after(&response).map(u64::from).map(Duration::from_secs);
-            observation.failed(wait, now);
-            return self.schedule(id);
+            return Answer::Later(wait);
         }
-        let summary = match sync::summary(response.body()) {
-            Ok(summary) if status == StatusCode::OK => summary,
-            // RFC 7641 §4.2: what the homeserver refuses is the last notification: M_UNKNOWN_TOKEN, say.
-            _ if !status.is_success() => return self.notify_last(id, response, now),
-            unusable => {
-                let error = unusable.err().map(|error| error.to_string());
-                warn!(%status, error, "answer to a poll is none to /sync, and will be asked for again");
-                self.counters.bad_answers += 1;
-                observation.failed(None, now);
-                return self.schedule(id);
-            }
-        };
-        match observation.answered(summary, now) {
-            Verdict::Nothing => {
-                self.counters.idle_polls += 1;
-                self.schedule(id);
-            }
-            Verdict::Notify => self.notify(id, response, now),
+        // RFC 7641 §4.2: what the homeserver refuses is the last notification: M_UNKNOWN_TOKEN, say.
+        if !status.is_success() {
+            debug!(%status, "the homeserver ends an observation");
+            return Answer::Last(Last::Answer(response));
+        }
+        match sync::summary(response.body()) {
+            Ok(summary) if status == StatusCode::OK => Answer::Events(summary, response),
+            unusable => self.unusable(&response, unusable.err()),
         }
     }
 
-    fn notify(&mut self, id: ObservationId, response: http::Response<Bytes>, now: Instant) {
-        let Some(call) = self.observations.get(&id).map(|observation| observation.call.clone()) else {
-            return;
-        };
-        let response = self.translate(&call, Ok(response));
+    /// A success that is no answer to `/sync`, or one that is nested too deep to be read: that will be so again.
+    fn unusable(&mut self, response: &http::Response<Bytes>, error: Option<SyncError>) -> Answer {
+        self.counters.bad_answers += 1;
+        let status = response.status();
+        let carried = codec::json_to_cbor(response.body(), Keys::Strings, &self.config.codec);
+        if let Err(error @ EncodeError::Depth { .. }) = carried {
+            warn!(%error, "answer to a poll cannot be carried");
+            return Answer::Last(Last::Refusal(Refusal::Unencodable { status, error }));
+        }
+        let error = error.map(|error| error.to_string());
+        warn!(%status, error, "answer to a poll is none to /sync, and will be asked for again");
+        Answer::Later(None)
+    }
+
+    /// Tells an observer what is new. What cannot be carried will be so again, so that the refusal is the last that it hears.
+    fn notify(
+        &mut self,
+        id: ObservationId,
+        response: &http::Response<Bytes>,
+        priority: Priority,
+        now: Instant,
+    ) {
+        let Some(call) = self.call_of(id) else { return };
+        let response = self.translate(&call, Ok(response.clone()));
         self.counters.notifications += 1;
-        let ends = !response.code.is_success();
-        self.endpoint.notify(id, response, Priority::Notification, now);
-        if ends {
-            self.forget_observation(id);
+        self.endpoint.notify(id, response.clone(), priority, now);
+        match response.code.is_success() {
+            true => self.remember(id, Some(&response)),
+            false => drop(self.remove_observation(id)),
         }
-    }
-
-    fn notify_last(&mut self, id: ObservationId, response: http::Response<Bytes>, now: Instant) {
-        debug!(status = %response.status(), "the homeserver ends an observation");
-        self.notify(id, response, now);
     }
 
     /// Ends an observation, and tells the peer why.
-    pub(super) fn end_observation(&mut self, id: ObservationId, why: &Refusal, now: Instant) {
-        let Some(observation) = self.observations.get(&id) else { return };
-        let refusal = response::refuse(why, observation.call.format);
-        self.endpoint.notify(id, refusal, Priority::Notification, now);
-        self.forget_observation(id);
+    fn tell_last(&mut self, id: ObservationId, last: &Last, now: Instant) {
+        let Some(call) = self.call_of(id) else { return };
+        let response = match last {
+            Last::Answer(response) => self.translate(&call, Ok(response.clone())),
+            Last::Refusal(refusal) => response::refuse(refusal, call.format),
+        };
+        self.counters.notifications += 1;
+        self.endpoint.notify(id, response, Priority::Notification, now);
+        self.remove_observation(id);
     }
 
-    /// All of a notification was acknowledged: the observer's position moves, and the next poll begins.
+    /// The call that an observation's notifications answer.
+    fn call_of(&self, id: ObservationId) -> Option<Call> {
+        let observation = self.observations.get(&id)?;
+        let feed = self.feeds.get(observation.feed)?;
+        Some(Call { format: observation.format, ..(*feed.call).clone() })
+    }
+
+    /// Ends an observation, and tells the peer why.
+    pub(super) fn end_observation(&mut self, id: ObservationId, why: Refusal, now: Instant) {
+        let feed = self.observations.get(&id).map(|observation| observation.feed);
+        self.tell_last(id, &Last::Refusal(why), now);
+        feed.into_iter().for_each(|feed| self.tend(feed, now));
+    }
+
+    /// Forgets an observation that its peer has ended.
+    pub(super) fn forget_observation(&mut self, id: ObservationId, now: Instant) {
+        let feed = self.remove_observation(id);
+        feed.into_iter().for_each(|feed| self.tend(feed, now));
+    }
+
+    /// Takes an observation away, and what is under way for it alone; its feed is to be tended then.
+    fn remove_observation(&mut self, id: ObservationId) -> Option<FeedId> {
+        let observation = self.observations.remove(&id)?;
+        let peer = observation.association;
+        if self.config.endpoint.durable {
+            self.memories.forget(&Key::Observation(id));
+        }
+        self.observers.remove(&(peer, id));
+        if self.observations_of(peer).next().is_none() {
+            self.absences.end(peer);
+        }
+        if let Some(feed) = self.feeds.get_mut(observation.feed) {
+            feed.observers.remove(&id);
+        }
+        self.abandon(observation.catching_up());
+        Some(observation.feed)
+    }
+
+    /// All of a notification was acknowledged: the observer's position moves, and it waits for what comes next.
     pub(super) fn delivered(&mut self, id: ObservationId, now: Instant) {
         let Some(observation) = self.observations.get_mut(&id) else { return };
         self.counters.delivered += 1;
         observation.delivered(now);
-        self.schedule(id);
-    }
-
-    /// A notification was not acknowledged. MSC3079: the registration is removed; the peer knows its position, and registers again from it.
-    pub(super) fn undelivered(&mut self, id: ObservationId, now: Instant) {
-        debug!("observer does not answer");
-        self.counters.undelivered += 1;
-        self.endpoint.end_observation(id, now);
-        self.forget_observation(id);
-    }
-
-    /// Forgets an observation that its peer has ended, and the poll under way for it.
-    pub(super) fn forget_observation(&mut self, id: ObservationId) {
-        let Some(observation) = self.observations.remove(&id) else { return };
-        if let Some(due) = observation.due() {
-            self.polls.remove(&(due, id));
-        }
-        // The poll may be what ended it, and has ended itself then.
-        if let Some(fetch) = observation.polling().filter(|fetch| self.fetches.remove(fetch).is_some()) {
-            self.outputs.push_back(Output::Abandon { id: fetch });
-        }
-    }
-
-    fn schedule(&mut self, id: ObservationId) {
-        self.polls.extend(self.observations.get(&id).and_then(Observation::due).map(|due| (due, id)));
+        self.remember(id, None);
+        let Some(observation) = self.observations.get(&id) else { return };
+        let (feed, peer) = (observation.feed, observation.association);
+        self.reachable(peer, now);
+        self.absences.end(peer);
+        self.tend(feed, now);
     }
 }
 
@@ -163,13 +403,19 @@ pub(super) fn is_sync(call: &Call) -> bool {
 
 /// A call of `/sync` again, from another position if one is given, with this long a wait and without the whole state anew.
 pub(super) fn polling(call: &Call, since: Option<&str>, timeout: Duration) -> Call {
-    let mut parameters = call.query.clone();
+    let mut parameters = query::with(&call.query, "timeout", Some(&timeout.as_millis().to_string()));
     if since.is_some() {
         parameters = query::with(&parameters, "since", since);
         parameters = query::with(&parameters, "full_state", None);
     }
-    parameters = query::with(&parameters, "timeout", Some(&timeout.as_millis().to_string()));
     Call { query: parameters, ..call.clone() }
+}
+
+/// A call of `/sync` without what differs between observers of the same events.
+fn everything(call: Call) -> Call {
+    let of_one = ["since", "timeout", "full_state"];
+    let parameters = of_one.iter().fold(call.query, |query, name| query::with(&query, name, None));
+    Call { query: parameters, ..call }
 }
 
 /// How long a call asks the homeserver to wait: its `timeout`, which only long polls have, and at most ten minutes of it.

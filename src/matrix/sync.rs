@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::Deserialize;
+use serde::Serialize;
 use serde::de::DeserializeSeed;
 use serde::de::Deserializer;
 use serde::de::IgnoredAny;
@@ -28,11 +30,23 @@ pub struct Summary {
     pub next_batch: String,
     /// The counters it states.
     pub counters: Counters,
-    has_content: bool,
+    content: Weight,
+}
+
+/// How much a part of an answer matters; what matters most in it counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Weight {
+    /// It says nothing.
+    #[default]
+    Nothing,
+    /// Who is online, typing, or has read how far: worth little, and that not for long.
+    Passing,
+    /// All else.
+    Lasting,
 }
 
 /// The key counts last stated to a peer.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counters(BTreeMap<String, Value>);
 
 /// Why an answer is none to `/sync`.
@@ -60,13 +74,19 @@ pub fn summary(json: &[u8]) -> Result<Summary, SyncError> {
     let answer = deserializer.deserialize_map(AnswerVisitor)?;
     deserializer.end()?;
     let next_batch = answer.next_batch.ok_or(SyncError::NoPosition)?;
-    Ok(Summary { next_batch, counters: answer.counters, has_content: answer.has_content })
+    Ok(Summary { next_batch, counters: answer.counters, content: answer.content })
 }
 
 impl Summary {
     /// Whether it says nothing new to a peer that knows the `previous` counters.
     pub fn is_empty_since(&self, previous: &Counters) -> bool {
-        !self.has_content && self.counters.0.iter().all(|(name, value)| previous.0.get(name) == Some(value))
+        self.content == Weight::Nothing && self.counters.is_known_from(previous)
+    }
+
+    /// Whether nothing in it is new, to a peer that knows the `previous` counters, but who is online, who is typing, and who has read
+    /// how far.
+    pub fn is_passing_since(&self, previous: &Counters) -> bool {
+        self.content == Weight::Passing && self.counters.is_known_from(previous)
     }
 }
 
@@ -75,13 +95,17 @@ impl Counters {
     pub fn merge(&mut self, later: &Counters) {
         self.0.extend(later.0.iter().map(|(name, value)| (name.clone(), value.clone())));
     }
+
+    fn is_known_from(&self, previous: &Counters) -> bool {
+        self.0.iter().all(|(name, value)| previous.0.get(name) == Some(value))
+    }
 }
 
 #[derive(Default)]
 struct Answer {
     next_batch: Option<String>,
     counters: Counters,
-    has_content: bool,
+    content: Weight,
 }
 
 struct AnswerVisitor;
@@ -98,81 +122,128 @@ impl<'de> Visitor<'de> for AnswerVisitor {
         while let Some(name) = members.next_key::<String>()? {
             match name.as_str() {
                 "next_batch" => answer.next_batch = Some(members.next_value()?),
-                // Below here the names of rooms are content: one that was left may have nothing inside.
-                "rooms" => {
-                    answer.has_content |= members.next_value_seed(HasContent { names_below: Some(2) })?
-                }
                 counter if COUNTERS.contains(&counter) => {
                     answer.counters.0.insert(name, members.next_value()?);
                 }
-                _ => answer.has_content |= members.next_value_seed(HasContent { names_below: None })?,
+                name => answer.content = answer.content.max(members.next_value_seed(Place::at_top(name))?),
             }
         }
         Ok(answer)
     }
 }
 
-/// Walks a value: is there anything but empty arrays, and objects of such?
-#[derive(Clone, Copy)]
-struct HasContent {
-    /// How many levels of objects from here until the names of members are content; `None` if they never are.
-    names_below: Option<usize>,
+/// A place in an answer: walked, it says how much there matters. Empty arrays, and objects of such, say nothing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// `rooms`.
+    Rooms,
+    /// The rooms of one membership. Their names are content: one that was left may have nothing inside.
+    RoomsOf { joined: bool },
+    /// A room that the user is in. Homeservers state its unread counts and an empty timeline whatever is new in it.
+    JoinedRoom,
+    /// Its timeline.
+    Timeline,
+    /// Whether that has a gap.
+    Limited,
+    /// Any other, where content weighs this much.
+    Other(Weight),
 }
 
-impl<'de> DeserializeSeed<'de> for HasContent {
-    type Value = bool;
+impl Place {
+    fn at_top(name: &str) -> Self {
+        match name {
+            "rooms" => Self::Rooms,
+            "presence" => Self::Other(Weight::Passing),
+            _ => Self::Other(Weight::Lasting),
+        }
+    }
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+    fn below(self, name: &str) -> Self {
+        match (self, name) {
+            (Self::Rooms, membership) => Self::RoomsOf { joined: membership == "join" },
+            (Self::RoomsOf { joined: true }, _) => Self::JoinedRoom,
+            (Self::JoinedRoom, "timeline") => Self::Timeline,
+            (Self::JoinedRoom, "ephemeral" | "unread_notifications" | "unread_thread_notifications") => {
+                Self::Other(Weight::Passing)
+            }
+            (Self::Timeline, "limited") => Self::Limited,
+            (Self::Timeline, "prev_batch") => Self::Other(Weight::Nothing),
+            (Self::Other(weight), _) => Self::Other(weight),
+            _ => Self::Other(Weight::Lasting),
+        }
+    }
+
+    /// The weight of a value here that is neither an array nor an object.
+    fn scalar(self) -> Weight {
+        match self {
+            Self::Other(weight) => weight,
+            _ => Weight::Lasting,
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Place {
+    type Value = Weight;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Weight, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for HasContent {
-    type Value = bool;
+impl<'de> Visitor<'de> for Place {
+    type Value = Weight;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any value")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<bool, A::Error> {
-        let inner = HasContent { names_below: self.names_below.map(|levels| levels.saturating_sub(1)) };
-        let mut has_content = false;
-        while members.next_key::<IgnoredAny>()?.is_some() {
-            has_content |= members.next_value_seed(inner)? || self.names_below == Some(1);
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Weight, A::Error> {
+        let mut all = Weight::Nothing;
+        if let Self::Other(_) = self {
+            while members.next_key::<IgnoredAny>()?.is_some() {
+                all = all.max(members.next_value_seed(self)?);
+            }
+            return Ok(all);
         }
-        Ok(has_content)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<bool, A::Error> {
-        let mut has_content = false;
-        while let Some(element) = elements.next_element_seed(HasContent { names_below: None })? {
-            has_content |= element;
+        while let Some(name) = members.next_key::<String>()? {
+            let inside = members.next_value_seed(self.below(&name))?;
+            let is_name = inside == Weight::Nothing && matches!(self, Self::RoomsOf { .. });
+            all = all.max(if is_name { Weight::Lasting } else { inside });
         }
-        Ok(has_content)
+        Ok(all)
     }
 
-    fn visit_unit<E>(self) -> Result<bool, E> {
-        Ok(true)
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Weight, A::Error> {
+        let mut all = Weight::Nothing;
+        while let Some(element) = elements.next_element_seed(Self::Other(self.scalar()))? {
+            all = all.max(element);
+        }
+        Ok(all)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<bool, E> {
-        Ok(true)
+    fn visit_bool<E>(self, value: bool) -> Result<Weight, E> {
+        let is_gap = self != Self::Limited || value;
+        Ok(if is_gap { self.scalar() } else { Weight::Nothing })
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<bool, E> {
-        Ok(true)
+    fn visit_unit<E>(self) -> Result<Weight, E> {
+        Ok(self.scalar())
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<bool, E> {
-        Ok(true)
+    fn visit_i64<E>(self, _: i64) -> Result<Weight, E> {
+        Ok(self.scalar())
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<bool, E> {
-        Ok(true)
+    fn visit_u64<E>(self, _: u64) -> Result<Weight, E> {
+        Ok(self.scalar())
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<bool, E> {
-        Ok(true)
+    fn visit_f64<E>(self, _: f64) -> Result<Weight, E> {
+        Ok(self.scalar())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Weight, E> {
+        Ok(self.scalar())
     }
 }
 
@@ -211,6 +282,38 @@ mod tests {
     fn a_room_that_was_left_says_something_though_nothing_is_in_it() {
         assert!(!is_empty(r#"{"next_batch":"s1","rooms":{"leave":{"!a:b":{}}}}"#));
         assert!(!is_empty(r#"{"next_batch":"s1","rooms":{"leave":{"!a:b":{"timeline":{"events":[]}}}}}"#));
+    }
+
+    fn is_passing(json: &str) -> bool {
+        summary(json.as_bytes()).unwrap().is_passing_since(&Counters::default())
+    }
+
+    #[test]
+    fn presence_typing_and_receipts_alone_pass() {
+        let room =
+            |members: &str| format!(r#"{{"next_batch":"s1","rooms":{{"join":{{"!a:b":{{{members}}}}}}}}}"#);
+        let typing = r#""ephemeral":{"events":[{"type":"m.typing"}]}"#;
+        let usual = r#""timeline":{"events":[],"limited":false,"prev_batch":"s0"},"state":{"events":[]},"summary":{},"unread_notifications":{"highlight_count":0}"#;
+        assert!(is_passing(r#"{"next_batch":"s1","presence":{"events":[{"type":"m.presence"}]}}"#));
+        assert!(is_passing(&room(typing)));
+        assert!(is_passing(&room(&format!("{usual},{typing}"))));
+        assert!(is_passing(&room(usual)), "counts that fell");
+        for lasting in [
+            r#""timeline":{"events":[{"type":"m.room.message"}]}"#,
+            r#""timeline":{"events":[],"limited":true}"#,
+            r#""state":{"events":[{"type":"m.room.name"}]}"#,
+            r#""account_data":{"events":[{"type":"m.tag"}]}"#,
+            r#""x":0"#,
+        ] {
+            assert!(!is_passing(&room(&format!("{typing},{lasting}"))), "{lasting}");
+        }
+        assert!(!is_passing(&room("")) && !is_empty(&room("")), "a room that was joined");
+        assert!(!is_passing(r#"{"next_batch":"s1","rooms":{"leave":{"!a:b":{"ephemeral":{"x":1}}}}}"#));
+        assert!(!is_passing(r#"{"next_batch":"s1"}"#));
+        let counted = r#"{"next_batch":"s1","device_one_time_keys_count":{"a":1},"presence":{"events":[0]}}"#;
+        assert!(!is_passing(counted));
+        let summary = summary(counted.as_bytes()).unwrap();
+        assert!(summary.is_passing_since(&summary.counters));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -26,8 +27,12 @@ use tracing::warn;
 use super::clock::Clock;
 use super::socket::Batch;
 use super::socket::Socket;
+use super::store;
+use super::store::Store;
+use super::store::StoreError;
 use super::upstream;
 use super::upstream::Upstream;
+use crate::coap::Instant;
 use crate::endpoint::Address;
 use crate::gateway;
 use crate::gateway::FetchError;
@@ -54,12 +59,14 @@ impl Server {
     /// Binds all addresses. From here on datagrams wait in the sockets for [`Server::run`].
     ///
     /// # Errors
-    /// An address that cannot be bound, two that cannot be told apart, certificates that cannot be read, no randomness.
+    /// An address that cannot be bound, two that cannot be told apart, certificates that cannot be read, no randomness, a state
+    /// file that cannot be used.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn bind(config: Config) -> Result<Self, StartError> {
+    pub fn bind(mut config: Config) -> Result<Self, StartError> {
         check_distinct(&config.listen)?;
+        config.gateway.endpoint.durable = config.state.is_some();
         let upstream = Upstream::new(&config.upstream)?;
         let mut sockets = Vec::new();
         for address in &config.listen {
@@ -68,13 +75,22 @@ impl Server {
         }
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| StartError::Randomness(error.to_string()))?;
-        Ok(Self {
-            machine: Gateway::new(config.gateway.clone(), seed),
-            clock: Clock::start(),
-            batch: Batch::new(),
-            outside: Outside::new(sockets, upstream),
-            config,
-        })
+        let mut machine = Gateway::new(config.gateway.clone(), seed);
+        let clock = Clock::start();
+        let store = match &config.state {
+            Some(path) => {
+                let fail = |source| StartError::State { path: path.clone(), source };
+                let store = Store::open(path).map_err(fail)?;
+                machine.restore(store.records().map_err(fail)?, clock.now());
+                Some(store)
+            }
+            None => {
+                info!("no state file: observers and access tokens are forgotten when the gateway ends");
+                None
+            }
+        };
+        let outside = Outside::new(sockets, upstream, store);
+        Ok(Self { machine, clock, batch: Batch::new(), outside, config })
     }
 
     /// The addresses that are bound, with their real ports, in the order of the configuration.
@@ -107,6 +123,8 @@ impl Server {
     }
 
     async fn serve(&mut self, stop: impl Future<Output = ()>) {
+        // What has been restored wants to be told and asked for.
+        self.drain();
         let mut stop = std::pin::pin!(stop);
         let mut reports = time::interval(self.config.report.max(Duration::from_secs(1)));
         reports.tick().await; // The first is at once.
@@ -151,8 +169,11 @@ impl Server {
             self.outside.counters.received += 1;
             self.outside.counters.received_bytes += count(datagram.len());
             self.machine.handle(Input::Datagram { address, datagram }, now);
-            // At each one, so that what the machine holds stays small however large the batch is.
-            self.outside.drain(&mut self.machine);
+            // At each one, so that what the machine holds stays small however large the batch is; but once for all where each
+            // would wait for the disk.
+            if self.outside.store.is_none() {
+                self.outside.drain(&mut self.machine, now);
+            }
         }
         Ok(())
     }
@@ -165,11 +186,12 @@ impl Server {
     }
 
     fn drain(&mut self) {
-        self.outside.drain(&mut self.machine);
+        self.outside.drain(&mut self.machine, self.clock.now());
     }
 
     fn counters(&self) -> Counters {
-        Counters { datagrams: self.outside.counters, gateway: self.machine.counters() }
+        let store = self.outside.store.as_ref().map(Store::counters);
+        Counters { datagrams: self.outside.counters, store, gateway: self.machine.counters() }
     }
 }
 
@@ -179,6 +201,7 @@ struct Outside {
     upstream: Upstream,
     calls: JoinSet<Call>,
     running: BTreeMap<FetchId, AbortHandle>,
+    store: Option<Store>,
     counters: DatagramCounters,
 }
 
@@ -186,18 +209,34 @@ type Call = (FetchId, Result<Response<Bytes>, FetchError>);
 type Finished = Result<Call, JoinError>;
 
 impl Outside {
-    fn new(sockets: Vec<Socket>, upstream: Upstream) -> Self {
+    fn new(sockets: Vec<Socket>, upstream: Upstream, store: Option<Store>) -> Self {
         let counters = DatagramCounters::default();
-        Self { sockets, upstream, calls: JoinSet::new(), running: BTreeMap::new(), counters }
+        Self { sockets, upstream, calls: JoinSet::new(), running: BTreeMap::new(), store, counters }
     }
 
-    fn drain(&mut self, machine: &mut Gateway) {
+    /// Acts on all that the machine has to say. What it has stored is on the disk, in one commit, before what comes after it.
+    fn drain(&mut self, machine: &mut Gateway, now: Instant) {
         while let Some(output) = machine.poll() {
+            if !matches!(output, Output::Store { .. }) {
+                self.commit(now);
+            }
             match output {
+                Output::Store { key, value } => {
+                    if let Some(store) = &mut self.store {
+                        store.put(key, value);
+                    }
+                }
                 Output::Datagram { address, datagram } => self.send(address, &datagram),
                 Output::Fetch { id, request, timeout } => self.fetch(id, request, timeout),
                 Output::Abandon { id } => self.abandon(id),
             }
+        }
+        self.commit(now);
+    }
+
+    fn commit(&mut self, now: Instant) {
+        if let Some(store) = &mut self.store {
+            store.commit(now);
         }
     }
 
@@ -254,8 +293,10 @@ impl Outside {
 pub struct Config {
     /// The UDP addresses, in any order. `[::]` takes IPv6 alone: for both, list `0.0.0.0` too.
     pub listen: Vec<SocketAddr>,
-    /// The machine.
+    /// The machine. Whether its memories are stored follows from `state`.
     pub gateway: gateway::Config,
+    /// The file that observers, access tokens and requests under way outlast a restart in; none means that they do not.
+    pub state: Option<PathBuf>,
     /// The way to the homeserver.
     pub upstream: upstream::Config,
     /// How long answers in flight may take after the order to stop.
@@ -279,6 +320,14 @@ pub enum StartError {
     /// Two addresses where one datagram's own destination does not say which of them it came to.
     #[error("cannot tell {0} and {1} apart: they share an address and differ in the port")]
     Ambiguous(SocketAddr, SocketAddr),
+    /// The state file.
+    #[error("cannot use the state in {}: {source}", path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: StoreError,
+    },
     /// The way to the homeserver.
     #[error(transparent)]
     Upstream(#[from] upstream::ConfigError),
@@ -292,6 +341,8 @@ pub enum StartError {
 pub struct Counters {
     /// Below the machine.
     pub datagrams: DatagramCounters,
+    /// The state file, where there is one.
+    pub store: Option<store::Counters>,
     /// The machine's own.
     pub gateway: gateway::Counters,
 }

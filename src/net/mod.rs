@@ -6,6 +6,7 @@
 pub mod client;
 pub mod gateway;
 pub mod relay;
+pub mod store;
 pub mod upstream;
 
 mod clock;

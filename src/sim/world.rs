@@ -33,6 +33,8 @@ pub struct World {
     chance: Chance,
     gateway: Option<Gateway>,
     config: gateway::Config,
+    /// What the gateway has stored, which survives it.
+    store: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Outputs of the gateway until it is killed.
     fuse: Option<u64>,
     calls: BTreeMap<CallId, FetchId>,
@@ -110,10 +112,12 @@ impl World {
         let homeserver = "http://homeserver".parse().unwrap_or_default();
         let mut config = gateway::Config::new(homeserver);
         config.endpoint = endpoint_config(&setup.profile, End::Gateway, setup.transmission);
+        config.endpoint.durable = true;
         let mut world = Self {
             now: Instant::START,
             gateway: Some(Gateway::new(config.clone(), chance.machine_seed())),
             config,
+            store: BTreeMap::new(),
             fuse: None,
             calls: BTreeMap::new(),
             next_call: 0,
@@ -309,10 +313,15 @@ impl World {
         self.script.actions.insert((self.now + RESTART, u64::MAX), Action::Start);
     }
 
+    /// Starts the gateway with what it had stored.
     fn start(&mut self) {
-        if self.gateway.is_none() {
-            self.gateway = Some(Gateway::new(self.config.clone(), self.chance.machine_seed()));
+        if self.gateway.is_some() {
+            return;
         }
+        let mut gateway = Gateway::new(self.config.clone(), self.chance.machine_seed());
+        gateway.restore(self.store.clone(), self.now);
+        self.gateway = Some(gateway);
+        self.drain_gateway();
     }
 
     /// From here on nothing is down.
@@ -338,6 +347,8 @@ impl World {
     fn drain_gateway(&mut self) {
         while let Some(output) = self.gateway.as_mut().and_then(Gateway::poll) {
             match output {
+                Output::Store { key, value: Some(value) } => drop(self.store.insert(key, value)),
+                Output::Store { key, value: None } => drop(self.store.remove(&key)),
                 Output::Datagram { address, datagram } => {
                     // What goes to an address that nobody has any more is lost before the link.
                     if let Some(peer) = self.addresses.get(&address.remote).copied() {

@@ -5,6 +5,7 @@
 
 mod body;
 mod call;
+pub mod header;
 mod refusal;
 pub mod request;
 pub mod response;

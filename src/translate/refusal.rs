@@ -42,6 +42,10 @@ pub enum Refusal {
     /// A body that cannot be read.
     #[error("the body is not CBOR: {0}")]
     Body(#[from] codec::DecodeError),
+    /// The gateway was started again while the request was under way, and it is one that may have another effect when it is
+    /// made again.
+    #[error("the gateway was restarted while this was under way: it may or may not have been done")]
+    Interrupted,
     /// The gateway is going away.
     #[error("the gateway is shutting down")]
     ShuttingDown,

@@ -146,6 +146,8 @@ fn code(refusal: &Refusal) -> (Code, ErrorCode) {
             (Code::REQUEST_ENTITY_TOO_LARGE, ErrorCode::TooLarge)
         }
         Refusal::Body(_) => (Code::BAD_REQUEST, ErrorCode::NotJson),
+        // Not 5.03, after which a client may try again by itself.
+        Refusal::Interrupted => (Code::INTERNAL_SERVER_ERROR, ErrorCode::Unknown),
         Refusal::ShuttingDown => (Code::SERVICE_UNAVAILABLE, ErrorCode::Unknown),
         Refusal::Fetch(FetchError::Unreachable(_)) => (Code::BAD_GATEWAY, ErrorCode::ConnectionFailed),
         Refusal::Fetch(FetchError::Timeout) => (Code::GATEWAY_TIMEOUT, ErrorCode::ConnectionTimeout),

@@ -1,6 +1,8 @@
 //! What one peer said once and means from then on (MSC3079 "Access Tokens" and "Versioning").
 
 use http::HeaderValue;
+use serde::Deserialize;
+use serde::Serialize;
 
 use crate::coap::OptionNumber;
 use crate::coap::Options;
@@ -9,9 +11,10 @@ use crate::translate::body::Format;
 use crate::translate::refusal::Refusal;
 
 /// The sticky options of one peer, for as long as the connection below lives.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     /// What goes into `Authorization`; its `Debug` does not show it.
+    #[serde(with = "super::header")]
     authorization: Option<HeaderValue>,
     /// What option 257 said, if it said anything.
     asked_version: Option<u32>,

@@ -1,21 +1,29 @@
 //! Stories of a gateway between peers and a homeserver.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 
 use lowband::coap::Instant;
+use lowband::endpoint;
 use lowband::endpoint::Address;
 use lowband::gateway::{Config, FetchError, FetchId, Gateway, Input, Output};
 
-use super::endpoint::{self, PEER};
+use super::endpoint as support_endpoint;
+use super::endpoint::PEER;
 use super::{Machine, Story};
+
+/// Where `/sync` is.
+pub(crate) const SYNC: &str = "https://hs.example/_matrix/client/v3/sync";
 
 /// A gateway, and the outputs that are not taken yet: datagrams and calls come in one queue.
 pub(crate) struct Driven {
     /// The gateway.
     pub(crate) gateway: Gateway,
+    /// The records that it has stored.
+    pub(crate) stored: BTreeMap<Vec<u8>, Vec<u8>>,
     outputs: Vec<Output>,
 }
 
@@ -30,17 +38,68 @@ pub(crate) enum Call {
 
 /// A gateway before `https://hs.example`, without chance.
 pub(crate) fn config() -> Config {
-    Config { endpoint: endpoint::config(), ..Config::new("https://hs.example".parse().unwrap()) }
+    Config { endpoint: support_endpoint::config(), ..Config::new("https://hs.example".parse().unwrap()) }
+}
+
+/// The same, which stores what must survive a restart.
+pub(crate) fn durable() -> Config {
+    let endpoint = endpoint::Config { durable: true, ..support_endpoint::config() };
+    Config { endpoint, ..config() }
 }
 
 /// A story of a gateway.
 pub(crate) fn with(config: Config) -> Story<Driven> {
-    Story::new(Driven { gateway: Gateway::new(config, [7; 32]), outputs: Vec::new() }, PEER)
+    let gateway = Gateway::new(config, [7; 32]);
+    Story::new(Driven { gateway, stored: BTreeMap::new(), outputs: Vec::new() }, PEER)
+}
+
+/// An answer to `/sync` with nothing new.
+pub(crate) fn idle(position: &str) -> String {
+    format!(r#"{{"next_batch":"{position}"}}"#)
+}
+
+/// One with something new.
+pub(crate) fn news(position: &str) -> String {
+    format!(r#"{{"next_batch":"{position}","to_device":{{"events":[{{"type":"m.x"}}]}}}}"#)
+}
+
+/// A gateway with an observation of `/sync` by the token 4a, since 100 ms at position s1, and the poll that follows.
+pub(crate) fn observed() -> (Story<Driven>, FetchId) {
+    observed_by(with(config()))
+}
+
+/// The same of a gateway that is there already.
+pub(crate) fn observed_by(mut gateway: Story<Driven>) -> (Story<Driven>, FetchId) {
+    gateway.gets(
+        0,
+        "CON [MID=1, TOK=0x4a], GET, /_matrix/client/v3/sync, Observe:0, Accept:50, Access-Token:\"A\"",
+    );
+    let id = gateway.fetches(0, &format!("GET {SYNC}?timeout=0 Bearer A"));
+    gateway.fetched(50, id, 200, &news("s1"));
+    gateway.sends(50, "ACK [MID=1]");
+    gateway.sends(50, &format!("CON [MID=first, TOK=0x4a], 2.05, Observe:0, CF:50, `{}`", news("s1")));
+    gateway.gets(100, "ACK [MID=first]");
+    let poll = gateway.fetches(100, &format!("GET {SYNC}?timeout=30000&since=s1 Bearer A"));
+    (gateway, poll)
 }
 
 impl Driven {
+    /// The process is killed, and another takes up what it has stored.
+    pub(crate) fn restart(&mut self, config: Config, now: Instant) {
+        self.drain();
+        self.outputs.clear();
+        self.gateway = Gateway::new(config, [8; 32]);
+        self.gateway.restore(self.stored.clone(), now);
+    }
+
     fn drain(&mut self) {
-        self.outputs.extend(std::iter::from_fn(|| self.gateway.poll()));
+        while let Some(output) = self.gateway.poll() {
+            match output {
+                Output::Store { key, value: Some(value) } => drop(self.stored.insert(key, value)),
+                Output::Store { key, value: None } => drop(self.stored.remove(&key)),
+                output => self.outputs.push(output),
+            }
+        }
     }
 
     fn take<T>(&mut self, of_kind: impl Fn(&Output) -> bool, read: impl Fn(Output) -> T) -> Option<T> {

@@ -1,5 +1,6 @@
 //! Stories: a machine in virtual time, and everything it says expected at a stated time.
 
+pub(crate) mod conversation;
 pub(crate) mod endpoint;
 pub(crate) mod exchanges;
 pub(crate) mod figure;
@@ -156,6 +157,12 @@ impl<M: Machine> Story<M> {
     pub(crate) fn sent(&mut self, at: u64) -> Vec<u8> {
         self.arrive(at, "a datagram");
         self.datagrams.pop_front().unwrap_or_else(|| panic!("{at} ms: nothing is sent")).2
+    }
+
+    /// The machine sends what it likes until then; returns how many datagrams that were.
+    pub(crate) fn sends_any(&mut self, until: u64) -> usize {
+        self.pass(until, |_| false);
+        self.datagrams.drain(..).count()
     }
 
     /// Gives a name in the notation to some bytes, unless it stands for others already.

@@ -75,6 +75,7 @@ impl Reader<'_> {
         let listen = self.listen(default_link.as_deref());
         let advertise = self.optional("advertise", advertise);
         let homeserver_ca = self.optional("homeserver-ca", |path| Ok(PathBuf::from(path)));
+        let state = self.optional("state", |path| Ok(PathBuf::from(path)));
         let body_limit = self.required("body-limit", size);
         let block = self.required("block-size", block_size);
         let peers = self.required("peers", at_least_one);
@@ -115,6 +116,7 @@ impl Reader<'_> {
             server: net::gateway::Config {
                 listen: listen.addresses,
                 gateway,
+                state,
                 upstream,
                 grace: grace?,
                 report: report?,

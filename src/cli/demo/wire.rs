@@ -60,7 +60,7 @@ impl Log {
 
     /// Milliseconds since the demo began.
     pub(super) fn elapsed_ms(&self) -> u64 {
-        u64::try_from(self.clock.now().since_start().as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(self.clock.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Shows a line of the story.
@@ -105,7 +105,7 @@ impl Log {
             block,
         };
         if block < SHOWN_BLOCKS {
-            let seconds = self.clock.now().since_start().as_secs_f64();
+            let seconds = self.clock.elapsed().as_secs_f64();
             // A reader that has gone is noticed by the story, which goes on to write.
             let _ = self.say(&format!(
                 "{seconds:>8.3} s  {client:<5} {arrow} {:>5} B  {}",

@@ -1,0 +1,97 @@
+//! Observers that do not answer: kept, asked ever more rarely whether they are there, and told anew once they are.
+
+use tracing::{debug, info};
+
+use super::Gateway;
+use super::observation::Observation;
+use crate::coap::{Instant, ObservationId};
+use crate::endpoint::Association;
+
+impl Gateway {
+    /// A notification was not acknowledged. It is given up, and made anew from the position that the peer has once that is heard of:
+    /// what comes meanwhile the homeserver puts together.
+    ///
+    /// MSC3079 has the registration removed instead. A peer whose link was away for a while cannot know that, and would wait for news
+    /// until it asks by itself.
+    pub(super) fn undelivered(&mut self, id: ObservationId, now: Instant) {
+        let Some(observation) = self.observations.get_mut(&id) else { return };
+        debug!("observer does not answer");
+        self.counters.undelivered += 1;
+        observation.leave();
+        let peer = observation.association;
+        self.remember(id, None);
+        self.wait_for(peer, now);
+        // Its other observations need not find out for themselves.
+        let idle: Vec<_> = self.observations_of(peer).filter(|(_, other)| other.is_idle()).collect();
+        for id in idle.into_iter().map(|(id, _)| id).collect::<Vec<_>>() {
+            let Some(observation) = self.observations.get_mut(&id) else { continue };
+            observation.leave();
+            let feed = observation.feed;
+            self.remember(id, None);
+            self.tend(feed, now);
+        }
+    }
+
+    /// A peer that was absent may register again from another address: after its access network gave it one, say. The same events,
+    /// user and token of CoAP then mean the same observer, and the observation that nobody answers for any more ends.
+    pub(super) fn replace_absent(&mut self, id: ObservationId, now: Instant) {
+        let Some(new) = self.observations.get(&id) else { return };
+        let Some(feed) = self.feeds.get(new.feed) else { return };
+        let token = self.endpoint.token(id);
+        let is_old = |other: &&ObservationId| {
+            let absent = self.observations.get(other).filter(|other| other.is_absent());
+            absent.is_some_and(|absent| absent.association != new.association)
+                && self.endpoint.token(**other) == token
+        };
+        for old in feed.observers.iter().filter(is_old).copied().collect::<Vec<_>>() {
+            self.counters.replaced += 1;
+            self.endpoint.end_observation(old, now);
+            self.forget_observation(old, now);
+        }
+    }
+
+    /// The observations of a peer.
+    pub(super) fn observations_of(
+        &self,
+        peer: Association,
+    ) -> impl Iterator<Item = (ObservationId, &Observation)> {
+        let all = self.observers.range((peer, ObservationId(0))..=(peer, ObservationId(u64::MAX)));
+        all.filter_map(|(_, id)| Some((*id, self.observations.get(id)?)))
+    }
+
+    /// Has a peer that does not answer asked after a while whether it is there.
+    pub(super) fn wait_for(&mut self, peer: Association, now: Instant) {
+        self.absences.wait(peer, self.config.probe_first, self.config.probe_longest, now);
+    }
+
+    /// Asks a peer whether it is there; the endpoint says what comes of it. Who was not heard of for too long is forgotten.
+    pub(super) fn probe(&mut self, peer: Association, now: Instant) {
+        let lifetime = self.config.absent_lifetime;
+        let is_over = |observation: &Observation| now.since(observation.known()) >= lifetime;
+        let absent = self.observations_of(peer).filter(|(_, observation)| observation.is_absent());
+        let over = absent.filter(|(_, observation)| is_over(observation)).map(|(id, _)| id);
+        for id in over.collect::<Vec<_>>() {
+            info!("observation forgotten: its peer was not heard of for {} h", lifetime.as_secs() / 3600);
+            self.counters.forgotten += 1;
+            self.endpoint.end_observation(id, now);
+            self.forget_observation(id, now);
+        }
+        if self.absences.contains(peer) {
+            self.counters.probes += 1;
+            self.endpoint.probe(peer, now);
+        }
+    }
+
+    /// A peer that did not answer was heard of: its observers ask at once what they have missed.
+    pub(super) fn reachable(&mut self, peer: Association, now: Instant) {
+        self.absences.rest(peer);
+        let absent = self.observations_of(peer).filter(|(_, observation)| observation.is_absent());
+        for id in absent.map(|(id, _)| id).collect::<Vec<_>>() {
+            let Some(observation) = self.observations.get_mut(&id) else { continue };
+            observation.come_back(now);
+            let feed = observation.feed;
+            self.remember(id, None);
+            self.tend(feed, now);
+        }
+    }
+}

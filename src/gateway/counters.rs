@@ -1,0 +1,57 @@
+//! What a gateway counts.
+
+use serde::Serialize;
+
+use crate::endpoint;
+
+/// What was counted since the start, and what is held now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Counters {
+    /// The CoAP side.
+    pub endpoint: endpoint::Counters,
+    /// Calls of the homeserver.
+    pub fetches: u64,
+    /// Calls of the homeserver that came to nothing.
+    pub fetch_failures: u64,
+    /// Answers of the homeserver that could not be translated.
+    pub bad_answers: u64,
+    /// Requests that the gateway refused itself.
+    pub refusals: u64,
+    /// Registrations of observers.
+    pub registrations: u64,
+    /// Notifications.
+    pub notifications: u64,
+    /// Notifications that were acknowledged in full.
+    pub delivered: u64,
+    /// Notifications that were not, and will be made anew once their peer is heard of.
+    pub undelivered: u64,
+    /// Answers to polls with nothing new for the peers, which cost them nothing.
+    pub idle_polls: u64,
+    /// Polls of single observers that were behind the others of their feed.
+    pub catch_ups: u64,
+    /// Times that an absent peer was asked whether it is there.
+    pub probes: u64,
+    /// Absent observers that registered again from another address.
+    pub replaced: u64,
+    /// Requests of before a restart that were not answered by then.
+    pub recalled: u64,
+    /// Observations that went on after a restart.
+    pub restored: u64,
+    /// Records of before a restart that could not be used.
+    pub unreadable: u64,
+    /// Observations forgotten because their peers were not heard of for too long.
+    pub forgotten: u64,
+    /// Peers held now.
+    pub peers: usize,
+    /// Sessions held now.
+    pub sessions: usize,
+    /// Observations held now.
+    pub observations: usize,
+    /// Those of them whose peers do not answer.
+    pub absent: usize,
+    /// Feeds that the observations share now.
+    pub feeds: usize,
+    /// Calls of the homeserver under way.
+    pub fetching: usize,
+}

@@ -1,0 +1,196 @@
+//! What a gateway has stored, and reads again after a restart: its records, as bytes.
+//!
+//! A key is a byte that says of what kind its record is, and what the record is of, in CBOR. A value is a byte with the version
+//! of its format, and CBOR. What cannot be read is of no use, and dropped.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::coap;
+use crate::coap::{Code, Instant, ObservationId, OptionNumber, Options};
+use crate::codec::Keys;
+use crate::endpoint::{Association, Memory, MemoryKey};
+use crate::matrix::sync::Counters;
+use crate::translate::{Format, Session, header};
+
+/// What is to be stored, by its key; taken away where there is no value.
+#[derive(Debug, Default)]
+pub(super) struct Memories {
+    changed: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+}
+
+/// What a record is of.
+#[derive(Clone, Debug)]
+pub(super) enum Key {
+    /// The endpoint's own.
+    Endpoint(MemoryKey),
+    /// A peer's session.
+    Session(Association),
+    /// An observation.
+    Observation(ObservationId),
+}
+
+/// A record that was read.
+#[derive(Debug)]
+pub(super) enum Record {
+    Endpoint(MemoryKey, Memory),
+    Session(Association, Session),
+    Observation(ObservationId, Box<StoredObservation>),
+}
+
+/// An observation: what its feed is made from, and what its peer has.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct StoredObservation {
+    pub(super) association: Association,
+    pub(super) path: String,
+    pub(super) query: Vec<String>,
+    #[serde(with = "header")]
+    pub(super) authorization: Option<HeaderValue>,
+    pub(super) format: StoredFormat,
+    /// The position after what the peer has acknowledged. That it moved on with nothing new is not stored: from here the
+    /// homeserver says the same.
+    pub(super) position: StoredPosition,
+    /// When the peer was last known to be there.
+    pub(super) known: Instant,
+    pub(super) absent: bool,
+    /// What the peer was told and has not acknowledged.
+    pub(super) delta: Option<StoredDelta>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct StoredPosition {
+    pub(super) since: String,
+    pub(super) counters: Counters,
+}
+
+/// A notification, the value of its Observe option, and the position after it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct StoredDelta {
+    pub(super) sequence: u32,
+    code: u8,
+    options: Vec<(u16, Bytes)>,
+    payload: Bytes,
+    pub(super) position: StoredPosition,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum StoredFormat {
+    Json,
+    Cbor,
+    CborV1,
+}
+
+/// The version of all values' format.
+const VERSION: u8 = 1;
+
+impl Memories {
+    /// Takes a record to be stored.
+    pub(super) fn store(&mut self, key: &Key, value: &impl Serialize) {
+        self.changed.insert(key.encode(), Some(encode(VERSION, value)));
+    }
+
+    /// Has a record taken away.
+    pub(super) fn forget(&mut self, key: &Key) {
+        self.forget_bytes(key.encode());
+    }
+
+    /// Has a record taken away that cannot be read.
+    pub(super) fn forget_bytes(&mut self, key: Vec<u8>) {
+        self.changed.insert(key, None);
+    }
+
+    /// The next to be stored.
+    pub(super) fn poll(&mut self) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
+        self.changed.pop_first()
+    }
+}
+
+impl Key {
+    const ENDPOINT: u8 = b'e';
+    const SESSION: u8 = b's';
+    const OBSERVATION: u8 = b'o';
+
+    /// The observation that a record is of, if it is of one.
+    pub(super) fn read_observation(key: &[u8]) -> Option<ObservationId> {
+        let (kind, id) = key.split_first()?;
+        if *kind == Self::OBSERVATION { decode(id) } else { None }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Endpoint(key) => encode(Self::ENDPOINT, key),
+            Self::Session(peer) => encode(Self::SESSION, peer),
+            Self::Observation(id) => encode(Self::OBSERVATION, id),
+        }
+    }
+}
+
+impl Record {
+    /// Reads a record; `None` where it is none of ours, or of another version.
+    pub(super) fn read(key: &[u8], value: &[u8]) -> Option<Self> {
+        let (kind, key) = key.split_first()?;
+        let (version, value) = value.split_first()?;
+        if *version != VERSION {
+            return None;
+        }
+        match *kind {
+            Key::ENDPOINT => Some(Self::Endpoint(decode(key)?, decode(value)?)),
+            Key::SESSION => Some(Self::Session(decode(key)?, decode(value)?)),
+            Key::OBSERVATION => Some(Self::Observation(decode(key)?, decode(value)?)),
+            _ => None,
+        }
+    }
+}
+
+impl StoredDelta {
+    pub(super) fn new(response: &coap::Response, sequence: u32, position: StoredPosition) -> Self {
+        let options = response.options.iter();
+        let options = options.map(|(number, value)| (number.0, Bytes::copy_from_slice(value))).collect();
+        Self { sequence, code: response.code.0, options, payload: response.payload.clone(), position }
+    }
+
+    /// The notification.
+    pub(super) fn response(&self) -> coap::Response {
+        let mut options = Options::new();
+        for (number, value) in &self.options {
+            options.push(OptionNumber(*number), value.as_ref());
+        }
+        coap::Response { code: Code(self.code), options, payload: self.payload.clone() }
+    }
+}
+
+impl From<Format> for StoredFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Json => Self::Json,
+            Format::Cbor(Keys::Strings) => Self::Cbor,
+            Format::Cbor(Keys::V1) => Self::CborV1,
+        }
+    }
+}
+
+impl From<StoredFormat> for Format {
+    fn from(format: StoredFormat) -> Self {
+        match format {
+            StoredFormat::Json => Self::Json,
+            StoredFormat::Cbor => Self::Cbor(Keys::Strings),
+            StoredFormat::CborV1 => Self::Cbor(Keys::V1),
+        }
+    }
+}
+
+fn encode(first: u8, value: &impl Serialize) -> Vec<u8> {
+    let mut bytes = vec![first];
+    ciborium::into_writer(value, &mut bytes).expect("what we store has a CBOR form, and memory takes it");
+    bytes
+}
+
+/// Reads all of some bytes as one value. The nesting that is followed is bounded, so that no bytes exhaust the stack.
+fn decode<T: DeserializeOwned>(mut bytes: &[u8]) -> Option<T> {
+    let value = ciborium::from_reader(&mut bytes).ok()?;
+    bytes.is_empty().then_some(value)
+}

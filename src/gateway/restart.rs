@@ -1,0 +1,145 @@
+//! What outlives the process: records of sessions and observations, written as they change and read at the start.
+
+use std::sync::Arc;
+
+use tracing::{info, warn};
+
+use super::Gateway;
+use super::feed::Checked;
+use super::memory::{Key, Record, StoredDelta, StoredObservation, StoredPosition};
+use super::observation::{Observation, Position};
+use crate::coap;
+use crate::coap::{Instant, ObservationId};
+use crate::matrix;
+use crate::translate::Call;
+
+impl Gateway {
+    /// Takes up what was stored before the process ended, right after [`Gateway::new`]: peers go on as if nothing had been. What cannot be
+    /// read is dropped, counted and taken away.
+    ///
+    /// What was told and not acknowledged is told again, and the rest of the observers wait from their acknowledged positions. Requests
+    /// that were not answered are passed on, again perhaps, where that does no harm, and refused otherwise.
+    pub fn restore(&mut self, records: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>, now: Instant) {
+        let (mut memories, mut observations, mut lost) = (Vec::new(), Vec::new(), Vec::new());
+        for (key, value) in records {
+            match Record::read(&key, &value) {
+                Some(Record::Endpoint(key, memory)) => memories.push((key, memory)),
+                Some(Record::Session(peer, session)) => *self.sessions.of(peer, now) = session,
+                Some(Record::Observation(id, observation)) => observations.push((id, observation)),
+                None => {
+                    self.counters.unreadable += 1;
+                    lost.extend(Key::read_observation(&key));
+                    self.memories.forget_bytes(key);
+                }
+            }
+        }
+        self.forget_sessions();
+        self.endpoint.recall(memories, now);
+        for (id, stored) in observations {
+            self.restore_observation(id, *stored, now);
+        }
+        lost.into_iter().for_each(|id| self.endpoint.end_observation(id, now));
+        for feed in self.feeds.ids() {
+            self.tend(feed, now);
+        }
+        if self.counters.unreadable > 0 {
+            warn!(records = self.counters.unreadable, "stored records are of no use, and dropped");
+        }
+        info!(observations = self.observations.len(), sessions = self.sessions.len(), "state restored");
+        self.drain(now);
+    }
+
+    /// Takes up an observation, if the endpoint knows it as well.
+    fn restore_observation(&mut self, id: ObservationId, stored: StoredObservation, now: Instant) {
+        let peer = stored.association;
+        let call = feed_call(&stored).filter(|_| self.endpoint.association(id) == Some(peer));
+        let Some(call) = call else {
+            self.counters.unreadable += 1;
+            self.endpoint.end_observation(id, now);
+            return self.memories.forget(&Key::Observation(id));
+        };
+        let format = call.format;
+        let feed = self.feeds.of(call, now);
+        let told = stored.delta.as_ref().map(|delta| (delta.response(), delta.sequence));
+        let next = stored.delta.map(|delta| delta.position.into());
+        let position = stored.position.into();
+        let (absent, known) = (stored.absent, stored.known);
+        let observation = Observation::restored(feed, peer, format, position, next, absent, known);
+        if observation.is_absent() {
+            self.wait_for(peer, now);
+        }
+        self.counters.restored += 1;
+        self.observe(id, observation);
+        if let Some((response, sequence)) = told {
+            self.endpoint.notify_again(id, response, sequence, now);
+        }
+    }
+
+    /// Stores an observation as it is now, with what its peer is being told.
+    pub(super) fn remember(&mut self, id: ObservationId, told: Option<&coap::Response>) {
+        if !self.config.endpoint.durable {
+            return;
+        }
+        let Some(observation) = self.observations.get(&id) else { return };
+        let Some(feed) = self.feeds.get(observation.feed) else { return };
+        let next = observation.in_flight().map(StoredPosition::from);
+        let sequence = self.endpoint.sequence(id).unwrap_or_default();
+        let call = Arc::clone(&feed.call);
+        let stored = StoredObservation {
+            association: observation.association,
+            path: call.target.path.clone(),
+            query: call.query.clone(),
+            authorization: call.authorization.clone(),
+            format: observation.format.into(),
+            position: observation.position().into(),
+            known: observation.known(),
+            absent: observation.is_absent(),
+            delta: told.zip(next).map(|(response, next)| StoredDelta::new(response, sequence, next)),
+        };
+        self.memories.store(&Key::Observation(id), &stored);
+    }
+
+    /// Has the records of sessions that were dropped taken away.
+    pub(super) fn forget_sessions(&mut self) {
+        while let Some(peer) = self.sessions.poll_dropped() {
+            if self.config.endpoint.durable {
+                self.memories.forget(&Key::Session(peer));
+            }
+        }
+    }
+
+    /// Asks nothing more for an observation, which is to go on after a restart.
+    pub(super) fn pause(&mut self, id: ObservationId, now: Instant) {
+        let Some(observation) = self.observations.get_mut(&id) else { return };
+        let (feed, fetch) = (observation.feed, observation.pause());
+        self.abandon(fetch);
+        self.tend(feed, now);
+    }
+}
+
+/// The call of an observation's feed; `None` where its path is none of `/sync`.
+fn feed_call(stored: &StoredObservation) -> Option<Call> {
+    let segments = matrix::split_path(&stored.path).ok()?;
+    let segments: Vec<_> = segments.iter().map(String::as_str).collect();
+    let call = Call {
+        method: http::Method::GET,
+        target: matrix::expand("GET", &segments).ok()?,
+        query: stored.query.clone(),
+        authorization: stored.authorization.clone(),
+        body: bytes::Bytes::new(),
+        format: stored.format.into(),
+    };
+    super::sync::is_sync(&call).then_some(call)
+}
+
+impl From<&Position> for StoredPosition {
+    fn from(position: &Position) -> Self {
+        Self { since: position.since.clone(), counters: position.counters.clone() }
+    }
+}
+
+impl From<StoredPosition> for Position {
+    fn from(stored: StoredPosition) -> Self {
+        Self { since: stored.since, counters: stored.counters, checked: Checked::LONG_AGO }
+    }
+}

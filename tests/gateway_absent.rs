@@ -1,0 +1,183 @@
+//! Observers that do not answer are kept, and hear of all that they have missed: stories in virtual time.
+
+#![cfg(test)]
+
+#[expect(clippy::allow_attributes, reason = "each test file uses another part of it")]
+#[allow(dead_code, reason = "each test file uses another part of it")]
+mod support;
+
+use support::Story;
+use support::endpoint::OTHER;
+use support::gateway::{Driven, SYNC, news, observed};
+
+/// Until then the notification of this position is sent, and not acknowledged: 2 + 4 + 8 + 16 + 32 s.
+const GIVEN_UP: u64 = 5_000 + 62_000;
+
+/// A call of `/sync` from a position.
+fn long(since: &str) -> String {
+    format!("GET {SYNC}?timeout=30000&since={since} Bearer A")
+}
+
+/// An observer at s1 that did not acknowledge s2.
+fn absent() -> Story<Driven> {
+    let (mut gateway, poll) = observed();
+    gateway.fetched(5_000, poll, 200, &news("s2"));
+    let notification = format!("CON [MID=a, TOK=0x4a], 2.05, Observe:o2, CF:50, `{}`", news("s2"));
+    for at in [0, 2_000, 6_000, 14_000, 30_000] {
+        gateway.sends(5_000 + at, &notification);
+    }
+    gateway.sends_nothing(GIVEN_UP);
+    let counters = gateway.machine.gateway.counters();
+    assert_eq!((counters.observations, counters.absent, counters.undelivered), (1, 1, 1));
+    assert_eq!((counters.fetching, counters.delivered), (0, 1), "nobody waits for what the homeserver has");
+    gateway
+}
+
+#[test]
+fn peer_that_is_heard_of_again_is_told_from_the_position_that_it_has() {
+    let mut gateway = absent();
+    gateway.gets(100_000, "CON [MID=2, TOK=0x4b], GET, /_matrix/client/v3/account/whoami, Accept:50");
+    let poll = gateway.fetches(100_000, &long("s1"));
+    gateway.fetches(100_000, "GET https://hs.example/_matrix/client/v3/account/whoami Bearer A");
+    gateway.fetched(100_100, poll, 200, &news("s9"));
+    gateway.sends(100_100, &format!("CON [MID=b, TOK=0x4a], 2.05, Observe:o3, CF:50, `{}`", news("s9")));
+    gateway.gets(100_200, "ACK [MID=b]");
+    gateway.fetches(100_200, &long("s9"));
+    assert_eq!(gateway.machine.gateway.counters().absent, 0);
+    gateway.sends(101_000, "ACK [MID=2]");
+}
+
+#[test]
+fn absent_peer_is_asked_ever_more_rarely_whether_it_is_there() {
+    let mut gateway = absent();
+    let first = gateway.sends_between(GIVEN_UP + 60_000, GIVEN_UP + 60_000, "CON [MID=p0]");
+    let mut last = first;
+    let mut wait = 120_000;
+    for number in 1..8 {
+        // A probe takes a while to be known as unanswered.
+        let name = format!("CON [MID=p{number}]");
+        let at = gateway.sends_between(last + wait, last + wait + 10_000, &name);
+        (last, wait) = (at, (wait * 2).min(900_000));
+    }
+    let counters = gateway.machine.gateway.counters();
+    assert_eq!((counters.probes, counters.absent, counters.fetches), (8, 1, 2));
+}
+
+#[test]
+fn probe_that_is_answered_has_the_peer_told() {
+    let mut gateway = absent();
+    let at = gateway.sends_between(GIVEN_UP + 60_000, GIVEN_UP + 60_000, "CON [MID=p]");
+    gateway.gets(at + 500, "RST [MID=p]");
+    let poll = gateway.fetches(at + 500, &long("s1"));
+    gateway.fetched(at + 600, poll, 200, &news("s9"));
+    gateway.sends(at + 600, &format!("CON [MID=b, TOK=0x4a], 2.05, Observe:o3, CF:50, `{}`", news("s9")));
+    gateway.gets(at + 700, "ACK [MID=b]");
+    gateway.fetches(at + 700, &long("s9"));
+    let counters = gateway.machine.gateway.counters();
+    assert_eq!((counters.absent, counters.delivered, counters.probes), (0, 2, 1));
+}
+
+#[test]
+fn peer_that_answers_probes_and_acknowledges_nothing_is_not_asked_in_a_hurry() {
+    let mut gateway = absent();
+    let at = gateway.sends_between(GIVEN_UP + 60_000, GIVEN_UP + 60_000, "CON [MID=p]");
+    gateway.gets(at, "RST [MID=p]");
+    let poll = gateway.fetches(at, &long("s1"));
+    gateway.fetched(at, poll, 200, &news("s9"));
+    let notification = format!("CON [MID=b, TOK=0x4a], 2.05, Observe:o3, CF:50, `{}`", news("s9"));
+    for after in [0, 2_000, 6_000, 14_000, 30_000] {
+        gateway.sends(at + after, &notification);
+    }
+    // The second wait, not the first again.
+    gateway.sends_nothing(at + 62_000 + 119_000);
+    gateway.sends_between(at + 62_000 + 120_000, at + 62_000 + 120_000, "CON [MID=q]");
+}
+
+#[test]
+fn peer_that_resets_what_it_does_not_know_any_more_is_forgotten() {
+    let mut gateway = absent();
+    let at = gateway.sends_between(GIVEN_UP + 60_000, GIVEN_UP + 60_000, "CON [MID=p]");
+    gateway.gets(at, "RST [MID=p]");
+    let poll = gateway.fetches(at, &long("s1"));
+    gateway.fetched(at, poll, 200, &news("s9"));
+    gateway.sends(at, &format!("CON [MID=b, TOK=0x4a], 2.05, Observe:o3, CF:50, `{}`", news("s9")));
+    gateway.gets(at + 100, "RST [MID=b]");
+    gateway.sends_nothing(at + 10_000_000);
+    let counters = gateway.machine.gateway.counters();
+    assert_eq!((counters.observations, counters.absent, counters.feeds), (0, 0, 0));
+}
+
+#[test]
+fn peer_that_is_not_heard_of_for_a_week_is_forgotten() {
+    const DAY: u64 = 24 * 3600 * 1_000;
+    let mut gateway = absent();
+    let asked = gateway.sends_any(7 * DAY);
+    assert!((650..680).contains(&asked), "{asked}");
+    assert_eq!(gateway.machine.gateway.counters().observations, 1);
+    assert!(gateway.sends_any(7 * DAY + 1_000_000) <= 1);
+    assert_eq!(gateway.machine.gateway.counters().forgotten, 1);
+    gateway.sends_nothing(8 * DAY);
+    let counters = gateway.machine.gateway.counters();
+    assert_eq!((counters.observations, counters.feeds, counters.peers), (0, 0, 0));
+}
+
+#[test]
+fn other_observations_of_an_absent_peer_rest_with_it() {
+    let (mut gateway, poll) = observed();
+    gateway
+        .gets(1_000, "CON [MID=2, TOK=0x4b], GET, /_matrix/client/v3/sync, Observe:0, ?filter=1, Accept:50");
+    let id = gateway.fetches(1_000, &format!("GET {SYNC}?filter=1&timeout=0 Bearer A"));
+    gateway.fetched(1_000, id, 200, &news("f1"));
+    gateway.sends(1_000, "ACK [MID=2]");
+    gateway.sends(1_000, &format!("CON [MID=f, TOK=0x4b], 2.05, Observe:1, CF:50, `{}`", news("f1")));
+    gateway.gets(1_000, "ACK [MID=f]");
+    let filtered = format!("GET {SYNC}?filter=1&timeout=30000&since=f1 Bearer A");
+    let other = gateway.fetches(1_000, &filtered);
+    gateway.fetched(5_000, poll, 200, &news("s2"));
+    let notification = format!("CON [MID=a, TOK=0x4a], 2.05, Observe:2, CF:50, `{}`", news("s2"));
+    for at in [0, 2_000, 6_000, 14_000, 30_000] {
+        gateway.sends(5_000 + at, &notification);
+    }
+    gateway.abandons(GIVEN_UP, other);
+    assert_eq!(gateway.machine.gateway.counters().absent, 2);
+    gateway.gets(100_000, "CON [MID=3, TOK=0x4c], GET, /_matrix/client/v3/account/whoami, Accept:50");
+    gateway.fetches(100_000, &long("s1"));
+    gateway.fetches(100_000, &filtered);
+    gateway.fetches(100_000, "GET https://hs.example/_matrix/client/v3/account/whoami Bearer A");
+    assert_eq!(gateway.machine.gateway.counters().absent, 0);
+    gateway.sends(101_000, "ACK [MID=3]");
+}
+
+#[test]
+fn absent_observer_that_registers_from_another_address_takes_the_place_of_itself() {
+    let mut gateway = absent();
+    let sync = "GET, /_matrix/client/v3/sync, ?since=s1, Observe:0, Accept:50, Access-Token:\"A\"";
+    gateway.with(OTHER).gets(100_000, &format!("CON [MID=1, TOK=0x4a], {sync}"));
+    let id = gateway.fetches(100_000, &format!("GET {SYNC}?since=s1&timeout=0 Bearer A"));
+    gateway.fetched(100_000, id, 200, &news("s2"));
+    gateway.with(OTHER).sends(100_000, "ACK [MID=1]");
+    let answer = format!("CON [MID=b, TOK=0x4a], 2.05, Observe:0, CF:50, `{}`", news("s2"));
+    gateway.with(OTHER).sends(100_000, &answer);
+    gateway.with(OTHER).gets(100_100, "ACK [MID=b]");
+    gateway.fetches(100_100, &long("s2"));
+    let counters = gateway.machine.gateway.counters();
+    assert_eq!((counters.observations, counters.absent, counters.replaced), (1, 0, 1));
+    // Nobody is asked for any more.
+    gateway.sends_nothing(1_000_000);
+}
+
+#[test]
+fn observer_of_the_same_user_with_another_token_leaves_the_absent_one_alone() {
+    let mut gateway = absent();
+    let sync = "GET, /_matrix/client/v3/sync, Observe:0, Accept:50, Access-Token:\"A\"";
+    gateway.with(OTHER).gets(100_000, &format!("CON [MID=1, TOK=0x4b], {sync}"));
+    let id = gateway.fetches(100_000, &format!("GET {SYNC}?timeout=0 Bearer A"));
+    gateway.fetched(100_000, id, 200, &news("s2"));
+    gateway.with(OTHER).sends(100_000, "ACK [MID=1]");
+    let answer = format!("CON [MID=b, TOK=0x4b], 2.05, Observe:0, CF:50, `{}`", news("s2"));
+    gateway.with(OTHER).sends(100_000, &answer);
+    gateway.with(OTHER).gets(100_100, "ACK [MID=b]");
+    gateway.fetches(100_100, &long("s2"));
+    let counters = gateway.machine.gateway.counters();
+    assert_eq!((counters.observations, counters.absent, counters.replaced), (2, 1, 0));
+}

@@ -1,0 +1,205 @@
+//! A gateway that is killed and started again goes on as if nothing had been: stories, and a conversation that is cut at
+//! each of its points.
+
+#![cfg(test)]
+
+#[expect(clippy::allow_attributes, reason = "each test file uses another part of it")]
+#[allow(dead_code, reason = "each test file uses another part of it")]
+mod support;
+
+use support::gateway::{SYNC, durable, idle, news, observed_by, with};
+use support::{Story, conversation, notation};
+
+/// A call of `/sync` from a position.
+fn long(since: &str) -> String {
+    format!("GET {SYNC}?timeout=30000&since={since} Bearer A")
+}
+
+fn restart(gateway: &mut Story<support::gateway::Driven>, at: u64) {
+    gateway.does(at, |driven, now| driven.restart(durable(), now));
+}
+
+#[test]
+fn observer_that_waits_waits_on_from_what_it_has_acknowledged() {
+    let (mut gateway, poll) = observed_by(with(durable()));
+    // That the position moved with nothing in it is not worth storing.
+    gateway.fetched(5_000, poll, 200, &idle("i2"));
+    gateway.fetches(5_000, &long("i2"));
+    restart(&mut gateway, 6_000);
+    let poll = gateway.fetches(6_000, &long("s1"));
+    gateway.fetched(7_000, poll, 200, &news("s2"));
+    // The values of Observe go on growing.
+    gateway.sends(7_000, &format!("CON [MID=a, TOK=0x4a], 2.05, Observe:256, CF:50, `{}`", news("s2")));
+    gateway.gets(7_100, "ACK [MID=a]");
+    gateway.fetches(7_100, &long("s2"));
+    let counters = gateway.machine.gateway.counters();
+    assert_eq!((counters.observations, counters.restored, counters.feeds), (1, 1, 1));
+}
+
+#[test]
+fn notification_in_flight_is_sent_again_as_it_was_and_the_homeserver_is_not_asked() {
+    let (mut gateway, poll) = observed_by(with(durable()));
+    gateway.fetched(5_000, poll, 200, &news("s2"));
+    let notification = |id| format!("CON [MID={id}, TOK=0x4a], 2.05, Observe:o2, CF:50, `{}`", news("s2"));
+    gateway.sends(5_000, &notification("a"));
+    restart(&mut gateway, 6_000);
+    gateway.sends(6_000, &notification("b"));
+    gateway.gets(6_100, "ACK [MID=b]");
+    gateway.fetches(6_100, &long("s2"));
+    assert_eq!(gateway.machine.gateway.counters().fetches, 1);
+}
+
+#[test]
+fn registration_that_was_answered_and_not_acknowledged_is_answered_again() {
+    let mut gateway = with(durable());
+    let sync =
+        "CON [MID=1, TOK=0x4a], GET, /_matrix/client/v3/sync, Observe:0, Accept:50, Access-Token:\"A\"";
+    gateway.gets(0, sync);
+    let id = gateway.fetches(0, &format!("GET {SYNC}?timeout=0 Bearer A"));
+    gateway.fetched(50, id, 200, &news("s1"));
+    gateway.sends(50, "ACK [MID=1]");
+    let answer = |id| format!("CON [MID={id}, TOK=0x4a], 2.05, Observe:0, CF:50, `{}`", news("s1"));
+    gateway.sends(50, &answer("a"));
+    restart(&mut gateway, 1_000);
+    gateway.sends(1_000, &answer("b"));
+    gateway.gets(1_100, sync);
+    gateway.sends(1_100, "ACK [MID=1]");
+    gateway.gets(1_200, "ACK [MID=b]");
+    gateway.fetches(1_200, &long("s1"));
+}
+
+#[test]
+fn absent_observer_stays_absent_and_its_peer_is_asked_whether_it_is_there() {
+    let (mut gateway, poll) = observed_by(with(durable()));
+    gateway.fetched(5_000, poll, 200, &news("s2"));
+    assert_eq!(gateway.sends_any(70_000), 5);
+    restart(&mut gateway, 80_000);
+    assert_eq!(gateway.machine.gateway.counters().absent, 1);
+    let at = gateway.sends_between(140_000, 140_000, "CON [MID=p]");
+    gateway.gets(at + 100, "RST [MID=p]");
+    gateway.fetches(at + 100, &long("s1"));
+}
+
+#[test]
+fn access_token_is_remembered() {
+    let mut gateway = with(durable());
+    let path = "/_matrix/client/v3/account/whoami";
+    gateway.gets(0, &format!("CON [MID=1, TOK=0xaa], GET, {path}, Accept:50, Access-Token:\"A\""));
+    let id = gateway.fetches(0, &format!("GET https://hs.example{path} Bearer A"));
+    gateway.fetched(10, id, 200, "{}");
+    gateway.sends(10, "ACK [MID=1, TOK=0xaa], 2.05, CF:50, `{}`");
+    restart(&mut gateway, 1_000);
+    gateway.gets(2_000, &format!("CON [MID=2, TOK=0xab], GET, {path}, Accept:50"));
+    gateway.fetches(2_000, &format!("GET https://hs.example{path} Bearer A"));
+    gateway.sends(3_000, "ACK [MID=2]");
+}
+
+#[test]
+fn request_that_was_answered_is_answered_again_and_passed_on_to_nobody() {
+    let mut gateway = with(durable());
+    let put =
+        "CON [MID=1, TOK=0xaa], PUT, /_matrix/client/v3/rooms/!r:hs/send/m.x/t1, CF:50, Accept:50, `{}`";
+    gateway.gets(0, put);
+    let id = gateway.fetches(0, "PUT https://hs.example/_matrix/client/v3/rooms/!r:hs/send/m.x/t1 {}");
+    gateway.fetched(10, id, 200, r#"{"event_id":"$1"}"#);
+    let answer = "ACK [MID=1, TOK=0xaa], 2.04, CF:50, `{\"event_id\":\"$1\"}`";
+    gateway.sends(10, answer);
+    restart(&mut gateway, 1_000);
+    gateway.gets(2_000, put);
+    gateway.sends(2_000, answer);
+}
+
+#[test]
+fn request_under_way_is_passed_on_again_where_that_does_no_harm() {
+    let mut gateway = with(durable());
+    let put = "PUT, /_matrix/client/v3/rooms/!r:hs/send/m.x/t1, CF:50, Accept:50, `{}`";
+    gateway.gets(0, &format!("CON [MID=1, TOK=0xaa], {put}, Access-Token:\"A\""));
+    let call = "PUT https://hs.example/_matrix/client/v3/rooms/!r:hs/send/m.x/t1 Bearer A {}";
+    gateway.fetches(0, call);
+    restart(&mut gateway, 1_000);
+    gateway.sends(1_000, "ACK [MID=1]");
+    let id = gateway.fetches(1_000, call);
+    gateway.fetched(1_100, id, 200, "{}");
+    let answer = gateway.sent(1_100);
+    assert!(notation::describe(&answer).contains(", 2.04, "), "{}", notation::describe(&answer));
+    gateway.gets(1_200, &format!("60 00 {:02x}{:02x}", answer[2], answer[3]));
+    gateway.sends_any(100_000);
+    assert_eq!(gateway.machine.gateway.counters().recalled, 1);
+}
+
+#[test]
+fn post_under_way_is_refused_as_nobody_knows_whether_it_was_done() {
+    let mut gateway = with(durable());
+    gateway.gets(0, "CON [MID=1, TOK=0xaa], POST, /_matrix/client/v3/createRoom, CF:50, Accept:50, `{}`");
+    gateway.fetches(0, "POST https://hs.example/_matrix/client/v3/createRoom {}");
+    restart(&mut gateway, 1_000);
+    gateway.sends(1_000, "ACK [MID=1]");
+    let answer = gateway.sent(1_000);
+    assert!(notation::describe(&answer).contains(", 5.00, "), "{}", notation::describe(&answer));
+    assert!(String::from_utf8_lossy(&answer).contains("may or may not have been done"));
+    gateway.gets(1_200, &format!("60 00 {:02x}{:02x}", answer[2], answer[3]));
+    gateway.sends_any(100_000);
+    let counters = gateway.machine.gateway.counters();
+    assert_eq!((counters.recalled, counters.refusals, counters.fetches), (1, 1, 0));
+}
+
+#[test]
+fn gateway_that_stops_in_order_tells_observers_nothing_as_they_go_on_later() {
+    let (mut gateway, poll) = observed_by(with(durable()));
+    gateway.does(5_000, |driven, now| driven.gateway.shutdown(now));
+    gateway.abandons(5_000, poll);
+    assert!(gateway.machine.gateway.is_idle());
+    restart(&mut gateway, 6_000);
+    gateway.fetches(6_000, &long("s1"));
+}
+
+#[test]
+fn records_that_cannot_be_read_are_counted_and_taken_away() {
+    let (mut gateway, _poll) = observed_by(with(durable()));
+    gateway.does(1_000, |driven, _| {
+        for (key, value) in &mut driven.stored {
+            match key[0] {
+                // Another version.
+                b's' => value[0] = 9,
+                // Cut off.
+                b'o' => value.truncate(value.len() / 2),
+                _ => {}
+            }
+        }
+        driven.stored.insert(b"xyz".to_vec(), Vec::new());
+        driven.stored.insert(Vec::new(), vec![1, 2, 3]);
+    });
+    restart(&mut gateway, 2_000);
+    gateway.sends_nothing(1_000_000);
+    let counters = gateway.machine.gateway.counters();
+    assert_eq!((counters.unreadable, counters.observations, counters.sessions), (4, 0, 0));
+    let left: Vec<_> = gateway.machine.stored.keys().filter(|key| key.first() != Some(&b'e')).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn nothing_is_stored_of_what_has_ended() {
+    let (mut gateway, poll) = observed_by(with(durable()));
+    gateway.fetched(5_000, poll, 401, "{}");
+    gateway.sends(5_000, "CON [MID=a, TOK=0x4a], 4.01, CF:50, `{}`");
+    gateway.gets(5_100, "ACK [MID=a]");
+    gateway.sends_nothing(100_000_000);
+    assert_eq!(gateway.machine.stored.len(), 0, "a day later: {:?}", gateway.machine.stored.keys());
+}
+
+#[test]
+fn nothing_is_stored_unless_it_is_wanted() {
+    let (gateway, _poll) = observed_by(with(support::gateway::config()));
+    assert_eq!(gateway.machine.stored.len(), 0);
+}
+
+/// Kills the gateway after each of its outputs in turn, with what it had stored by then.
+#[test]
+fn conversation_that_is_cut_anywhere_loses_nothing_and_repeats_nothing_that_matters() {
+    let whole = conversation::run(None);
+    assert!(whole.outputs > 40, "{}", whole.outputs);
+    for cut in 0..whole.outputs {
+        let ended = conversation::run(Some(cut));
+        ended.check(cut);
+    }
+}

@@ -124,8 +124,6 @@ const HOUR: Duration = Duration::from_secs(3600);
 const ROOM: &str = "!kitchen:example.org";
 /// Where a message and its answer take longer, devices want little at a time.
 const NARROW: Duration = Duration::from_secs(600);
-/// A device that has heard nothing for so long asks.
-const REFRESH: Duration = Duration::from_secs(3 * 3600);
 
 impl Script {
     fn new(devices: Vec<Device>) -> Self {
@@ -155,7 +153,7 @@ fn send_ten() -> Script {
 }
 
 fn sync_day() -> Script {
-    let device = Device { room: ROOM.to_owned(), refresh: Some(REFRESH), limit: None };
+    let device = Device { room: ROOM.to_owned(), ..Device::default() };
     let mut script = Script::new(vec![device]);
     script.at(Duration::ZERO, Action::Observe(0));
     for number in 1..=144 {
@@ -168,7 +166,7 @@ fn sync_day() -> Script {
 }
 
 fn reconnect() -> Script {
-    let device = Device { room: ROOM.to_owned(), refresh: Some(REFRESH), limit: None };
+    let device = Device { room: ROOM.to_owned(), ..Device::default() };
     let mut script = Script::new(vec![device]);
     script.at(Duration::ZERO, Action::Observe(0));
     for number in 1..=48 {
@@ -207,7 +205,7 @@ fn chaos(profile: &Profile, seed: u64) -> Script {
     // A message is heard by all devices. More than the link carries could be said, and would never arrive.
     let interval = unit * (2 + 2 * devices as u32);
     let is_narrow = unit > NARROW;
-    let device = |limit| Device { room: ROOM.to_owned(), refresh: Some(40 * unit.max(MINUTE)), limit };
+    let device = |limit| Device { room: ROOM.to_owned(), refresh: None, limit };
     let limits: Vec<_> = (0..devices)
         .map(|_| (chance.happens(0.3) || is_narrow).then(|| 1 + chance.below(5) as usize))
         .collect();

@@ -40,7 +40,11 @@ const LAYERS: &[Layer] = &[
         uses: &["coap", "endpoint", "gateway", "link", "sim", "translate"],
         kind: Kind::Driver,
     },
-    Layer { name: "sim", uses: &["coap", "endpoint", "gateway", "link", "matrix"], kind: Kind::Pure },
+    Layer {
+        name: "sim",
+        uses: &["coap", "codec", "endpoint", "gateway", "link", "matrix", "translate"],
+        kind: Kind::Pure,
+    },
     Layer { name: "homeserver", uses: &[], kind: Kind::Driver },
 ];
 

@@ -23,6 +23,7 @@ use super::config::Effective;
 use super::config::Flags;
 use super::config::LogFormat;
 use super::config::Settings;
+use super::signals::Signals;
 
 /// Stands before a homeserver, and translates CoAP and CBOR to HTTP and JSON and back.
 #[derive(Debug, clap::Args)]
@@ -137,40 +138,4 @@ fn log_to_stderr(effective: &Effective) -> Result<(), Failure> {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     done.map_err(|error| Failure::new(format_args!("cannot log: {error}")))
-}
-
-/// SIGTERM and SIGINT; Ctrl-C where there are no signals.
-struct Signals {
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    #[cfg(unix)]
-    fn new() -> io::Result<Self> {
-        use tokio::signal::unix::SignalKind;
-        use tokio::signal::unix::signal;
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    #[cfg(unix)]
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
-
-    #[cfg(not(unix))]
-    fn new() -> io::Result<Self> {
-        Ok(Self {})
-    }
-
-    #[cfg(not(unix))]
-    async fn next(&mut self) -> &'static str {
-        let _ = tokio::signal::ctrl_c().await;
-        "Ctrl-C"
-    }
 }

@@ -16,6 +16,8 @@ mod link;
 mod output;
 mod request;
 mod routes;
+mod signals;
+mod sim;
 
 use std::process::ExitCode;
 
@@ -45,11 +47,12 @@ enum Command {
     CheckConfig(check_config::CheckConfigArgs),
     Request(request::RequestArgs),
     Demo(demo::DemoArgs),
+    Link(link::LinkArgs),
+    Sim(sim::SimArgs),
     Encode(encode::EncodeArgs),
     Decode(decode::DecodeArgs),
     Inspect(inspect::InspectArgs),
     Routes(routes::RoutesArgs),
-    Link(link::LinkArgs),
 }
 
 /// Does what the arguments say. Exit codes: 0 done, 1 failed, 2 not understood, 3 not answered.
@@ -59,11 +62,12 @@ pub(crate) fn run() -> ExitCode {
         Command::CheckConfig(args) => check_config::run(args),
         Command::Request(args) => request::run(args),
         Command::Demo(args) => demo::run(args),
+        Command::Link(args) => link::run(args),
+        Command::Sim(args) => sim::run(args),
         Command::Encode(args) => encode::run(args),
         Command::Decode(args) => decode::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Routes(args) => routes::run(args),
-        Command::Link(args) => link::run(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

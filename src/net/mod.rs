@@ -1,9 +1,11 @@
 //! The driver in real time: sockets, the clock, and the way to the homeserver.
 //!
-//! The machines decide; what is here only carries. [`gateway`] runs the gateway's machine, [`client`] one peer's endpoint.
+//! The machines decide; what is here only carries. [`gateway`] runs the gateway's machine, [`client`] one peer's endpoint, and [`relay`] plays a
+//! slow link between sockets.
 
 pub mod client;
 pub mod gateway;
+pub mod relay;
 pub mod store;
 pub mod upstream;
 

@@ -1,0 +1,499 @@
+//! A homeserver that does what a script says: a few users, rooms with messages, and `/sync` with long polls (Matrix 1.19).
+//!
+//! Sans-IO, in virtual time: after [`Homeserver::call`], sleep until [`Homeserver::deadline`] and drain [`Homeserver::poll`]. Remembers
+//! what reached it, for an oracle to judge.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::chance::Chance;
+use crate::coap::Instant;
+use crate::gateway::FetchError;
+use crate::matrix;
+use crate::matrix::query;
+
+/// The homeserver.
+#[derive(Debug, Default)]
+pub struct Homeserver {
+    users: BTreeMap<String, String>,
+    rooms: BTreeMap<String, Room>,
+    /// The number of the last thing that happened: every one moves `next_batch`.
+    position: u64,
+    /// What a transaction of a user came to.
+    transactions: BTreeMap<(String, String), String>,
+    stages: BTreeMap<(Instant, u64), Stage>,
+    waiting: BTreeMap<CallId, Waiting>,
+    /// The same, by user.
+    waiters: BTreeMap<String, BTreeSet<CallId>>,
+    next_stage: u64,
+    answers: VecDeque<(CallId, Answer)>,
+    reached: VecDeque<Reached>,
+    down: bool,
+    syncs: u64,
+}
+
+/// A call, numbered by who makes it.
+pub type CallId = u64;
+
+/// What a call comes to.
+pub type Answer = Result<http::Response<Bytes>, FetchError>;
+
+/// A message that reached the homeserver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// The sender.
+    pub user: String,
+    /// The transaction.
+    pub transaction: String,
+    /// The text.
+    pub text: String,
+    /// Whether it made an event; one with a known transaction id makes none.
+    pub is_new: bool,
+}
+
+#[derive(Debug, Default)]
+struct Room {
+    members: BTreeSet<String>,
+    events: Vec<Event>,
+}
+
+#[derive(Debug)]
+struct Event {
+    position: u64,
+    id: String,
+    sender: String,
+    text: String,
+    transaction: Option<String>,
+    sent_ms: u64,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Arrives(CallId, Box<http::Request<Bytes>>),
+    PollEnds(CallId),
+    Answers(CallId, Answer),
+}
+
+/// A long poll.
+#[derive(Debug)]
+struct Waiting {
+    user: String,
+    since: u64,
+    limit: usize,
+}
+
+impl Homeserver {
+    /// How long a call, and its answer, are under way.
+    const LATENCY: Duration = Duration::from_millis(20);
+    /// Events of a room in one answer, unless a filter says otherwise.
+    const TIMELINE: usize = 10;
+    /// The longest that a poll waits, whatever it asks for.
+    const LONGEST_POLL: Duration = Duration::from_secs(600);
+
+    /// Adds a user with an access token.
+    pub fn add_user(&mut self, user: &str, token: &str) {
+        self.users.insert(token.to_owned(), user.to_owned());
+    }
+
+    /// Adds a user to a room, and makes the room if there is none.
+    pub fn join(&mut self, room: &str, user: &str) {
+        self.rooms.entry(room.to_owned()).or_default().members.insert(user.to_owned());
+    }
+
+    /// Somebody else says something in a room.
+    pub fn say(&mut self, room: &str, sender: &str, text: &str, now: Instant) {
+        self.append(room, sender, text, None, now);
+    }
+
+    /// Something happens that concerns nobody here, and ends the long polls all the same.
+    pub fn stir(&mut self, now: Instant) {
+        self.position += 1;
+        for id in self.waiting.keys().copied().collect::<Vec<_>>() {
+            self.end_poll(id, now);
+        }
+    }
+
+    /// Takes in a call.
+    pub fn call(&mut self, id: CallId, request: http::Request<Bytes>, now: Instant) {
+        self.enter(now + Self::LATENCY, Stage::Arrives(id, Box::new(request)));
+    }
+
+    /// Nobody waits for a call any more. What it has done, or does when it arrives, stands.
+    pub fn abandon(&mut self, id: CallId) {
+        if let Some(waiting) = self.waiting.remove(&id) {
+            self.waiters.entry(waiting.user).or_default().remove(&id);
+        }
+    }
+
+    /// Goes down: everybody who waits hears so, and so does everybody who calls.
+    pub fn stop(&mut self, now: Instant) {
+        self.down = true;
+        for id in std::mem::take(&mut self.waiting).into_keys() {
+            self.enter(now + Self::LATENCY, Stage::Answers(id, Err(unreachable_now())));
+        }
+        self.waiters.clear();
+    }
+
+    /// Comes up again, with all that it knew.
+    pub fn start(&mut self) {
+        self.down = false;
+    }
+
+    /// Lets time pass.
+    pub fn advance(&mut self, now: Instant) {
+        while let Some(first) = self.stages.first_entry().filter(|first| first.key().0 <= now) {
+            match first.remove() {
+                Stage::Arrives(id, request) => self.arrive(id, &request, now),
+                Stage::PollEnds(id) => self.end_poll(id, now),
+                Stage::Answers(id, answer) => self.answers.push_back((id, answer)),
+            }
+        }
+    }
+
+    /// When [`Homeserver::advance`] next has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.stages.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// The next answer that has come.
+    pub fn poll(&mut self) -> Option<(CallId, Answer)> {
+        self.answers.pop_front()
+    }
+
+    /// The next message that has reached it.
+    pub fn poll_reached(&mut self) -> Option<Reached> {
+        self.reached.pop_front()
+    }
+
+    /// The place of an event in its room.
+    pub fn place(&self, room: &str, event: &str) -> Option<usize> {
+        let events = &self.rooms.get(room)?.events;
+        // The newest are asked for most.
+        events.iter().rposition(|other| other.id == event)
+    }
+
+    /// The event at a place of a room.
+    pub fn event_at(&self, room: &str, place: usize) -> Option<&str> {
+        self.rooms.get(room)?.events.get(place).map(|event| event.id.as_str())
+    }
+
+    /// How many events a room has.
+    pub fn events(&self, room: &str) -> usize {
+        self.rooms.get(room).map_or(0, |room| room.events.len())
+    }
+
+    /// How often a room has this text.
+    pub fn count(&self, room: &str, text: &str) -> usize {
+        self.rooms.get(room).map_or(0, |room| room.events.iter().filter(|event| event.text == text).count())
+    }
+
+    /// How often `/sync` was called.
+    pub fn syncs(&self) -> u64 {
+        self.syncs
+    }
+
+    fn arrive(&mut self, id: CallId, request: &http::Request<Bytes>, now: Instant) {
+        if self.down {
+            return self.answer(id, Err(unreachable_now()), now);
+        }
+        let token = request.headers().get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let token = token.and_then(|value| value.strip_prefix("Bearer "));
+        let Some(user) = token.and_then(|token| self.users.get(token)).cloned() else {
+            let error = json!({ "errcode": "M_MISSING_TOKEN", "error": "Missing access token" });
+            return self.answer(id, reply(StatusCode::UNAUTHORIZED, &error), now);
+        };
+        let segments = matrix::split_path(request.uri().path()).unwrap_or_default();
+        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+        match (request.method(), segments.as_slice()) {
+            (&Method::GET, ["_matrix", "client", "v3", "sync"]) => self.sync(id, user, request, now),
+            (&Method::PUT, ["_matrix", "client", "v3", "rooms", room, "send", _, transaction]) => {
+                let body: Value = serde_json::from_slice(request.body()).unwrap_or_default();
+                let text = body.get("body").and_then(Value::as_str).unwrap_or_default();
+                let event = self.send(&user, room, transaction, text, now);
+                self.answer(id, reply(StatusCode::OK, &json!({ "event_id": event })), now);
+            }
+            _ => {
+                let error = json!({ "errcode": "M_UNRECOGNIZED", "error": "Unrecognized request" });
+                self.answer(id, reply(StatusCode::NOT_FOUND, &error), now);
+            }
+        }
+    }
+
+    /// Sends a message, once for each transaction id (client-server API, "Transaction identifiers").
+    fn send(&mut self, user: &str, room: &str, transaction: &str, text: &str, now: Instant) -> String {
+        let key = (user.to_owned(), transaction.to_owned());
+        let known = self.transactions.get(&key).cloned();
+        self.reached.push_back(Reached {
+            user: user.to_owned(),
+            transaction: transaction.to_owned(),
+            text: text.to_owned(),
+            is_new: known.is_none(),
+        });
+        known.unwrap_or_else(|| {
+            let event = self.append(room, user, text, Some(transaction), now);
+            self.transactions.insert(key, event.clone());
+            event
+        })
+    }
+
+    fn append(
+        &mut self,
+        room: &str,
+        sender: &str,
+        text: &str,
+        transaction: Option<&str>,
+        now: Instant,
+    ) -> String {
+        self.position += 1;
+        let id = event_id(self.position);
+        let room = self.rooms.entry(room.to_owned()).or_default();
+        room.events.push(Event {
+            position: self.position,
+            id: id.clone(),
+            sender: sender.to_owned(),
+            text: text.to_owned(),
+            transaction: transaction.map(str::to_owned),
+            sent_ms: milliseconds(now),
+        });
+        let waiters = room.members.iter().filter_map(|member| self.waiters.get(member)).flatten();
+        for id in waiters.copied().collect::<Vec<_>>() {
+            self.end_poll(id, now);
+        }
+        id
+    }
+
+    fn sync(&mut self, id: CallId, user: String, request: &http::Request<Bytes>, now: Instant) {
+        self.syncs += 1;
+        let parameters = matrix::split_query(request.uri().query().unwrap_or_default()).unwrap_or_default();
+        let since = query::get(&parameters, "since").and_then(|since| since.strip_prefix('s')?.parse().ok());
+        let timeout =
+            query::get(&parameters, "timeout").and_then(|timeout| timeout.parse().ok()).unwrap_or(0);
+        let filter = query::get(&parameters, "filter").and_then(|filter| serde_json::from_str(filter).ok());
+        let limit =
+            filter.as_ref().and_then(|filter: &Value| filter.pointer("/room/timeline/limit")?.as_u64());
+        let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(Self::TIMELINE);
+        let timeout = Duration::from_millis(timeout).min(Self::LONGEST_POLL);
+        match since {
+            Some(since) if !timeout.is_zero() && !self.has_news(&user, since) => {
+                self.waiters.entry(user.clone()).or_default().insert(id);
+                self.waiting.insert(id, Waiting { user, since, limit });
+                self.enter(now + timeout, Stage::PollEnds(id));
+            }
+            _ => {
+                let answer = self.changes(&user, since, limit, now);
+                self.answer(id, reply(StatusCode::OK, &answer), now);
+            }
+        }
+    }
+
+    fn end_poll(&mut self, id: CallId, now: Instant) {
+        let Some(Waiting { user, since, limit }) = self.waiting.remove(&id) else { return };
+        self.waiters.entry(user.clone()).or_default().remove(&id);
+        let answer = self.changes(&user, Some(since), limit, now);
+        self.answer(id, reply(StatusCode::OK, &answer), now);
+    }
+
+    fn has_news(&self, user: &str, since: u64) -> bool {
+        let mut rooms = self.rooms.values().filter(|room| room.members.contains(user));
+        rooms.any(|room| room.events.last().is_some_and(|event| event.position > since))
+    }
+
+    /// What has happened since a position; everything, without one.
+    fn changes(&self, user: &str, since: Option<u64>, limit: usize, now: Instant) -> Value {
+        let mut joined = serde_json::Map::new();
+        for (name, room) in self.rooms.iter().filter(|(_, room)| room.members.contains(user)) {
+            let from = since.unwrap_or(0);
+            let first = room.events.partition_point(|event| event.position <= from);
+            let news = room.events.get(first..).unwrap_or_default();
+            if news.is_empty() && since.is_some() {
+                continue;
+            }
+            let shown = news.get(news.len().saturating_sub(limit)..).unwrap_or_default();
+            let events: Vec<Value> = shown.iter().map(|event| event.to_json(user, now)).collect();
+            let mut timeline = json!({ "events": events, "limited": shown.len() < news.len() });
+            if let (Some(first), Some(timeline)) = (shown.first(), timeline.as_object_mut()) {
+                timeline
+                    .insert("prev_batch".to_owned(), format!("t{}", first.position.saturating_sub(1)).into());
+            }
+            let mut changes = json!({ "timeline": timeline });
+            if let (None, Some(changes)) = (since, changes.as_object_mut()) {
+                changes.insert("state".to_owned(), json!({ "events": room.state() }));
+            }
+            joined.insert(name.clone(), changes);
+        }
+        let next_batch = format!("s{}", self.position);
+        if joined.is_empty() {
+            return json!({ "next_batch": next_batch });
+        }
+        json!({ "next_batch": next_batch, "rooms": { "join": joined } })
+    }
+
+    fn answer(&mut self, id: CallId, answer: Answer, now: Instant) {
+        self.enter(now + Self::LATENCY, Stage::Answers(id, answer));
+    }
+
+    fn enter(&mut self, at: Instant, stage: Stage) {
+        self.next_stage += 1;
+        self.stages.insert((at, self.next_stage), stage);
+    }
+}
+
+impl Room {
+    fn state(&self) -> Vec<Value> {
+        let members = self.members.iter().map(|member| {
+            json!({ "type": "m.room.member", "state_key": member, "sender": member, "content": { "membership": "join" } })
+        });
+        members.collect()
+    }
+}
+
+impl Event {
+    fn to_json(&self, user: &str, now: Instant) -> Value {
+        let mut unsigned = json!({ "age": milliseconds(now).saturating_sub(self.sent_ms) });
+        let own = self.transaction.as_ref().filter(|_| self.sender == user);
+        if let (Some(transaction), Some(unsigned)) = (own, unsigned.as_object_mut()) {
+            unsigned.insert("transaction_id".to_owned(), transaction.as_str().into());
+        }
+        json!({
+            "type": "m.room.message",
+            "event_id": self.id,
+            "sender": self.sender,
+            "origin_server_ts": self.sent_ms,
+            "content": { "msgtype": "m.text", "body": self.text },
+            "unsigned": unsigned,
+        })
+    }
+}
+
+fn reply(status: StatusCode, body: &Value) -> Answer {
+    let mut response = http::Response::new(Bytes::from(body.to_string()));
+    *response.status_mut() = status;
+    let json = http::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, json);
+    Ok(response)
+}
+
+fn unreachable_now() -> FetchError {
+    FetchError::Unreachable("connection refused".to_owned())
+}
+
+/// As those of room version 4 and later: 43 characters that say nothing.
+fn event_id(number: u64) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut chance = Chance::new(number);
+    let mut character = |_| ALPHABET.get(chance.below(64) as usize).map_or('A', |byte| char::from(*byte));
+    std::iter::once('$').chain((0..43).map(&mut character)).collect()
+}
+
+/// Time as events state it.
+fn milliseconds(now: Instant) -> u64 {
+    1_700_000_000_000 + u64::try_from(now.since_start().as_millis()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(milliseconds: u64) -> Instant {
+        Instant::after_start(Duration::from_millis(milliseconds))
+    }
+
+    fn homeserver() -> Homeserver {
+        let mut homeserver = Homeserver::default();
+        homeserver.add_user("@a:hs", "token-a");
+        homeserver.join("!r:hs", "@a:hs");
+        homeserver
+    }
+
+    fn request(method: &str, target: &str, body: &str) -> http::Request<Bytes> {
+        let request =
+            http::Request::builder().method(method).uri(format!("http://hs/_matrix/client/v3/{target}"));
+        request.header("authorization", "Bearer token-a").body(Bytes::from(body.to_owned())).unwrap()
+    }
+
+    /// Answers until this time: when, and what.
+    fn answers(homeserver: &mut Homeserver, until: u64) -> Vec<(u64, CallId, Value)> {
+        let mut answers = Vec::new();
+        while let Some(due) = homeserver.deadline().filter(|due| *due <= at(until)) {
+            homeserver.advance(due);
+            while let Some((id, answer)) = homeserver.poll() {
+                let body = answer
+                    .map_or(json!("unreachable"), |answer| serde_json::from_slice(answer.body()).unwrap());
+                answers.push((due.since_start().as_millis() as u64, id, body));
+            }
+        }
+        answers
+    }
+
+    #[test]
+    fn a_message_is_sent_once_for_each_transaction() {
+        let mut homeserver = homeserver();
+        for id in 0..2 {
+            let send = request("PUT", "rooms/!r:hs/send/m.room.message/t1", r#"{"body":"x"}"#);
+            homeserver.call(id, send, at(0));
+        }
+        let answers = answers(&mut homeserver, 100);
+        assert_eq!((answers[0].0, &answers[0].2), (40, &answers[1].2));
+        assert_eq!((homeserver.events("!r:hs"), homeserver.count("!r:hs", "x")), (1, 1));
+        let reached: Vec<_> = std::iter::from_fn(|| homeserver.poll_reached()).map(|it| it.is_new).collect();
+        assert_eq!(reached, [true, false]);
+    }
+
+    #[test]
+    fn a_long_poll_ends_with_news_or_by_itself() {
+        let mut homeserver = homeserver();
+        homeserver.call(1, request("GET", "sync?since=s0&timeout=30000", ""), at(0));
+        homeserver.call(2, request("GET", "sync?since=s0&timeout=1000", ""), at(0));
+        assert_eq!(answers(&mut homeserver, 5_000), [(1_040, 2, json!({ "next_batch": "s0" }))]);
+        homeserver.say("!other:hs", "@b:hs", "not for a", at(5_000));
+        homeserver.say("!r:hs", "@b:hs", "hello", at(6_000));
+        let news = answers(&mut homeserver, 40_000);
+        assert_eq!((news.len(), news[0].0, news[0].1), (1, 6_020, 1));
+        let timeline = &news[0].2["rooms"]["join"]["!r:hs"]["timeline"];
+        assert_eq!(timeline["events"][0]["content"]["body"], "hello");
+        assert_eq!((&news[0].2["next_batch"], &timeline["limited"]), (&json!("s2"), &json!(false)));
+    }
+
+    #[test]
+    fn what_is_too_much_for_one_answer_is_limited() {
+        let mut homeserver = homeserver();
+        (0..5).for_each(|number| homeserver.say("!r:hs", "@b:hs", &number.to_string(), at(number)));
+        let filter = "%7B%22room%22%3A%7B%22timeline%22%3A%7B%22limit%22%3A2%7D%7D%7D";
+        homeserver.call(1, request("GET", &format!("sync?since=s1&filter={filter}"), ""), at(10));
+        let answers = answers(&mut homeserver, 100);
+        let timeline = &answers[0].2["rooms"]["join"]["!r:hs"]["timeline"];
+        assert_eq!(timeline["events"].as_array().unwrap().len(), 2);
+        assert_eq!((&timeline["limited"], &timeline["prev_batch"]), (&json!(true), &json!("t3")));
+    }
+
+    #[test]
+    fn who_waits_hears_when_it_goes_down_and_nothing_is_lost() {
+        let mut homeserver = homeserver();
+        homeserver.call(1, request("GET", "sync?since=s0&timeout=30000", ""), at(0));
+        answers(&mut homeserver, 1_000);
+        homeserver.stop(at(1_000));
+        homeserver.call(2, request("GET", "sync?since=s0", ""), at(1_000));
+        let told = answers(&mut homeserver, 2_000);
+        assert_eq!(
+            told.iter().map(|told| (told.1, told.2 == "unreachable")).collect::<Vec<_>>(),
+            [(1, true), (2, true)]
+        );
+        homeserver.start();
+        homeserver.say("!r:hs", "@b:hs", "hello", at(3_000));
+        homeserver.call(3, request("GET", "sync?since=s0&timeout=30000", ""), at(3_000));
+        assert_eq!(answers(&mut homeserver, 4_000)[0].2["next_batch"], "s1");
+    }
+
+    #[test]
+    fn other_peoples_traffic_moves_the_position_and_says_nothing() {
+        let mut homeserver = homeserver();
+        homeserver.call(1, request("GET", "sync?since=s0&timeout=30000", ""), at(0));
+        answers(&mut homeserver, 1_000);
+        homeserver.stir(at(1_000));
+        assert_eq!(answers(&mut homeserver, 2_000), [(1_020, 1, json!({ "next_batch": "s1" }))]);
+    }
+}

@@ -1,0 +1,386 @@
+//! A device: an endpoint in the client's role, with messages to send and a `/sync` to observe.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::coap;
+use crate::coap::{Instant, Observe, OptionNumber, RequestError};
+use crate::codec::{Keys, Limits};
+use crate::endpoint;
+use crate::endpoint::{Address, Endpoint, Event, RequestId};
+use crate::translate;
+
+/// A device with one Matrix user.
+///
+/// Sends its messages in their order, each with a transaction id of its own until it is answered. Observes from its own position, and
+/// registers again from there when the observation has ended.
+#[derive(Debug)]
+pub struct Peer {
+    config: Config,
+    endpoint: Endpoint,
+    /// The gateway keeps the access token of a peer: it is sent once.
+    introduced: bool,
+    outbox: VecDeque<Outgoing>,
+    next_transaction: u64,
+    sending: Option<Asked>,
+    observing: Option<Observing>,
+    wants: bool,
+    since: Option<String>,
+    /// Whatever comes next is not tried before.
+    send_at: Instant,
+    register_at: Instant,
+    heard: Instant,
+    notes: VecDeque<Note>,
+}
+
+/// Who a device is.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its user.
+    pub user: String,
+    /// The user's access token.
+    pub token: String,
+    /// Where the gateway is, from here.
+    pub gateway: Address,
+    /// How it speaks CoAP.
+    pub endpoint: endpoint::Config,
+    /// The pause before it tries again what has failed.
+    pub pause: Duration,
+    /// After so long a silence it registers again, if ever.
+    pub refresh: Option<Duration>,
+    /// Events of a room that it wants at a time, if it says so.
+    pub limit: Option<usize>,
+}
+
+/// Something for an oracle.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Note {
+    /// A message's request was made, with this transaction id.
+    Asked {
+        /// The transaction.
+        transaction: String,
+    },
+    /// A request has ended.
+    Ended {
+        /// The transaction; none for a registration.
+        transaction: Option<String>,
+        /// When it was made.
+        asked: Instant,
+        /// How it ended.
+        end: Ending,
+    },
+    /// A delta of `/sync` was applied.
+    Delta(Value),
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// With an answer of this status.
+    Answered(StatusCode),
+    /// Without one.
+    Failed(RequestError),
+    /// The device forgot it.
+    Forgotten,
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    room: String,
+    text: String,
+    transaction: String,
+}
+
+#[derive(Debug)]
+struct Asked {
+    id: RequestId,
+    asked: Instant,
+}
+
+#[derive(Debug)]
+struct Observing {
+    id: RequestId,
+    /// When it was registered, until that was answered.
+    asked: Option<Instant>,
+}
+
+impl Peer {
+    /// A device that has nothing to do yet.
+    pub fn new(config: Config, seed: [u8; 32]) -> Self {
+        Self {
+            endpoint: Endpoint::new(config.endpoint.clone(), seed),
+            config,
+            introduced: false,
+            outbox: VecDeque::new(),
+            next_transaction: 0,
+            sending: None,
+            observing: None,
+            wants: false,
+            since: None,
+            send_at: Instant::START,
+            register_at: Instant::START,
+            heard: Instant::START,
+            notes: VecDeque::new(),
+        }
+    }
+
+    /// Its user.
+    pub fn user(&self) -> &str {
+        &self.config.user
+    }
+
+    /// Has a message to send.
+    pub fn send(&mut self, room: &str, text: &str, now: Instant) {
+        let transaction = format!("t{}", self.next_transaction);
+        self.next_transaction += 1;
+        self.outbox.push_back(Outgoing { room: room.to_owned(), text: text.to_owned(), transaction });
+        self.act(now);
+    }
+
+    /// Observes from now on.
+    pub fn observe(&mut self, now: Instant) {
+        self.wants = true;
+        self.heard = now;
+        self.act(now);
+    }
+
+    /// Observes no longer, and says so.
+    pub fn leave(&mut self, now: Instant) {
+        self.wants = false;
+        if let Some(observing) = self.observing.take() {
+            self.end_registration(&observing, Ending::Forgotten);
+            self.endpoint.cancel(observing.id, now);
+        }
+        self.drain(now);
+    }
+
+    /// Starts anew: what CoAP knew is gone; the messages to send and the position are kept.
+    pub fn reboot(&mut self, seed: [u8; 32], now: Instant) {
+        self.endpoint = Endpoint::new(self.config.endpoint.clone(), seed);
+        self.introduced = false;
+        self.end_sending(Ending::Forgotten);
+        if let Some(observing) = self.observing.take() {
+            self.end_registration(&observing, Ending::Forgotten);
+        }
+        self.send_at = now;
+        self.register_at = now;
+        self.act(now);
+    }
+
+    /// Hears that its address is another one now: who it is and what it observes has to be said again.
+    pub fn moved(&mut self, now: Instant) {
+        self.introduced = false;
+        if let Some(observing) = self.observing.take() {
+            self.end_registration(&observing, Ending::Forgotten);
+            self.endpoint.cancel(observing.id, now);
+        }
+        self.act(now);
+    }
+
+    /// A datagram came.
+    pub fn handle(&mut self, datagram: &[u8], now: Instant) {
+        self.endpoint.handle(self.config.gateway, datagram, now);
+        self.drain(now);
+    }
+
+    /// Lets time pass.
+    pub fn advance(&mut self, now: Instant) {
+        self.endpoint.advance(now);
+        self.drain(now);
+    }
+
+    /// When [`Peer::advance`] next has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        let send = (self.sending.is_none() && !self.outbox.is_empty()).then_some(self.send_at);
+        let register = (self.wants && self.observing.is_none()).then_some(self.register_at);
+        [self.endpoint.deadline(), send, register, self.refresh_at()].into_iter().flatten().min()
+    }
+
+    /// The next datagram to send.
+    pub fn poll_datagram(&mut self) -> Option<Vec<u8>> {
+        self.endpoint.poll_datagram().map(|(_, datagram)| datagram)
+    }
+
+    /// The next thing for an oracle.
+    pub fn poll_note(&mut self) -> Option<Note> {
+        self.notes.pop_front()
+    }
+
+    /// Messages that are not answered yet.
+    pub fn unsent(&self) -> usize {
+        self.outbox.len()
+    }
+
+    /// Whether its observation is registered.
+    pub fn is_observing(&self) -> bool {
+        self.observing.as_ref().is_some_and(|observing| observing.asked.is_none())
+    }
+
+    /// The time since which the oldest request waits.
+    pub fn waits_since(&self) -> Option<Instant> {
+        let sending = self.sending.as_ref().map(|sending| sending.asked);
+        let registering = self.observing.as_ref().and_then(|observing| observing.asked);
+        sending.into_iter().chain(registering).min()
+    }
+
+    /// What its endpoint holds.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    fn refresh_at(&self) -> Option<Instant> {
+        let refresh = self.config.refresh.filter(|_| self.is_observing())?;
+        Some(self.heard + refresh)
+    }
+
+    /// Does what is due.
+    fn act(&mut self, now: Instant) {
+        if self.refresh_at().is_some_and(|due| due <= now) {
+            // The gateway is told what the device has, and either has more, or answers that it has not.
+            if let Some(observing) = self.observing.take() {
+                self.endpoint.cancel(observing.id, now);
+            }
+        }
+        if self.sending.is_none() && self.send_at <= now {
+            self.send_first(now);
+        }
+        if self.wants && self.observing.is_none() && self.register_at <= now {
+            self.register(now);
+        }
+    }
+
+    fn send_first(&mut self, now: Instant) {
+        let Some(first) = self.outbox.front() else { return };
+        let target =
+            format!("/_matrix/client/v3/rooms/{}/send/m.room.message/{}", first.room, first.transaction);
+        let body = json!({ "msgtype": "m.text", "body": first.text });
+        let transaction = first.transaction.clone();
+        let Some(request) = self.request("PUT", &target, Some(&body)) else { return };
+        let id = self.endpoint.request(self.config.gateway, request, now);
+        self.sending = Some(Asked { id, asked: now });
+        self.notes.push_back(Note::Asked { transaction });
+    }
+
+    fn register(&mut self, now: Instant) {
+        let mut target = "/_matrix/client/v3/sync".to_owned();
+        let since = self.since.as_ref().map(|since| format!("since={since}"));
+        let limit = self.config.limit.map(|limit| {
+            format!("filter=%7B%22room%22%3A%7B%22timeline%22%3A%7B%22limit%22%3A{limit}%7D%7D%7D")
+        });
+        for (number, parameter) in since.into_iter().chain(limit).enumerate() {
+            target.push(if number == 0 { '?' } else { '&' });
+            target.push_str(&parameter);
+        }
+        let Some(mut request) = self.request("GET", &target, None) else { return };
+        request.observe = Some(Observe::Register);
+        let id = self.endpoint.request(self.config.gateway, request, now);
+        self.observing = Some(Observing { id, asked: Some(now) });
+        self.heard = now;
+    }
+
+    fn request(&mut self, method: &str, target: &str, body: Option<&Value>) -> Option<coap::Request> {
+        let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
+        let request = http::Request::builder()
+            .method(method)
+            .uri(target)
+            .header(http::header::AUTHORIZATION, format!("Bearer {}", self.config.token))
+            .body(body);
+        let mut request = translate::request::to_coap(&request.ok()?, Keys::V1, &Limits::default()).ok()?;
+        if self.introduced {
+            request.options.remove(OptionNumber::ACCESS_TOKEN);
+            request.options.remove(OptionNumber::CBOR_VERSION);
+        }
+        Some(request)
+    }
+
+    fn drain(&mut self, now: Instant) {
+        while let Some(event) = self.endpoint.poll_event() {
+            match event {
+                Event::Response { id, response, notification } => {
+                    self.received(id, &response, notification, now)
+                }
+                Event::Failed { id, error } => self.failed(id, error, now),
+                // Nobody asks a device for anything.
+                _ => {}
+            }
+        }
+        self.act(now);
+    }
+
+    fn received(&mut self, id: RequestId, response: &coap::Response, notification: bool, now: Instant) {
+        let http = translate::response::to_http(response, &Limits::default()).ok();
+        let status = http.as_ref().map_or(StatusCode::BAD_GATEWAY, http::Response::status);
+        let wait = response
+            .options
+            .get_uint(OptionNumber::MAX_AGE)
+            .map(|seconds| Duration::from_secs(seconds.into()));
+        let wait = wait.unwrap_or_default().max(self.config.pause);
+        if status == StatusCode::UNAUTHORIZED {
+            self.introduced = false;
+        }
+        // Who was not known introduces itself at once.
+        let again = if status == StatusCode::UNAUTHORIZED { now } else { now + wait };
+        if self.sending.as_ref().is_some_and(|sending| sending.id == id) {
+            self.end_sending(Ending::Answered(status));
+            if status.is_success() {
+                self.introduced = true;
+                self.outbox.pop_front();
+                self.send_at = now;
+            } else {
+                self.send_at = again;
+            }
+            return;
+        }
+        let Some(observing) = self.observing.as_mut().filter(|observing| observing.id == id) else { return };
+        self.heard = now;
+        if let Some(asked) = observing.asked.take() {
+            let end = Ending::Answered(status);
+            self.notes.push_back(Note::Ended { transaction: None, asked, end });
+        }
+        if !notification {
+            self.observing = None;
+            self.register_at = again;
+        }
+        if status.is_success() {
+            self.introduced = true;
+            let body = http.and_then(|http| serde_json::from_slice(http.body()).ok());
+            self.apply(body.unwrap_or_default());
+        }
+    }
+
+    /// Takes in a delta: what is in it is known from here on.
+    fn apply(&mut self, delta: Value) {
+        if let Some(next) = delta.get("next_batch").and_then(Value::as_str) {
+            self.since = Some(next.to_owned());
+        }
+        self.notes.push_back(Note::Delta(delta));
+    }
+
+    fn failed(&mut self, id: RequestId, error: RequestError, now: Instant) {
+        // Whoever does not answer may have been replaced, and may not know this device.
+        self.introduced = false;
+        if self.sending.as_ref().is_some_and(|sending| sending.id == id) {
+            self.end_sending(Ending::Failed(error));
+            self.send_at = now + self.config.pause;
+        } else if let Some(observing) = self.observing.take_if(|observing| observing.id == id) {
+            self.end_registration(&observing, Ending::Failed(error));
+            self.register_at = now + self.config.pause;
+        }
+    }
+
+    fn end_sending(&mut self, end: Ending) {
+        let Some(sending) = self.sending.take() else { return };
+        let transaction = self.outbox.front().map(|first| first.transaction.clone());
+        self.notes.push_back(Note::Ended { transaction, asked: sending.asked, end });
+    }
+
+    fn end_registration(&mut self, observing: &Observing, end: Ending) {
+        if let Some(asked) = observing.asked {
+            self.notes.push_back(Note::Ended { transaction: None, asked, end });
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! What happens in a run: who says what and when, and what breaks.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::chance::Chance;
+use super::channel::PeerNumber;
+use super::impairments::{Bursts, Impairments, Outage};
+use crate::coap::Instant;
+use crate::link::{End, Profile};
+
+/// A run, as it is planned.
+#[derive(Clone, Debug)]
+pub struct Script {
+    /// The devices, by number.
+    pub devices: Vec<Device>,
+    /// What happens, in order.
+    pub actions: BTreeMap<(Instant, u64), Action>,
+    /// What is wrong with the link.
+    pub impairments: Impairments,
+    /// When all has happened, and the link is well again.
+    pub end: Instant,
+}
+
+/// A device, as it begins.
+#[derive(Clone, Debug, Default)]
+pub struct Device {
+    /// The room that it talks in.
+    pub room: String,
+    /// After so long a silence it registers again, if ever.
+    pub refresh: Option<Duration>,
+    /// Events of a room that it wants at a time, if it says so.
+    pub limit: Option<usize>,
+}
+
+/// Something that happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// A device has a message to send.
+    Send(PeerNumber, String),
+    /// A device observes from now on.
+    Observe(PeerNumber),
+    /// Somebody else says something in the room of a device.
+    Say(PeerNumber, String),
+    /// Something happens at the homeserver that concerns nobody here.
+    Stir,
+    /// The gateway is killed after so many more of its outputs, and starts again a while later.
+    Kill(u64),
+    /// The gateway starts.
+    Start,
+    /// The homeserver goes down.
+    StopHomeserver,
+    /// The homeserver comes up.
+    StartHomeserver,
+    /// A device starts anew.
+    Reboot(PeerNumber),
+    /// A device has a new address.
+    Move(PeerNumber),
+}
+
+/// The scripts that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ScriptName {
+    /// One device sends ten messages, one after the other.
+    SendTen,
+    /// One device observes a day of chat, with three outages of an hour and one kill of the gateway.
+    SyncDay,
+    /// One device observes and sends through an outage, a reboot, a new address, and restarts of gateway and homeserver.
+    Reconnect,
+    /// Devices that observe for a day in which next to nothing happens.
+    IdleDay,
+    /// Some devices, and everything that can go wrong, at random.
+    Chaos,
+}
+
+impl ScriptName {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::SendTen, Self::SyncDay, Self::Reconnect, Self::IdleDay, Self::Chaos];
+
+    /// The run of this name. `observers` is how many devices an idle day has.
+    pub fn script(self, profile: &Profile, observers: usize, seed: u64) -> Script {
+        match self {
+            Self::SendTen => send_ten(),
+            Self::SyncDay => sync_day(),
+            Self::Reconnect => reconnect(),
+            Self::IdleDay => idle_day(observers, seed),
+            Self::Chaos => chaos(profile, seed),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::SendTen => "send-ten",
+            Self::SyncDay => "sync-day",
+            Self::Reconnect => "reconnect",
+            Self::IdleDay => "idle-day",
+            Self::Chaos => "chaos",
+        }
+    }
+}
+
+impl fmt::Display for ScriptName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for ScriptName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let names = Self::ALL.map(Self::name).join(", ");
+        Self::ALL.into_iter().find(|script| script.name() == text).ok_or(format!("there are {names}"))
+    }
+}
+
+/// How long the gateway is gone after a kill.
+pub(super) const RESTART: Duration = Duration::from_secs(5);
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const ROOM: &str = "!kitchen:example.org";
+/// Where a message and its answer take longer, devices want little at a time.
+const NARROW: Duration = Duration::from_secs(600);
+
+impl Script {
+    fn new(devices: Vec<Device>) -> Self {
+        Self { devices, actions: BTreeMap::new(), impairments: Impairments::default(), end: Instant::START }
+    }
+
+    fn at(&mut self, time: Duration, action: Action) {
+        let number = self.actions.len() as u64;
+        let at = Instant::START + time;
+        self.actions.insert((at, number), action);
+        self.end = self.end.max(at);
+    }
+
+    fn outage(&mut self, from: Duration, length: Duration) {
+        let from = Instant::START + from;
+        self.impairments.outages.push(Outage { from, until: from + length });
+        self.end = self.end.max(from + length);
+    }
+}
+
+fn send_ten() -> Script {
+    let mut script = Script::new(vec![Device { room: ROOM.to_owned(), ..Device::default() }]);
+    for number in 1..=10 {
+        script.at(Duration::ZERO, Action::Send(0, format!("Hello World {number}")));
+    }
+    script
+}
+
+fn sync_day() -> Script {
+    let device = Device { room: ROOM.to_owned(), ..Device::default() };
+    let mut script = Script::new(vec![device]);
+    script.at(Duration::ZERO, Action::Observe(0));
+    for number in 1..=144 {
+        script.at(number * 10 * MINUTE, Action::Say(0, format!("Message {number} of the day")));
+    }
+    [4, 11, 19].into_iter().for_each(|hour| script.outage(hour * HOUR + 5 * MINUTE, HOUR));
+    // While a message is on its way.
+    script.at(14 * HOUR + Duration::from_secs(12), Action::Kill(0));
+    script
+}
+
+fn reconnect() -> Script {
+    let device = Device { room: ROOM.to_owned(), ..Device::default() };
+    let mut script = Script::new(vec![device]);
+    script.at(Duration::ZERO, Action::Observe(0));
+    for number in 1..=48 {
+        script.at(number * 5 * MINUTE, Action::Say(0, format!("Message {number}")));
+    }
+    for number in 1..=8 {
+        script.at(number * 30 * MINUTE - MINUTE, Action::Send(0, format!("Report {number}")));
+    }
+    script.outage(35 * MINUTE, 20 * MINUTE);
+    script.at(80 * MINUTE, Action::Reboot(0));
+    script.at(120 * MINUTE, Action::Move(0));
+    script.at(180 * MINUTE, Action::Kill(0));
+    script.at(210 * MINUTE, Action::StopHomeserver);
+    script.at(215 * MINUTE, Action::StartHomeserver);
+    script
+}
+
+fn idle_day(observers: usize, seed: u64) -> Script {
+    let device = |number| Device { room: format!("!room{number}:example.org"), ..Device::default() };
+    let mut script = Script::new((0..observers).map(device).collect());
+    let mut chance = Chance::new(seed);
+    for peer in (0..observers).filter_map(|number| PeerNumber::try_from(number).ok()) {
+        script.at(chance.up_to(HOUR), Action::Observe(peer));
+        script.at(HOUR + chance.up_to(23 * HOUR), Action::Say(peer, "Good morning".to_owned()));
+    }
+    (1..24).for_each(|hour| script.at(hour * HOUR, Action::Stir));
+    script.at(24 * HOUR, Action::Stir);
+    script
+}
+
+/// Some hours, as the link counts them: on a slow one everything is rarer.
+fn chaos(profile: &Profile, seed: u64) -> Script {
+    let mut chance = Chance::new(seed ^ 0x6368_616f_7300);
+    let unit = exchange(profile).max(Duration::from_secs(30));
+    let devices = 1 + chance.below(3);
+    // A message is heard by all devices. More than the link carries could be said, and would never arrive.
+    let interval = unit * (2 + 2 * devices as u32);
+    let is_narrow = unit > NARROW;
+    let device = |limit| Device { room: ROOM.to_owned(), refresh: None, limit };
+    let limits: Vec<_> = (0..devices)
+        .map(|_| (chance.happens(0.3) || is_narrow).then(|| 1 + chance.below(5) as usize))
+        .collect();
+    let mut script = Script::new(limits.into_iter().map(device).collect());
+    script.impairments = impairments(&mut chance, unit);
+    for peer in 0..devices as PeerNumber {
+        script.at(chance.up_to(5 * unit), Action::Observe(peer));
+    }
+    let mut now = Duration::ZERO;
+    for number in 0..10 + chance.below(30) {
+        now += chance.wait(interval);
+        let peer = chance.below(devices) as PeerNumber;
+        let action = match chance.below(20) {
+            0..=5 => Action::Send(peer, format!("Report {number}")),
+            6..=12 => Action::Say(peer, format!("Message {number}")),
+            13 => Action::Stir,
+            14 | 15 => Action::Kill(chance.below(4)),
+            16 => Action::Reboot(peer),
+            17 => Action::Move(peer),
+            18 => {
+                script.at(now, Action::StopHomeserver);
+                now += chance.wait(2 * unit);
+                Action::StartHomeserver
+            }
+            _ => {
+                let length = chance.up_to(20 * unit);
+                script.outage(now, length);
+                continue;
+            }
+        };
+        script.at(now, action);
+    }
+    script
+}
+
+fn impairments(chance: &mut Chance, unit: Duration) -> Impairments {
+    let bursts = Bursts { good: 20 * unit, bad: 2 * unit, loss_in_good: 0.0, loss_in_bad: 0.9 };
+    Impairments {
+        loss: chance.happens(0.3).then(|| chance.unit() * 0.4),
+        bursts: chance.happens(0.3).then_some(bursts),
+        duplication: if chance.happens(0.5) { chance.unit() * 0.3 } else { 0.0 },
+        reordering: if chance.happens(0.5) { chance.unit() * 0.3 } else { 0.0 },
+        holding: chance.up_to(unit),
+        jitter_reorders: chance.happens(0.5),
+        ..Impairments::default()
+    }
+}
+
+/// How long a message of usual length and its answer take on a link.
+fn exchange(profile: &Profile) -> Duration {
+    const MESSAGE: u32 = 200;
+    let airtime = |rate: u64| match rate {
+        0 => Duration::ZERO,
+        rate => Duration::from_secs_f64(f64::from(8 * MESSAGE) / rate as f64 / profile.duty_cycle),
+    };
+    airtime(profile.rate(End::Peer))
+        + airtime(profile.rate(End::Gateway))
+        + 2 * (profile.delay + profile.jitter + profile.turnaround)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_script_has_a_name_that_is_read_back() {
+        for name in ScriptName::ALL {
+            assert_eq!(name.to_string().parse(), Ok(name));
+        }
+        assert!("sing-ten".parse::<ScriptName>().unwrap_err().contains("send-ten"));
+    }
+
+    #[test]
+    fn a_day_has_its_messages_outages_and_kill() {
+        let script = ScriptName::SyncDay.script(&Profile::unlimited("x"), 0, 1);
+        let count = |is: fn(&Action) -> bool| script.actions.values().filter(|action| is(action)).count();
+        assert_eq!(count(|action| matches!(action, Action::Say(..))), 144);
+        assert_eq!(count(|action| matches!(action, Action::Kill(_))), 1);
+        assert_eq!(script.impairments.outages.len(), 3);
+    }
+
+    #[test]
+    fn chaos_is_the_same_for_the_same_seed_and_another_for_another() {
+        let chaos = |seed| format!("{:?}", ScriptName::Chaos.script(&Profile::unlimited("x"), 0, seed));
+        assert_eq!(chaos(1), chaos(1));
+        assert_ne!(chaos(1), chaos(2));
+    }
+}

@@ -1,0 +1,93 @@
+//! `lowband link run` as people run it.
+
+#![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Read;
+use std::net::UdpSocket;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// A process that ends with the test whatever happens.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn socket() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    socket
+}
+
+fn run(flags: &[&str]) -> std::process::Output {
+    Command::new(env!("CARGO_BIN_EXE_lowband")).args(["link", "run"]).args(flags).output().unwrap()
+}
+
+#[test]
+fn a_datagram_passes_and_is_accounted_for_in_the_links_own_time() {
+    let server = socket();
+    let to = server.local_addr().unwrap().to_string();
+    let flags =
+        ["--profile", "hf-100", "--speed", "100", "--loss", "0", "--listen", "127.0.0.1:0", "--to", &to];
+    let child = Command::new(env!("CARGO_BIN_EXE_lowband"))
+        .args(["link", "run", "--json", "-v"])
+        .args(flags)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut running = Running(child.unwrap());
+    let mut stderr = BufReader::new(running.0.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    let address = line.strip_prefix("relaying ").unwrap().split(' ').next().unwrap().to_owned();
+
+    let client = socket();
+    client.send_to(&[7; 72], address).unwrap();
+    let mut buffer = [0; 100];
+    let (length, from) = server.recv_from(&mut buffer).unwrap();
+    assert_eq!(buffer[..length], [7; 72]);
+    server.send_to(b"answer", from).unwrap();
+    assert_eq!(client.recv(&mut buffer).unwrap(), 6);
+
+    let status = Command::new("kill").args(["-s", "TERM", &running.0.id().to_string()]).status();
+    assert!(status.unwrap().success());
+    let mut report = String::new();
+    running.0.stdout.take().unwrap().read_to_string(&mut report).unwrap();
+    assert!(running.0.wait().unwrap().success());
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["up"]["air_bytes"], 100, "{report}");
+    assert_eq!(report["up"]["airtime_ms"], 8_000, "{report}");
+    assert_eq!(report["down"]["delivered"], 1, "{report}");
+    let mut told = String::new();
+    stderr.read_to_string(&mut told).unwrap();
+    let lines: Vec<&str> = told.lines().collect();
+    assert_eq!(lines.len(), 2, "{told}");
+    assert!(lines[0].contains(" up      72 B 127.0.0.1:") && lines[0].contains("arrives"), "{told}");
+}
+
+#[test]
+fn what_makes_no_sense_is_said() {
+    let ends = ["--listen", "127.0.0.1:0", "--to", "127.0.0.1:5683"];
+    for (flags, told) in [
+        (["--profile", "string"], "there is no link \"string\""),
+        (["--profile=lan", "--loss=2"], "give a number from 0 to 1"),
+        (["--profile=lan", "--outage=5-1"], "give FROM-UNTIL"),
+        (["--profile=lan", "--speed=0"], "0 is not in 1..=1000"),
+    ] {
+        let output = run(&[flags.as_slice(), ends.as_slice()].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(told), "{stderr}");
+    }
+}

@@ -121,3 +121,23 @@ fn registered(story: &mut Story<Endpoint>) -> ObservationId {
     story.reports(0, Event::Delivered(observation));
     observation
 }
+
+/// A peer that has got all blocks, and the answer with the last of them once more after a restart of ours, knows no such token.
+#[test]
+fn a_reset_of_a_block_asked_for_does_not_end_the_observation() {
+    let mut story = with(config());
+    let observation = registered(&mut story);
+    story.notifies(1_000, observation, "2.05, 0..1500");
+    story.sends(1_000, "CON [MID=a, TOK=0xaa], 2.05, ETag:e, Observe:1, 2:0/1/1024, 0..1024");
+    story.gets(1_000, "ACK [MID=a]");
+    story.gets(1_000, "CON [MID=2, TOK=0xbb], GET, /7, 2:1/0/1024");
+    story.sends(1_000, "ACK [MID=2]");
+    story.sends(1_000, "CON [MID=b, TOK=0xbb], 2.05, ETag:e, 2:1/0/1024, 1024..1500");
+    story.gets(1_100, "RST [MID=b]");
+    story.reports(1_100, Event::Undelivered(observation));
+    story.reports(1_100, Event::Reachable(support::endpoint::PEER.into()));
+    story.notifies(1_200, observation, "2.05, 0..10");
+    story.sends(1_200, "CON [MID=c, TOK=0xaa], 2.05, Observe:2, 0..10");
+    story.gets(1_300, "ACK [MID=c]");
+    story.reports(1_300, Event::Delivered(observation));
+}

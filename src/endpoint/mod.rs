@@ -352,18 +352,20 @@ impl Endpoint {
     /// Carries out what a peer's layers have to say, until they are silent.
     fn pump(&mut self, association: Association, now: Instant) {
         loop {
-            let Some(peer) = self.peers.get_mut(&association) else { return };
-            let address = peer.address;
-            let outgoing: Vec<_> = std::iter::from_fn(|| peer.exchanges.poll_datagram()).collect();
-            for outgoing in outgoing {
-                self.send(association, address, outgoing, now);
-            }
             let fresh = self.fresh_token(association);
             let Some(peer) = self.peers.get_mut(&association) else { return };
-            match peer.poll(fresh, &self.config, now) {
-                Some(outcome) => self.report(association, outcome, now),
-                None if peer.exchanges.has_datagrams() => {}
-                None => return,
+            if let Some(outcome) = peer.poll(fresh, &self.config, now) {
+                self.report(association, outcome, now);
+                continue;
+            }
+            // Only now: what happened may have made some of it pointless.
+            let address = peer.address;
+            let outgoing: Vec<_> = std::iter::from_fn(|| peer.exchanges.poll_datagram()).collect();
+            if outgoing.is_empty() {
+                return;
+            }
+            for outgoing in outgoing {
+                self.send(association, address, outgoing, now);
             }
         }
     }

@@ -182,15 +182,14 @@ struct Budget {
 
 impl Budget {
     const HOUR: f64 = 3_600.0;
-    /// The bucket holds the airtime of so many greatest datagrams, but at most half of an hour's share.
-    const DATAGRAMS: f64 = 4.0;
-    /// Where the link has no greatest datagram, this many bytes are one.
-    const GREATEST: usize = 256;
+    /// The bucket holds the airtime of a datagram of so many bytes, a block and its options, or of the link's greatest; but at
+    /// most half of an hour's share. What it holds more, it must fill more slowly.
+    const BYTES: usize = 192;
 
     fn new(pace: &Pace, now: Instant) -> Self {
-        let greatest = pace.sending.of(pace.mtu.min(Self::GREATEST)).as_secs_f64();
+        let greatest = pace.sending.of(pace.mtu.min(Self::BYTES)).as_secs_f64();
         let hourly = pace.duty_cycle * Self::HOUR;
-        let most = (greatest * Self::DATAGRAMS).min(hourly / 2.0);
+        let most = greatest.min(hourly / 2.0);
         let rate = (pace.duty_cycle < 1.0).then_some((hourly - most) / Self::HOUR);
         Self { rate, most, seconds: if rate.is_some() { 0.0 } else { most }, at: now }
     }

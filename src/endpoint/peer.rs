@@ -113,8 +113,10 @@ enum Purpose {
     Probe,
     /// The first block of a notification, whose further blocks the peer is to ask for.
     Beginning(ObservationId, Delivery),
-    /// A whole notification or its last block.
+    /// A whole notification.
     End(ObservationId, Delivery),
+    /// A notification's last block, in answer to a request for it.
+    Rest(ObservationId, Delivery),
 }
 
 /// What the endpoint has to know.
@@ -359,7 +361,7 @@ impl Peer {
     fn acknowledged(&mut self, exchange: ExchangeId, now: Instant) {
         match self.purposes.remove(&exchange) {
             Some(Purpose::Request(token)) => self.client.acknowledged(token, &self.transfers, now),
-            Some(Purpose::End(_, delivery)) => {
+            Some(Purpose::End(_, delivery) | Purpose::Rest(_, delivery)) => {
                 self.server.delivered(delivery);
                 self.outcomes.extend(self.deliveries.remove(&delivery).map(Outcome::Delivered));
             }
@@ -380,6 +382,15 @@ impl Peer {
             // A ping is answered by a reset (RFC 7252 §4.3), which was heard already.
             Some(Purpose::Probe) if error == RequestError::Reset => {}
             Some(Purpose::Probe) => self.outcomes.push_back(Outcome::Unreachable),
+            // The peer has no use for that answer; it says nothing of the observation. One that has lost that will say so next.
+            Some(Purpose::Rest(_, delivery)) => {
+                self.watched |= error == RequestError::Timeout;
+                let unreported = self.abandon(delivery);
+                self.outcomes.extend(unreported.map(Outcome::Undelivered));
+                if error == RequestError::Reset {
+                    self.outcomes.push_back(Outcome::Reachable);
+                }
+            }
             Some(Purpose::Beginning(id, delivery) | Purpose::End(id, delivery)) => {
                 let unreported = self.abandon(delivery);
                 let outcome = match error {
@@ -442,13 +453,11 @@ impl Peer {
     pub(super) fn cancel(&mut self, id: u64, now: Instant) {
         let message = self.client.cancel(id, &self.transfers);
         // What nobody waits for is repeated no more.
-        let of_nobody =
-            |purpose: &Purpose| matches!(purpose, Purpose::Request(token) if !self.client.contains(*token));
-        let exchanges = self.purposes.iter().filter(|(_, purpose)| of_nobody(purpose));
-        for exchange in exchanges.map(|(exchange, _)| *exchange).collect::<Vec<_>>() {
-            self.purposes.remove(&exchange);
-            self.exchanges.forget(exchange, now);
-        }
+        let in_use = self.client.tokens();
+        self.forget_purposes(
+            now,
+            |purpose| matches!(purpose, Purpose::Request(token) if !in_use.contains(token)),
+        );
         if let Some(message) = message {
             // It is best effort: a peer that does not hear it gets a reset for its next notification.
             let _ = self.exchanges.send(message, Priority::Message, now);
@@ -497,11 +506,15 @@ impl Peer {
             return false;
         }
         let delivers = reply.delivers;
+        let notifies = reply.options.get(OptionNumber::OBSERVE).is_some();
         let message = message(asked.token, reply);
         let sent = match delivers {
             None => self.exchanges.respond(asked.message, message, now),
             Some(delivery) => self.exchanges.respond_confirmed(asked.message, message, now).map(|exchange| {
-                let purpose = self.deliveries.get(&delivery).map(|id| Purpose::End(*id, delivery));
+                let purpose = self.deliveries.get(&delivery).map(|id| match notifies {
+                    true => Purpose::End(*id, delivery),
+                    false => Purpose::Rest(*id, delivery),
+                });
                 self.purposes.extend(purpose.map(|purpose| (exchange, purpose)));
                 Answered::Confirmable(exchange)
             }),
@@ -574,6 +587,15 @@ impl Peer {
         }
     }
 
+    /// Gives up the messages under way that are for such purposes.
+    fn forget_purposes(&mut self, now: Instant, is_forgotten: impl Fn(&Purpose) -> bool) {
+        let forgotten = self.purposes.iter().filter(|(_, purpose)| is_forgotten(purpose));
+        for exchange in forgotten.map(|(exchange, _)| *exchange).collect::<Vec<_>>() {
+            self.purposes.remove(&exchange);
+            self.exchanges.forget(exchange, now);
+        }
+    }
+
     /// Starts to wait for a notification's end.
     fn deliver(&mut self, id: ObservationId) -> Delivery {
         let delivery = Delivery(self.next_delivery);
@@ -597,17 +619,10 @@ impl Peer {
         for delivery in deliveries {
             self.abandon(delivery);
         }
-        let of_it = |purpose: &Purpose| matches!(purpose, Purpose::Beginning(other, _) | Purpose::End(other, _) if *other == id);
-        let exchanges: Vec<_> = self
-            .purposes
-            .iter()
-            .filter(|(_, purpose)| of_it(purpose))
-            .map(|(exchange, _)| *exchange)
-            .collect();
-        for exchange in exchanges {
-            self.purposes.remove(&exchange);
-            self.exchanges.forget(exchange, now);
-        }
+        self.forget_purposes(now, |purpose| match purpose {
+            Purpose::Beginning(other, _) | Purpose::End(other, _) | Purpose::Rest(other, _) => *other == id,
+            Purpose::Request(_) | Purpose::Probe => false,
+        });
     }
 
     pub(super) fn advance(&mut self, now: Instant) {

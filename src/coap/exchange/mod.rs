@@ -197,7 +197,7 @@ impl Exchanges {
             if let Reply::Sent(datagram) = &received.reply {
                 let reply = Outgoing {
                     repeat: true,
-                    expires: Some(received.expires),
+                    expires: Some(received.awaited),
                     ..Outgoing::reply(datagram.clone())
                 };
                 self.datagrams.push_back(reply);
@@ -249,7 +249,9 @@ impl Exchanges {
         while self.remembered.len() >= self.limits.remembered.max(1) {
             self.forget_oldest();
         }
-        self.received.insert(message.id, Received { expires: now + lifetime, reply, recorded: false });
+        let awaited = now + self.parameters.max_transmit_wait();
+        self.received
+            .insert(message.id, Received { expires: now + lifetime, awaited, reply, recorded: false });
         self.remembered.push_back(message.id);
     }
 
@@ -514,11 +516,6 @@ impl Exchanges {
         self.datagrams.pop_front()
     }
 
-    /// Whether [`Exchanges::poll_datagram`] has any.
-    pub fn has_datagrams(&self) -> bool {
-        !self.datagrams.is_empty()
-    }
-
     /// Marks a remembered message as recorded elsewhere, so that it will be known when that is of no use any more.
     pub fn record(&mut self, id: MessageId) {
         if let Some(received) = self.received.get_mut(&id) {
@@ -587,7 +584,7 @@ impl Exchanges {
         let Some(received) = self.received.get_mut(&id) else { return };
         self.remembered_bytes += datagram.len();
         received.reply = Reply::Sent(datagram.clone());
-        let expires = Some(received.expires);
+        let expires = Some(received.awaited);
         self.datagrams.push_back(Outgoing { expires, ..Outgoing::reply(datagram) });
         while self.remembered_bytes > self.limits.remembered_bytes && self.remembered.front() != Some(&id) {
             self.forget_oldest();
@@ -663,6 +660,8 @@ struct Waiting {
 #[derive(Debug)]
 struct Received {
     expires: Instant,
+    /// Until when its sender waits for the reply, if this was its first transmission (§4.8.2: MAX_TRANSMIT_WAIT).
+    awaited: Instant,
     reply: Reply,
     /// Whether somebody else keeps a record of it.
     recorded: bool,

@@ -1,6 +1,6 @@
 //! The client's half of requests to one peer, with their blockwise transfers (RFC 7959) and observations (RFC 7641).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
@@ -315,6 +315,11 @@ impl ClientTransfers {
         self.asked
             .get(&token)
             .is_some_and(|asked| asked.request.method == other.method && path(&asked.request) == path(other))
+    }
+
+    /// The tokens in use.
+    pub fn tokens(&self) -> BTreeSet<Token> {
+        self.asked.keys().copied().collect()
     }
 
     /// Whether a token is in use.

@@ -84,10 +84,7 @@ impl Server {
                 machine.restore(store.records().map_err(fail)?, clock.now());
                 Some(store)
             }
-            None => {
-                info!("no state file: observers and access tokens are forgotten when the gateway ends");
-                None
-            }
+            None => None,
         };
         let outside = Outside::new(sockets, upstream, store);
         Ok(Self { machine, clock, batch: Batch::new(), outside, config })
@@ -123,6 +120,9 @@ impl Server {
     }
 
     async fn serve(&mut self, stop: impl Future<Output = ()>) {
+        if self.outside.store.is_none() {
+            info!("no state file: observers and access tokens are forgotten when the gateway ends");
+        }
         // What has been restored wants to be told and asked for.
         self.drain();
         let mut stop = std::pin::pin!(stop);

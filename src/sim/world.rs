@@ -398,7 +398,7 @@ impl World {
         let copy = datagram.clone();
         let passage = self.channel.send(from, peer, datagram, self.now);
         let at = self.seconds();
-        debug!(at, ?from, peer, what = describe(&copy), fate = ?passage.fate, "sent");
+        debug!(at, ?from, peer, what = describe(&copy), fate = ?passage.fate, bytes = hex(&copy), "sent");
         // The last word may be the acknowledgement of what has ended it.
         let is_last = from == End::Peer && copy.len() == ACKNOWLEDGEMENT;
         if peer == 0 && self.first == First::Answered && !is_last {
@@ -538,6 +538,11 @@ fn endpoint_config(profile: &Profile, end: End, transmission: Transmission) -> e
         Transmission::Rfc7252 => config.transfers.block = terms.block,
     }
     config
+}
+
+/// For `lowband inspect` to explain.
+fn hex(datagram: &[u8]) -> String {
+    datagram.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The address of a device after so many moves of all.

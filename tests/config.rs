@@ -186,7 +186,7 @@ fn the_example_file_is_valid_and_has_every_setting_at_its_default() {
         assert_eq!(serde_json::to_value(&value[name]).unwrap(), setting["value"], "{name}");
         text = text.replacen(&line, "", 1);
     }
-    for name in ["advertise", "homeserver-ca", "state"] {
+    for name in ["advertise", "homeserver-ca", "state", "default-shape"] {
         assert!(text.contains(&format!("\n{name} = ")), "{name} is not in the example");
     }
 }
@@ -208,6 +208,45 @@ fn links_stand_in_tables_and_listeners_name_them() {
     let again = File::new("links-again", std::str::from_utf8(&printed).unwrap());
     let again = json(&["--config", again.path()], &[]);
     assert_eq!((&again["valid"], &again["links"]), (&read["valid"], &read["links"]));
+}
+
+#[test]
+fn shapes_stand_in_tables_and_links_take_them_by_name() {
+    let text = format!(
+        "{GOOD}default-shape = \"quiet\"\n[link.far]\nlike = \"hf-100\"\nshape = \"buoy\"\n\
+         [shape.buoy]\ntimeline-limit = 5\n"
+    );
+    let file = File::new("shapes", &text);
+    let read = json(&["--config", file.path()], &[]);
+    assert_eq!(read["valid"], true, "{read}");
+    assert_eq!(read["shapes"], serde_json::json!({ "buoy": { "timeline-limit": 5 } }));
+    assert_eq!(read["links"]["far"]["shape"], "buoy");
+    // What is printed is itself a file of settings.
+    let printed = check(&["--config", file.path()], &[]).stdout;
+    let again = File::new("shapes-again", std::str::from_utf8(&printed).unwrap());
+    let again = json(&["--config", again.path()], &[]);
+    assert_eq!((&again["shapes"], &again["links"]), (&read["shapes"], &read["links"]));
+}
+
+#[test]
+fn mistakes_in_shapes_are_told_with_their_place() {
+    let text = format!(
+        "{GOOD}default-shape = \"bouy\"\n[link.far]\nshape = \"none\"\n[link.near]\nshape = 1\n\
+         [shape.buoy]\ntimeline-limit = 0\n"
+    );
+    let file = File::new("wrong-shapes", &text);
+    let told = stderr(&check(&["--config", file.path()], &[]));
+    for expected in [
+        format!("{}:3: default-shape: there is no shape \"bouy\"\nhint: shapes are lean, quiet", file.path()),
+        format!("{}:5: link \"far\": there is no shape \"none\"", file.path()),
+        format!("{}:7: link \"near\": shape is no string", file.path()),
+        format!("{}:8: [shape.buoy] timeline-limit", file.path()),
+    ] {
+        assert!(told.contains(&expected), "{expected} in {told}");
+    }
+    let file = File::new("no-shapes", &format!("{GOOD}shape = \"quiet\"\n"));
+    let told = stderr(&check(&["--config", file.path()], &[]));
+    assert!(told.contains(":3: shapes are tables, [shape.NAME]\nhint: default-shape"), "{told}");
 }
 
 #[test]

@@ -49,6 +49,55 @@ fn notification_in_flight_is_sent_again_as_it_was_and_the_homeserver_is_not_aske
     assert_eq!(gateway.machine.gateway.counters().fetches, 1);
 }
 
+/// A gateway that sends blocks of 64 bytes, and has told an observer at s1 of s2 in two of them; both names are of the first.
+fn told_in_blocks() -> (Story<support::gateway::Driven>, lowband::gateway::Config, String) {
+    let mut config = durable();
+    config.endpoint.transfers.block = lowband::coap::BlockSize::fitting(64);
+    let (mut gateway, poll) = observed_by(with(config.clone()));
+    let large = news("s2_of_so_many_letters_that_it_takes_two_blocks");
+    assert!((65..=128).contains(&large.len()), "{}", large.len());
+    gateway.fetched(5_000, poll, 200, &large);
+    gateway.sends(5_000, &first_block("a", &large));
+    gateway.gets(5_100, "ACK [MID=a]");
+    (gateway, config, large)
+}
+
+fn first_block(id: &str, large: &str) -> String {
+    format!("CON [MID={id}, TOK=0x4a], 2.05, ETag:e, Observe:o, CF:50, 2:0/1/64, `{}`", &large[..64])
+}
+
+#[test]
+fn blocks_that_were_not_fetched_yet_are_fetched_after_the_restart() {
+    let (mut gateway, config, large) = told_in_blocks();
+    gateway.does(6_000, |driven, now| driven.restart(config, now));
+    gateway.sends(6_000, &first_block("b", &large));
+    gateway.gets(6_100, "ACK [MID=b]");
+    gateway.gets(6_200, "CON [MID=2, TOK=0x4b], GET, /_matrix/client/v3/sync, Accept:50, 2:1/0/64");
+    gateway.sends(6_200, "ACK [MID=2]");
+    let last = format!("CON [MID=c, TOK=0x4b], 2.05, ETag:e, CF:50, 2:1/0/64, `{}`", &large[64..]);
+    gateway.sends(6_200, &last);
+    gateway.gets(6_300, "ACK [MID=c]");
+    gateway.fetches(6_300, &long("s2_of_so_many_letters_that_it_takes_two_blocks"));
+}
+
+#[test]
+fn peer_that_has_all_blocks_already_is_soon_told_anew() {
+    let (mut gateway, config, large) = told_in_blocks();
+    gateway.gets(5_200, "CON [MID=2, TOK=0x4b], GET, /_matrix/client/v3/sync, Accept:50, 2:1/0/64");
+    gateway.sends(5_200, "ACK [MID=2]");
+    let last = format!("CON [MID=c, TOK=0x4b], 2.05, ETag:e, CF:50, 2:1/0/64, `{}`", &large[64..]);
+    gateway.sends(5_200, &last);
+    // It has acknowledged that, but the gateway does not live to hear it. What it takes for old it does not ask for.
+    gateway.does(5_250, |driven, now| driven.restart(config, now));
+    gateway.sends(5_250, &first_block("b", &large));
+    gateway.gets(5_300, "ACK [MID=b]");
+    let at = gateway.sends_between(100_000, 160_000, "CON [MID=p]");
+    gateway.gets(at, "RST [MID=p]");
+    let poll = gateway.fetches(at, &long("s1"));
+    gateway.fetched(at, poll, 200, &idle("s3"));
+    gateway.fetches(at + 1_000, &long("s3"));
+}
+
 #[test]
 fn registration_that_was_answered_and_not_acknowledged_is_answered_again() {
     let mut gateway = with(durable());

@@ -1,6 +1,6 @@
 //! `lowband link show`, and what docs/links.md says that it says.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::process::Command;
 use std::process::Output;
@@ -112,12 +112,12 @@ fn the_tables_of_the_page_are_what_is_shown() {
 fn the_settings_of_other_stacks_on_the_page_are_those_of_the_link() {
     let page = include_str!("../docs/links.md");
     let fixed = json(&["hf-100"])["fixed"].clone();
-    let (whole, thousandths) = fixed["ack_timeout"].to_string().split_once('.').map_or_else(
-        || unreachable!("66.7 is no whole number"),
-        |(whole, rest)| (whole.to_owned(), format!("{rest:0<3}")),
-    );
+    let thousandths = (fixed["ack_timeout"].as_f64().unwrap() * 1000.0).round() as u64;
+    let (whole, thousandths) = (thousandths / 1000, thousandths % 1000);
     for line in [
-        format!("coap_session_set_ack_timeout(session, (coap_fixed_point_t){{ {whole}, {thousandths} }});"),
+        format!(
+            "coap_session_set_ack_timeout(session, (coap_fixed_point_t){{ {whole}, {thousandths:03} }});"
+        ),
         "coap_session_set_ack_random_factor(session, (coap_fixed_point_t){ 1, 500 });".into(),
         format!("coap_session_set_max_retransmit(session, {});", fixed["max_retransmit"]),
         format!("coap_session_set_nstart(session, {});", fixed["nstart"]),

@@ -108,6 +108,8 @@ async fn observer_hears_of_everything_once_and_in_order_though_the_gateway_is_ki
     let client = Client::connect(address, endpoint::Config::default()).await.unwrap();
     let mut observation = observe(&client, token);
     messages(&mut observation, room).await;
+    // It took several blocks: a gateway that does not hear that the last has arrived takes two minutes to find out.
+    time::sleep(Duration::from_millis(100)).await;
 
     let (mut seen, mut expected) = (Vec::new(), Vec::new());
     for round in 0..30_u64 {

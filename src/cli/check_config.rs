@@ -57,13 +57,15 @@ fn toml(settings: &Settings) -> String {
         });
     }
     // Tables come last: what stands after one belongs to it.
-    let mut links = toml::Table::new();
-    if !settings.links.tables.is_empty() {
-        links.insert("link".into(), settings.links.tables.clone().into());
+    let mut tables = toml::Table::new();
+    for (name, all) in [("link", &settings.links.tables), ("shape", &settings.shaping.tables)] {
+        if !all.is_empty() {
+            tables.insert(name.into(), all.clone().into());
+        }
     }
     let width = lines.iter().map(|(line, _)| line.chars().count()).max().unwrap_or_default();
     let settings = lines.into_iter().map(|(line, origin)| format!("{line:width$}  # {origin}\n"));
-    settings.chain([links.to_string()]).collect()
+    settings.chain([tables.to_string()]).collect()
 }
 
 fn toml_value(given: &Given, kind: Kind) -> String {
@@ -92,6 +94,7 @@ fn json(settings: &Settings, errors: &[ConfigError], warnings: &[String]) -> Str
         "valid": errors.is_empty(),
         "settings": all,
         "links": settings.links.tables,
+        "shapes": settings.shaping.tables,
         "errors": errors,
         "warnings": warnings,
     });

@@ -6,6 +6,7 @@
 
 mod effective;
 mod links;
+mod shapes;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,6 +22,7 @@ use toml::de::DeValue;
 pub(crate) use self::effective::Effective;
 pub(crate) use self::effective::LogFormat;
 pub(crate) use self::links::Links;
+pub(crate) use self::shapes::Shaping;
 use super::Failure;
 
 /// One setting.
@@ -70,6 +72,13 @@ pub(crate) const SETTINGS: &[Setting] = &[
         value_name: "LINK",
         default: Some("lan"),
         help: "The link behind an address that names none: lan, hf-100, … as lowband link show lists them",
+    },
+    Setting {
+        name: "default-shape",
+        kind: Kind::Text,
+        value_name: "SHAPE",
+        default: None,
+        help: "What answers to /sync leave out where the peer's link does not say: quiet, lean, or a shape of the file; nothing, if unset",
     },
     Setting {
         name: "insecure-coap",
@@ -262,6 +271,7 @@ impl clap::FromArgMatches for Flags {
 pub(crate) struct Settings {
     given: BTreeMap<&'static str, Given>,
     pub(crate) links: Links,
+    pub(crate) shaping: Shaping,
 }
 
 /// A setting's values, and where they stand.
@@ -289,7 +299,8 @@ impl Settings {
         environment: impl Fn(&str) -> Option<String>,
     ) -> (Self, Vec<ConfigError>) {
         let mut errors = Vec::new();
-        let mut settings = Self { given: BTreeMap::new(), links: Links::built_in() };
+        let mut settings =
+            Self { given: BTreeMap::new(), links: Links::built_in(), shaping: Shaping::default() };
         for setting in SETTINGS {
             if let Some(default) = setting.default {
                 let given = Given { values: setting.split(default), origin: Origin::Default };
@@ -317,7 +328,8 @@ impl Settings {
 
     /// What stands in a file, and nothing else.
     fn of_file(path: &Path) -> (Self, Vec<ConfigError>) {
-        let mut settings = Self { given: BTreeMap::new(), links: Links::built_in() };
+        let mut settings =
+            Self { given: BTreeMap::new(), links: Links::built_in(), shaping: Shaping::default() };
         let mut errors = Vec::new();
         settings.read_file(path, &mut errors);
         (settings, errors)
@@ -345,8 +357,7 @@ impl Settings {
             }
         };
         for (key, value) in table.get_ref() {
-            if key.get_ref() == "link" {
-                self.links.read(path, &text, table.get_ref(), errors);
+            if matches!(key.get_ref().as_ref(), "link" | "shape") {
                 continue;
             }
             let origin = origin(key.span().start);
@@ -362,6 +373,14 @@ impl Settings {
                 Ok(values) => drop(self.given.insert(setting.name, Given { values, origin })),
                 Err(error) => errors.push(ConfigError::new(error).of(setting.name).at(origin)),
             }
+        }
+        // The same text once more, without places: it is known to parse.
+        let Ok(mut whole) = text.parse::<toml::Table>() else { return };
+        let links = whole.get("link").and_then(toml::Value::as_table).cloned();
+        self.links.tables = links.unwrap_or_default();
+        self.shaping.read(&mut whole, table.get_ref(), origin, errors);
+        if let Some(links) = whole.remove("link") {
+            self.links.read(path, &text, table.get_ref(), links, errors);
         }
     }
 }

@@ -10,6 +10,10 @@ use super::Failure;
 
 /// Show what a link is like and the timing that follows from it, or play one.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example: all links; what follows from one
+  $ lowband link show
+  $ lowband link show hf-100")]
 pub(crate) struct LinkArgs {
     #[command(subcommand)]
     command: LinkCommand,

@@ -216,7 +216,7 @@ impl Endpoint {
     pub fn notify_again(&mut self, id: ObservationId, response: Response, sequence: u32, now: Instant) {
         let Some(association) = self.observations.get(&id).copied() else { return };
         self.with_peer(association, now, |peer, _| {
-            peer.notify_as(id, response, sequence, Priority::Notification, now);
+            peer.notify_again(id, response, sequence, now);
         });
     }
 

@@ -529,8 +529,24 @@ impl Peer {
         self.notify_as(id, response, sequence, priority, now);
     }
 
+    /// Sends a notification again that was sent before a restart, with the value of Observe that it had.
+    pub(super) fn notify_again(
+        &mut self,
+        id: ObservationId,
+        response: Response,
+        sequence: u32,
+        now: Instant,
+    ) {
+        // Who has all of its blocks already takes it for old and asks for none: that is not waited for as long as for somebody who
+        // has begun, and asks for the next before the end of all repeats of it.
+        let lifetime = self.transfers.lifetime;
+        self.transfers.lifetime = lifetime.min(self.exchanges.parameters().max_transmit_wait());
+        self.notify_as(id, response, sequence, Priority::Notification, now);
+        self.transfers.lifetime = lifetime;
+    }
+
     /// Sends a notification with this value of Observe.
-    pub(super) fn notify_as(
+    fn notify_as(
         &mut self,
         id: ObservationId,
         response: Response,

@@ -1,5 +1,6 @@
 //! What a gateway serves, and within which limits.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::Uri;
@@ -7,6 +8,7 @@ use http::Uri;
 use crate::codec;
 use crate::endpoint;
 use crate::matrix::rewrite::Advertise;
+use crate::matrix::shape::Shape;
 
 /// What a gateway serves, and within which limits.
 #[derive(Clone, Debug)]
@@ -29,6 +31,10 @@ pub struct Config {
     pub probe_longest: Duration,
     /// How long an observer that is not heard of is kept.
     pub absent_lifetime: Duration,
+    /// What every peer's `/sync` leaves out, unless its link says otherwise.
+    pub shape: Option<Shape>,
+    /// The same for the peers behind links of these names.
+    pub shapes_by_link: BTreeMap<String, Shape>,
     /// How large and how deep bodies may be, in either direction.
     pub codec: codec::Limits,
     /// The CoAP side.
@@ -48,6 +54,8 @@ impl Config {
             probe_first: Duration::from_secs(60),
             probe_longest: Duration::from_secs(15 * 60),
             absent_lifetime: Duration::from_secs(7 * 24 * 3600),
+            shape: None,
+            shapes_by_link: BTreeMap::new(),
             codec: codec::Limits::default(),
             endpoint: endpoint::Config::default(),
         }

@@ -13,6 +13,7 @@ use http::HeaderValue;
 
 use super::FetchId;
 use super::observation::{Observation, Position};
+use super::shaping::ShapeId;
 use crate::coap::{Instant, ObservationId};
 use crate::translate::Call;
 
@@ -34,6 +35,8 @@ pub(super) struct FeedId(u64);
 pub(super) struct Feed {
     /// The call, without a position and a wait; its format is that of whoever came first.
     pub(super) call: Arc<Call>,
+    /// What is left out of its answers.
+    pub(super) shape: Option<ShapeId>,
     /// All who observe it.
     pub(super) observers: BTreeSet<ObservationId>,
     /// The long poll under way.
@@ -74,22 +77,22 @@ pub(super) struct Checked {
     ended: u64,
 }
 
-/// What makes a feed: the same events for the same user, however they are written.
+/// What makes a feed: the same events for the same user, of which the same is left out, however they are written.
 #[derive(Clone, Debug)]
-struct Key(Arc<Call>);
+struct Key(Arc<Call>, Option<ShapeId>);
 
 impl Feeds {
     /// The feed of a call without position and wait, a new one if there is none.
-    pub(super) fn of(&mut self, call: Call, now: Instant) -> FeedId {
+    pub(super) fn of(&mut self, call: Call, shape: Option<ShapeId>, now: Instant) -> FeedId {
         let call = Arc::new(call);
-        let key = Key(Arc::clone(&call));
+        let key = Key(Arc::clone(&call), shape);
         if let Some(id) = self.by_key.get(&key) {
             return *id;
         }
         let id = FeedId(self.next);
         self.next += 1;
         self.by_key.insert(key, id);
-        self.feeds.insert(id, Feed::new(call, now));
+        self.feeds.insert(id, Feed::new(call, shape, now));
         id
     }
 
@@ -105,7 +108,7 @@ impl Feeds {
     pub(super) fn remove(&mut self, id: FeedId) -> Option<Feed> {
         self.schedule(id, None);
         let feed = self.feeds.remove(&id)?;
-        self.by_key.remove(&Key(Arc::clone(&feed.call)));
+        self.by_key.remove(&Key(Arc::clone(&feed.call), feed.shape));
         Some(feed)
     }
 
@@ -151,9 +154,10 @@ impl Feed {
     /// The longest that a homeserver may have itself waited for.
     const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
-    fn new(call: Arc<Call>, now: Instant) -> Self {
+    fn new(call: Arc<Call>, shape: Option<ShapeId>, now: Instant) -> Self {
         Self {
             call,
+            shape,
             observers: BTreeSet::new(),
             poll: None,
             leader: None,
@@ -221,8 +225,8 @@ impl Feed {
 }
 
 impl Key {
-    fn parts(&self) -> (&Option<HeaderValue>, &str, &[String]) {
-        (&self.0.authorization, &self.0.target.path, &self.0.query)
+    fn parts(&self) -> (&Option<HeaderValue>, &str, &[String], Option<ShapeId>) {
+        (&self.0.authorization, &self.0.target.path, &self.0.query, self.1)
     }
 }
 

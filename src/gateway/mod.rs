@@ -11,6 +11,7 @@ mod memory;
 mod observation;
 mod restart;
 mod session;
+mod shaping;
 mod sync;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -33,6 +34,7 @@ use feed::{Checked, FeedId, Feeds};
 use memory::{Key, Memories};
 use observation::Observation;
 use session::Sessions;
+use shaping::{ShapeId, Shaping};
 
 /// The gateway of one homeserver.
 #[derive(Debug)]
@@ -40,6 +42,7 @@ pub struct Gateway {
     config: Config,
     endpoint: Endpoint,
     sessions: Sessions,
+    shaping: Shaping,
     fetches: BTreeMap<FetchId, Fetch>,
     observations: BTreeMap<ObservationId, Observation>,
     /// The same by whose they are.
@@ -114,9 +117,9 @@ pub struct FetchId(u64);
 #[derive(Debug)]
 enum Fetch {
     /// A peer's request.
-    Request { key: RequestKey, call: Call },
+    Request { key: RequestKey, call: Call, shape: Option<ShapeId> },
     /// A peer's registration as an observer of `/sync`.
-    Registration { key: RequestKey, association: Association, call: Call },
+    Registration { key: RequestKey, association: Association, call: Call, shape: Option<ShapeId> },
     /// The next events of a feed.
     Poll(FeedId),
     /// The events that an observer has missed of its feed.
@@ -129,6 +132,7 @@ impl Gateway {
         Self {
             endpoint: Endpoint::new(config.endpoint.clone(), seed),
             sessions: Sessions::new(config.sessions, config.session_lifetime),
+            shaping: Shaping::new(&config),
             config,
             fetches: BTreeMap::new(),
             observations: BTreeMap::new(),
@@ -270,7 +274,9 @@ impl Gateway {
         // Observe means something on /sync alone. The answer comes at once, so that a registration is confirmed and a
         // deregistration does not wait for events.
         let observe = request.observe.filter(|_| sync::is_sync(&call));
-        let call = if observe.is_some() { sync::polling(&call, None, Duration::ZERO) } else { call };
+        let shape = sync::is_sync(&call).then(|| self.shaping.of(self.endpoint.link(association))).flatten();
+        let mut call = if observe.is_some() { sync::polling(&call, None, Duration::ZERO) } else { call };
+        call.query = self.shaping.query(shape, call.query);
         let http = match call.to_http(&self.config.homeserver) {
             Ok(http) => http,
             Err(refusal) => return self.refuse(key, &refusal, format, now),
@@ -278,8 +284,8 @@ impl Gateway {
         let wait = sync::wait(&call);
         let registers = observe == Some(Observe::Register);
         let fetch = match registers {
-            true => Fetch::Registration { key, association, call },
-            false => Fetch::Request { key, call },
+            true => Fetch::Registration { key, association, call, shape },
+            false => Fetch::Request { key, call, shape },
         };
         self.fetch(fetch, http, wait);
     }
@@ -307,13 +313,15 @@ impl Gateway {
             self.counters.fetch_failures += 1;
         }
         match fetch {
-            Fetch::Request { key, call } => {
+            Fetch::Request { key, call, shape } => {
+                let result = self.shaping.answer(shape, &call.query, result);
                 let response = self.translate(&call, result);
                 self.endpoint.respond(key, response, now);
             }
-            Fetch::Registration { key, association, call } => {
+            Fetch::Registration { key, association, call, shape } => {
+                let result = self.shaping.answer(shape, &call.query, result);
                 let checked = Checked::by(id, self.next_fetch);
-                self.register(key, association, call, result, checked, now);
+                self.register(key, association, (call, shape), result, checked, now);
             }
             Fetch::Poll(feed) => self.polled(feed, result, now),
             Fetch::CatchUp(observation) => self.caught_up(observation, id, result, now),

@@ -59,7 +59,8 @@ impl Gateway {
             return self.memories.forget(&Key::Observation(id));
         };
         let format = call.format;
-        let feed = self.feeds.of(call, now);
+        let shape = self.shaping.of(self.endpoint.link(peer));
+        let feed = self.feeds.of(call, shape, now);
         let told = stored.delta.as_ref().map(|delta| (delta.response(), delta.sequence));
         let next = stored.delta.map(|delta| delta.position.into());
         let position = stored.position.into();

@@ -11,6 +11,7 @@ use tracing::{debug, warn};
 use super::feed::{Checked, FeedId, Poll, Start};
 use super::memory::Key;
 use super::observation::{Observation, Verdict};
+use super::shaping::ShapeId;
 use super::{Fetch, FetchError, FetchId, Gateway, Output};
 use crate::coap::{Instant, ObservationId, Priority};
 use crate::codec;
@@ -45,7 +46,7 @@ impl Gateway {
         &mut self,
         key: RequestKey,
         association: Association,
-        call: Call,
+        (call, shape): (Call, Option<ShapeId>),
         result: Result<http::Response<Bytes>, FetchError>,
         checked: Checked,
         now: Instant,
@@ -61,7 +62,7 @@ impl Gateway {
         if let Some(id) = self.endpoint.accept_observation(key, response, now) {
             self.counters.registrations += 1;
             let format = call.format;
-            let feed = self.feeds.of(everything(call), now);
+            let feed = self.feeds.of(everything(call), shape, now);
             self.observe(id, Observation::new(feed, association, format, summary, checked, now));
             self.replace_absent(id, now);
             self.remember(id, Some(&first));
@@ -178,9 +179,10 @@ impl Gateway {
         result: Result<http::Response<Bytes>, FetchError>,
         now: Instant,
     ) {
-        let answer = self.judge(result);
         let Some(feed) = self.feeds.get_mut(id) else { return };
         let Some(poll) = feed.poll.take() else { return };
+        let answer = self.judge(id, &poll.from.since, result);
+        let Some(feed) = self.feeds.get_mut(id) else { return };
         match answer {
             Answer::Later(wait) => feed.failed(wait, now),
             Answer::Events(summary, response) => {
@@ -253,9 +255,10 @@ impl Gateway {
         result: Result<http::Response<Bytes>, FetchError>,
         now: Instant,
     ) {
-        let answer = self.judge(result);
+        let Some(observation) = self.observations.get(&id) else { return };
+        let (feed_id, since) = (observation.feed, observation.position().since.clone());
+        let answer = self.judge(feed_id, &since, result);
         let Some(observation) = self.observations.get_mut(&id) else { return };
-        let feed_id = observation.feed;
         let Some(feed) = self.feeds.get_mut(feed_id) else { return };
         match answer {
             Answer::Later(wait) => {
@@ -275,8 +278,16 @@ impl Gateway {
         self.tend(feed_id, now);
     }
 
-    fn judge(&mut self, result: Result<http::Response<Bytes>, FetchError>) -> Answer {
-        let response = match result {
+    /// What a poll of a feed from a position came to.
+    fn judge(
+        &mut self,
+        id: FeedId,
+        since: &str,
+        result: Result<http::Response<Bytes>, FetchError>,
+    ) -> Answer {
+        let Some(feed) = self.feeds.get(id) else { return Answer::Later(None) };
+        let parameters = query::with(&feed.call.query, "since", Some(since));
+        let response = match self.shaping.answer(feed.shape, &parameters, result) {
             Ok(response) => response,
             // An answer that is too large will be so again: the peer has to ask for less.
             Err(error @ FetchError::TooLarge { .. }) => return Answer::Last(Last::Refusal(error.into())),

@@ -8,6 +8,7 @@ mod percent;
 pub mod query;
 pub mod rewrite;
 pub mod route;
+pub mod shape;
 pub mod sync;
 
 pub use path::PathError;

@@ -77,6 +77,13 @@ pub fn summary(json: &[u8]) -> Result<Summary, SyncError> {
     Ok(Summary { next_batch, counters: answer.counters, content: answer.content })
 }
 
+/// Whether a JSON value has anything in it but empty arrays, and objects of such. What cannot be told counts as content.
+pub(super) fn has_content(json: &str) -> bool {
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    let weight = Place::Other(Weight::Lasting).deserialize(&mut deserializer);
+    weight.map_or(true, |weight| weight != Weight::Nothing)
+}
+
 impl Summary {
     /// Whether it says nothing new to a peer that knows the `previous` counters.
     pub fn is_empty_since(&self, previous: &Counters) -> bool {

@@ -73,6 +73,11 @@ impl Reader<'_> {
         let links = &self.settings.links;
         let default_link = self.required("default-link", |name| link(name, links));
         let listen = self.listen(default_link.as_deref());
+        let shaping = &self.settings.shaping;
+        let shape = self.optional("default-shape", |name| {
+            let wrong = |hint| Wrong::new(format!("there is no shape {name:?}")).hint(hint);
+            shaping.find(name).map_err(wrong)
+        });
         let advertise = self.optional("advertise", advertise);
         let homeserver_ca = self.optional("homeserver-ca", |path| Ok(PathBuf::from(path)));
         let state = self.optional("state", |path| Ok(PathBuf::from(path)));
@@ -100,6 +105,8 @@ impl Reader<'_> {
         gateway.endpoint.transfers.body = body_limit?;
         gateway.endpoint.transfers.bytes = gateway.endpoint.transfers.bytes.max(body_limit?);
         gateway.endpoint.transfers.block = block?;
+        gateway.shape = shape;
+        gateway.shapes_by_link = shaping.by_link.clone();
         gateway.endpoint.links = terms(links);
         gateway.endpoint.listeners = listen.links;
         gateway.endpoint.link = default_link;

@@ -50,17 +50,15 @@ impl Links {
         format!("links are {}; others are tables [link.NAME] of the --config file", names.join(", "))
     }
 
-    /// Takes in what stands under `link` in a file.
+    /// Takes in what stands under `link` in a file; in `tables`, without what is not of links themselves.
     pub(super) fn read(
         &mut self,
         path: &Path,
         text: &str,
         file: &DeTable<'_>,
+        tables: toml::Value,
         errors: &mut Vec<ConfigError>,
     ) {
-        // The same text once more, without places: it is known to parse.
-        let Ok(mut whole) = text.parse::<toml::Table>() else { return };
-        let Some(tables) = whole.remove("link") else { return };
         if let Err(wrong) = self.profiles.add(&tables) {
             errors.extend(wrong.iter().map(|error| {
                 let line = line_of(text, place(file, error));
@@ -71,9 +69,6 @@ impl Links {
                     false => told,
                 }
             }));
-        }
-        if let toml::Value::Table(tables) = tables {
-            self.tables = tables;
         }
     }
 }

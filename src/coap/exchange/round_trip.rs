@@ -1,7 +1,7 @@
 //! How long the peer takes to acknowledge, as measured (after CoCoA, draft-ietf-core-cocoa, §4).
 //!
 //! Airtimes are reckoned by each message's length and not measured: what is estimated is what remains, the delay of the link and
-//! of the peer. Unlike CoCoA, the estimate has no upper bound of 32 s; it stays within a factor of what the link's profile says.
+//! of the peer. Unlike CoCoA, the estimate has no upper bound of 32 s; it lies between what the link's profile says and some times that.
 
 use std::time::Duration;
 
@@ -24,15 +24,14 @@ struct Estimate {
 }
 
 impl RoundTrip {
-    /// The estimate is at least this part of the profile's, which allows for more than the usual.
-    const LEAST: f64 = 0.5;
-    /// And at most so many times it.
+    /// The estimate is at most so many times the profile's. It is never less: a server may sit on a request for as long as
+    /// the profile lets it (the piggyback wait), however quickly it has acknowledged others.
     const MOST: u32 = 8;
 
     /// The wait for an acknowledgement, airtimes aside, where the link's profile says `assumed`.
     pub(super) fn timeout(&self, assumed: Duration) -> Duration {
         let Some(overall) = self.overall else { return assumed };
-        overall.clamp(assumed.mul_f64(Self::LEAST), assumed.saturating_mul(Self::MOST))
+        overall.clamp(assumed, assumed.saturating_mul(Self::MOST))
     }
 
     pub(super) fn take_strong(&mut self, sample: Duration, assumed: Duration) {
@@ -89,10 +88,10 @@ mod tests {
     }
 
     #[test]
-    fn a_faster_link_is_trusted_to_half_of_what_its_profile_says() {
+    fn a_faster_link_is_waited_for_as_its_profile_says() {
         let mut round_trip = RoundTrip::default();
         (0..50).for_each(|_| round_trip.take_strong(seconds(1), ASSUMED));
-        assert_eq!(round_trip.timeout(ASSUMED), ASSUMED / 2);
+        assert_eq!(round_trip.timeout(ASSUMED), ASSUMED);
     }
 
     #[test]

@@ -151,15 +151,16 @@ fn other_observations_of_an_absent_peer_rest_with_it() {
 #[test]
 fn absent_observer_that_registers_from_another_address_takes_the_place_of_itself() {
     let mut gateway = absent();
+    gateway.sends(GIVEN_UP + 60_000, "CON [MID=p]");
     let sync = "GET, /_matrix/client/v3/sync, ?since=s1, Observe:0, Accept:50, Access-Token:\"A\"";
-    gateway.with(OTHER).gets(100_000, &format!("CON [MID=1, TOK=0x4a], {sync}"));
-    let id = gateway.fetches(100_000, &format!("GET {SYNC}?since=s1&timeout=0 Bearer A"));
-    gateway.fetched(100_000, id, 200, &news("s2"));
-    gateway.with(OTHER).sends(100_000, "ACK [MID=1]");
+    gateway.with(OTHER).gets(130_000, &format!("CON [MID=1, TOK=0x4a], {sync}"));
+    let id = gateway.fetches(130_000, &format!("GET {SYNC}?since=s1&timeout=0 Bearer A"));
+    gateway.fetched(130_000, id, 200, &news("s2"));
+    gateway.with(OTHER).sends(130_000, "ACK [MID=1]");
     let answer = format!("CON [MID=b, TOK=0x4a], 2.05, Observe:0, CF:50, `{}`", news("s2"));
-    gateway.with(OTHER).sends(100_000, &answer);
-    gateway.with(OTHER).gets(100_100, "ACK [MID=b]");
-    gateway.fetches(100_100, &long("s2"));
+    gateway.with(OTHER).sends(130_000, &answer);
+    gateway.with(OTHER).gets(130_100, "ACK [MID=b]");
+    gateway.fetches(130_100, &long("s2"));
     let counters = gateway.machine.gateway.counters();
     assert_eq!((counters.observations, counters.absent, counters.replaced), (1, 0, 1));
     // Nobody is asked for any more.

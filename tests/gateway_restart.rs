@@ -7,6 +7,7 @@
 #[allow(dead_code, reason = "each test file uses another part of it")]
 mod support;
 
+use support::conversation::Plan;
 use support::gateway::{SYNC, durable, idle, news, observed_by, with};
 use support::{Story, conversation, notation};
 
@@ -245,10 +246,39 @@ fn nothing_is_stored_unless_it_is_wanted() {
 /// Kills the gateway after each of its outputs in turn, with what it had stored by then.
 #[test]
 fn conversation_that_is_cut_anywhere_loses_nothing_and_repeats_nothing_that_matters() {
-    let whole = conversation::run(None);
+    let whole = conversation::run(Plan::default());
     assert!(whole.outputs > 40, "{}", whole.outputs);
-    for cut in 0..whole.outputs {
-        let ended = conversation::run(Some(cut));
-        ended.check(cut);
+    whole.check_all();
+    for kill in 0..whole.outputs {
+        let plan = Plan { kills: [kill].into(), ..Plan::default() };
+        told(&plan, || conversation::run(plan.clone()).check_all());
+    }
+}
+
+/// Several observers of the same events, whose datagrams are lost, come twice and overtake each other, an outage, and a gateway that
+/// is killed again and again. `LOWBAND_SEEDS=20000` tries more of them.
+#[test]
+fn conversation_over_a_bad_link_with_a_gateway_that_is_killed_again_and_again_loses_nothing() {
+    let seeds = std::env::var("LOWBAND_SEEDS").map_or(200_u64, |seeds| seeds.parse().unwrap());
+    for seed in 0..seeds {
+        let chance =
+            |range: u64, salt: u64| seed.wrapping_mul(2_654_435_761).wrapping_add(salt * 40_503) % range;
+        let start = chance(200, 1);
+        let plan = Plan {
+            kills: (0..chance(5, 2)).map(|kill| chance(150, 3 + kill) as usize).collect(),
+            others: chance(3, 10) as u16,
+            loss: chance(25, 11),
+            outage: start..start + chance(400, 12),
+            seed,
+        };
+        told(&plan, || conversation::run(plan.clone()).check());
+    }
+}
+
+/// Says how a conversation went where it fails.
+fn told(plan: &Plan, run: impl FnOnce() + std::panic::UnwindSafe) {
+    if let Err(panic) = std::panic::catch_unwind(run) {
+        eprintln!("failed: {plan:?}");
+        std::panic::resume_unwind(panic);
     }
 }

@@ -168,7 +168,8 @@ impl Pacer {
 }
 
 /// How much longer this end may be on the air, under a duty cycle: a bucket that fills slowly. It is so small, and fills so
-/// slowly, that in no hour the share is exceeded, the bucket's content included.
+/// slowly, that in no hour the share is exceeded, the bucket's content included. It is empty at first: what was sent before
+/// a restart is not known any more.
 #[derive(Debug)]
 struct Budget {
     /// Seconds of airtime a second; none where there is no duty cycle.
@@ -191,7 +192,7 @@ impl Budget {
         let hourly = pace.duty_cycle * Self::HOUR;
         let most = (greatest * Self::DATAGRAMS).min(hourly / 2.0);
         let rate = (pace.duty_cycle < 1.0).then_some((hourly - most) / Self::HOUR);
-        Self { rate, most, seconds: most, at: now }
+        Self { rate, most, seconds: if rate.is_some() { 0.0 } else { most }, at: now }
     }
 
     fn held(&self, now: Instant) -> f64 {

@@ -32,16 +32,22 @@ impl Gateway {
         }
     }
 
-    /// A peer that was absent may register again from another address: after its access network gave it one, say. The same events,
-    /// user and token of CoAP then mean the same observer, and the observation that nobody answers for any more ends.
-    pub(super) fn replace_absent(&mut self, id: ObservationId, now: Instant) {
+    /// Ends the observations that a new one makes pointless: of the same events by the same user,
+    ///
+    /// * those of the same peer that it has not acknowledged. It registers anew because it has lost them, or has heard nothing:
+    ///   what they still have to say would hold up what it asked for now;
+    /// * those of another address with the same token of CoAP, where that does not answer: a peer that was absent may have been
+    ///   given another address meanwhile.
+    pub(super) fn replace(&mut self, id: ObservationId, now: Instant) {
         let Some(new) = self.observations.get(&id) else { return };
         let Some(feed) = self.feeds.get(new.feed) else { return };
         let token = self.endpoint.token(id);
         let is_old = |other: &&ObservationId| {
-            let absent = self.observations.get(other).filter(|other| other.is_absent());
-            absent.is_some_and(|absent| absent.association != new.association)
-                && self.endpoint.token(**other) == token
+            let Some(old) = self.observations.get(other).filter(|_| **other != id) else { return false };
+            match old.association == new.association {
+                true => old.is_absent() || old.in_flight().is_some(),
+                false => old.is_absent() && self.endpoint.token(**other) == token,
+            }
         };
         for old in feed.observers.iter().filter(is_old).copied().collect::<Vec<_>>() {
             self.counters.replaced += 1;
@@ -61,7 +67,10 @@ impl Gateway {
 
     /// Has a peer that does not answer asked after a while whether it is there.
     pub(super) fn wait_for(&mut self, peer: Association, now: Instant) {
-        self.absences.wait(peer, self.config.probe_first, self.config.probe_longest, now);
+        // Its observations may have ended while it was being asked.
+        if self.observations_of(peer).any(|(_, observation)| observation.is_absent()) {
+            self.absences.wait(peer, self.config.probe_first, self.config.probe_longest, now);
+        }
     }
 
     /// Asks a peer whether it is there; the endpoint says what comes of it. Who was not heard of for too long is forgotten.

@@ -32,7 +32,7 @@ pub struct Counters {
     pub catch_ups: u64,
     /// Times that an absent peer was asked whether it is there.
     pub probes: u64,
-    /// Absent observers that registered again from another address.
+    /// Observations that ended because their peer registered again.
     pub replaced: u64,
     /// Requests of before a restart that were not answered by then.
     pub recalled: u64,

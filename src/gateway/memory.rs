@@ -194,3 +194,88 @@ fn decode<T: DeserializeOwned>(mut bytes: &[u8]) -> Option<T> {
     let value = ciborium::from_reader(&mut bytes).ok()?;
     bytes.is_empty().then_some(value)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::endpoint::Address;
+    use crate::matrix::sync;
+
+    fn observation() -> (Key, StoredObservation) {
+        let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let association = Association::from(Address { remote: SocketAddr::new(ip, 5683), local: ip });
+        let answer = br#"{"next_batch":"s2","device_one_time_keys_count":{"signed_curve25519":50}}"#;
+        let summary = sync::summary(answer).unwrap();
+        let position = || StoredPosition { since: "s1".into(), counters: summary.counters.clone() };
+        let mut authorization = HeaderValue::from_static("Bearer A");
+        authorization.set_sensitive(true);
+        let mut response = coap::Response::new(Code::CONTENT);
+        response.options.push_uint(OptionNumber::CONTENT_FORMAT, 60);
+        response.payload = Bytes::from_static(b"\xa0");
+        let stored = StoredObservation {
+            association,
+            path: "/_matrix/client/v3/sync".into(),
+            query: vec!["filter=1".into()],
+            authorization: Some(authorization),
+            format: StoredFormat::CborV1,
+            position: position(),
+            known: Instant::START,
+            absent: true,
+            delta: Some(StoredDelta::new(&response, 7, position())),
+        };
+        (Key::Observation(ObservationId(3)), stored)
+    }
+
+    fn records() -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut memories = Memories::default();
+        let (key, stored) = observation();
+        memories.store(&key, &stored);
+        memories.store(&Key::Session(stored.association), &Session::new());
+        memories.store(&Key::Endpoint(MemoryKey::Peer(stored.association)), &"no memory");
+        std::iter::from_fn(|| memories.poll()).map(|(key, value)| (key, value.unwrap())).collect()
+    }
+
+    #[test]
+    fn what_is_stored_is_read_as_it_was() {
+        let (_, expected) = observation();
+        let all = records();
+        let Some(Record::Session(peer, session)) = Record::read(&all[2].0, &all[2].1) else { panic!() };
+        assert_eq!((peer, session), (expected.association, Session::new()));
+        let Some(Record::Observation(id, stored)) = Record::read(&all[1].0, &all[1].1) else { panic!() };
+        assert_eq!(id, ObservationId(3));
+        assert_eq!(format!("{stored:?}"), format!("{expected:?}"));
+        assert!(stored.authorization.is_some_and(|header| header.is_sensitive() && header == "Bearer A"));
+        let delta = stored.delta.unwrap();
+        assert_eq!(delta.response().options.get_uint(OptionNumber::CONTENT_FORMAT), Some(60));
+        assert!(Record::read(&all[0].0, &all[0].1).is_none(), "a memory of another kind");
+    }
+
+    #[test]
+    fn no_part_of_a_record_is_one() {
+        for (key, value) in records() {
+            for cut in 0..value.len() {
+                assert!(Record::read(&key, &value[..cut]).is_none());
+            }
+            for cut in 0..key.len() {
+                assert!(Record::read(&key[..cut], &value).is_none());
+            }
+            assert!(Record::read(&key, &[value.clone(), vec![0]].concat()).is_none());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(key: Vec<u8>, value: Vec<u8>, at: usize, bits: u8) {
+            let _ = Record::read(&key, &value);
+            for (key, mut value) in records() {
+                let at = at % value.len();
+                value[at] ^= bits;
+                let _ = Record::read(&key, &value);
+            }
+        }
+    }
+}

@@ -263,6 +263,7 @@ impl Gateway {
         if self.config.endpoint.durable && *session != before {
             self.memories.store(&Key::Session(association), session);
         }
+        self.forget_sessions();
         let call = match call {
             _ if self.stopping => return self.refuse(key, &Refusal::ShuttingDown, format, now),
             Ok(call) if recalled && !call.method.is_idempotent() => {

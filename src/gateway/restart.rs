@@ -66,11 +66,9 @@ impl Gateway {
         let position = stored.position.into();
         let (absent, known) = (stored.absent, stored.known);
         let observation = Observation::restored(feed, peer, format, position, next, absent, known);
-        if observation.is_absent() {
-            self.wait_for(peer, now);
-        }
         self.counters.restored += 1;
         self.observe(id, observation);
+        self.wait_for(peer, now);
         if let Some((response, sequence)) = told {
             self.endpoint.notify_again(id, response, sequence, now);
         }

@@ -64,7 +64,7 @@ impl Gateway {
             let format = call.format;
             let feed = self.feeds.of(everything(call), shape, now);
             self.observe(id, Observation::new(feed, association, format, summary, checked, now));
-            self.replace_absent(id, now);
+            self.replace(id, now);
             self.remember(id, Some(&first));
         }
     }

@@ -1,6 +1,6 @@
-//! A conversation of a peer with a homeserver, through a gateway that may be killed at any of its outputs.
+//! A conversation of peers with a homeserver, over a lossy link and through a gateway that may be killed at any of its outputs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,25 +8,39 @@ use bytes::Bytes;
 use lowband::coap::{Code, Instant, Observe, OptionNumber, Priority, Request};
 use lowband::endpoint;
 use lowband::endpoint::{Address, Endpoint, Event, RequestId};
-use lowband::gateway::{FetchId, Gateway, Input, Output};
+use lowband::gateway::{Config, FetchId, Gateway, Input, Output};
 
-use super::endpoint::PEER;
+use super::endpoint::{PEER, peer};
 use super::gateway::durable;
 
-/// From the peer to the gateway, or back; and from the gateway to the homeserver, or back.
-const DELAY: Duration = Duration::from_millis(100);
+/// From the gateway to the homeserver, or back.
 const CALL: Duration = Duration::from_millis(10);
-/// How long the gateway is away.
+/// How long a gateway that was killed is away.
 const AWAY: Duration = Duration::from_secs(1);
-const END: Duration = Duration::from_secs(600);
+const END: Duration = Duration::from_secs(20_000);
+
+/// How a conversation goes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Plan {
+    /// The gateway is killed before the outputs of these numbers.
+    pub(crate) kills: BTreeSet<usize>,
+    /// Peers beside the first, which observe as the same user.
+    pub(crate) others: u16,
+    /// The share of datagrams that is lost, in percent, and that comes twice.
+    pub(crate) loss: u64,
+    /// Between these times, in seconds, all of them are.
+    pub(crate) outage: std::ops::Range<u64>,
+    /// Where chance begins.
+    pub(crate) seed: u64,
+}
 
 /// What a conversation came to.
 #[derive(Debug, Default)]
 pub(crate) struct Ended {
-    /// The outputs of the gateway before it was killed, or of all of it.
+    /// The outputs of the gateway, in all its lives.
     pub(crate) outputs: usize,
-    /// The events in the order in which the observer got them.
-    seen: Vec<u64>,
+    /// The events in the order in which each observer got them.
+    seen: Vec<Vec<u64>>,
     /// The code that each request was answered by.
     answers: BTreeMap<RequestId, Code>,
     failed: Vec<String>,
@@ -36,28 +50,36 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// Everything arrived in order and once, every request was answered, and no POST was done twice.
-    pub(crate) fn check(&self, cut: usize) {
+    /// Everything arrived in order, and no POST was done twice.
+    pub(crate) fn check(&self) {
         let all: Vec<u64> = (1..=self.events).collect();
-        assert_eq!(self.seen, all, "killed at {cut}: {self:#?}");
-        assert!(self.failed.is_empty(), "killed at {cut}: {self:#?}");
-        assert_eq!(self.answers.len(), 4, "killed at {cut}: {self:#?}");
-        assert!(self.posts <= 1, "killed at {cut}: {self:#?}");
-        let refused = |code: &&Code| !code.is_success();
-        assert!(self.answers.values().filter(refused).count() <= 1, "killed at {cut}: {self:#?}");
-        assert_eq!(
-            (self.counters.observations, self.counters.unreadable),
-            (1, 0),
-            "killed at {cut}: {self:#?}"
-        );
+        for seen in &self.seen {
+            // What was told again because no acknowledgement arrived is known to be old by its id.
+            let mut known = BTreeSet::new();
+            let new: Vec<u64> = seen.iter().copied().filter(|event| known.insert(*event)).collect();
+            assert_eq!(new, all, "{self:#?}");
+        }
+        assert!(self.posts <= 1);
+        assert_eq!((self.counters.unreadable, self.counters.endpoint.unreadable), (0, 0));
+        assert_eq!((self.counters.absent, self.counters.feeds), (0, 1));
+    }
+
+    /// And all arrived once, and every request was answered.
+    pub(crate) fn check_all(&self) {
+        self.check();
+        let all: Vec<u64> = (1..=self.events).collect();
+        assert!(self.seen.iter().all(|seen| *seen == all) && self.failed.is_empty());
+        let refused = self.answers.values().filter(|code| !code.is_success()).count();
+        assert_eq!((self.answers.len(), refused.min(1)), (4, refused), "a POST may be refused");
+        assert_eq!(self.counters.observations, self.seen.len());
     }
 }
 
 /// What happens next.
 enum Arrival {
     Script(Step),
-    AtGateway(Vec<u8>),
-    AtPeer(Vec<u8>),
+    AtGateway(u16, Vec<u8>),
+    AtPeer(u16, Vec<u8>),
     AtHomeserver(Life, FetchId, Box<http::Request<Bytes>>),
     Fetched(Life, FetchId, String),
     Restart,
@@ -75,13 +97,21 @@ enum Step {
 /// Which of the gateway's processes.
 type Life = u32;
 
+/// A peer, its observation, and the position that it has.
+struct Peer {
+    endpoint: Endpoint,
+    observation: Option<RequestId>,
+    position: String,
+}
+
 struct World {
     now: Instant,
     gateway: Option<Gateway>,
     life: Life,
     stored: BTreeMap<Vec<u8>, Vec<u8>>,
-    cut: Option<usize>,
-    peer: Endpoint,
+    plan: Plan,
+    peers: Vec<Peer>,
+    chance: u64,
     arrivals: BTreeMap<(Instant, u64), Arrival>,
     number: u64,
     /// The homeserver: long polls from a position, and transactions that were done.
@@ -90,21 +120,27 @@ struct World {
     ended: Ended,
 }
 
-/// Runs the conversation; the gateway is killed before the output of that number.
-pub(crate) fn run(cut: Option<usize>) -> Ended {
-    let config = endpoint::Config::default();
+/// Runs the conversation.
+pub(crate) fn run(plan: Plan) -> Ended {
+    let peer = |number: u16| Peer {
+        endpoint: Endpoint::new(endpoint::Config::default(), [number as u8 + 10; 32]),
+        observation: None,
+        position: "0".into(),
+    };
+    let peers: Vec<_> = (0..=plan.others).map(peer).collect();
     let mut world = World {
         now: Instant::START,
-        gateway: Some(Gateway::new(durable(), [1; 32])),
+        gateway: Some(Gateway::new(config(), [1; 32])),
         life: 1,
         stored: BTreeMap::new(),
-        cut,
-        peer: Endpoint::new(config, [2; 32]),
+        chance: plan.seed,
+        ended: Ended { seen: vec![Vec::new(); peers.len()], ..Ended::default() },
+        peers,
+        plan,
         arrivals: BTreeMap::new(),
         number: 0,
         waiting: Vec::new(),
         transactions: Vec::new(),
-        ended: Ended::default(),
     };
     let script = [
         (0, Step::Event),
@@ -131,12 +167,13 @@ impl World {
     fn run(&mut self) {
         let end = Instant::START + END;
         for turn in 0.. {
-            assert!(turn < 10_000, "no end");
+            assert!(turn < 100_000, "no end");
             self.drain();
             let gateway = self.gateway.as_ref().and_then(Gateway::deadline);
             let arrival = self.arrivals.keys().next().map(|(at, _)| *at);
+            let peers = self.peers.iter().filter_map(|peer| peer.endpoint.deadline()).min();
             let poll = self.waiting.iter().map(|(.., until)| *until).min();
-            let next = [gateway, self.peer.deadline(), arrival, poll].into_iter().flatten().min();
+            let next = [gateway, peers, arrival, poll].into_iter().flatten().min();
             let Some(next) = next.filter(|next| *next <= end) else { break };
             self.now = self.now.max(next);
             while let Some(entry) = self.arrivals.first_entry().filter(|entry| entry.key().0 <= self.now) {
@@ -148,7 +185,7 @@ impl World {
             if let Some(gateway) = &mut self.gateway {
                 gateway.advance(self.now);
             }
-            self.peer.advance(self.now);
+            self.peers.iter_mut().for_each(|peer| peer.endpoint.advance(self.now));
         }
         self.ended.counters = self.gateway.as_ref().unwrap().counters();
     }
@@ -162,10 +199,12 @@ impl World {
         let now = self.now;
         match (arrival, &mut self.gateway) {
             (Arrival::Script(step), _) => self.step(step),
-            (Arrival::AtGateway(datagram), Some(gateway)) => {
-                gateway.handle(Input::Datagram { address: PEER, datagram: &datagram }, now);
+            (Arrival::AtGateway(from, datagram), Some(gateway)) => {
+                gateway.handle(Input::Datagram { address: peer(from), datagram: &datagram }, now);
             }
-            (Arrival::AtPeer(datagram), _) => self.peer.handle(gateway_address(), &datagram, now),
+            (Arrival::AtPeer(to, datagram), _) => {
+                self.peers[usize::from(to)].endpoint.handle(gateway_address(), &datagram, now);
+            }
             (Arrival::AtHomeserver(life, id, request), _) => self.call(life, id, &request),
             (Arrival::Fetched(life, id, body), Some(gateway)) if life == self.life => {
                 let response = http::Response::builder().header("content-type", "application/json");
@@ -173,12 +212,12 @@ impl World {
                 gateway.handle(Input::Fetched { id, result }, now);
             }
             (Arrival::Restart, _) => {
-                let mut gateway = Gateway::new(durable(), [3; 32]);
+                let mut gateway = Gateway::new(config(), [3; 32]);
                 gateway.restore(self.stored.clone(), now);
                 self.gateway = Some(gateway);
                 self.life += 1;
             }
-            (Arrival::AtGateway(_) | Arrival::Fetched(..), _) => {}
+            (Arrival::AtGateway(..) | Arrival::Fetched(..), _) => {}
         }
     }
 
@@ -188,10 +227,7 @@ impl World {
                 self.ended.events += 1;
                 return;
             }
-            Step::Observe => {
-                let observe = Some(Observe::Register);
-                Request { observe, ..request(Code::GET, &["_matrix", "client", "v3", "sync"]) }
-            }
+            Step::Observe => return (0..self.peers.len()).for_each(|peer| self.observe(peer)),
             Step::Put(number) => {
                 let transaction = format!("t{number}");
                 let path = ["_matrix", "client", "v3", "rooms", "!r:hs", "send", "m.x", &transaction];
@@ -200,7 +236,39 @@ impl World {
             Step::Post => request(Code::POST, &["_matrix", "client", "v3", "createRoom"]),
             Step::Get => request(Code::GET, &["_matrix", "client", "v3", "account", "whoami"]),
         };
-        self.peer.request_as(Priority::Message, gateway_address(), request, self.now);
+        self.peers[0].endpoint.request_as(Priority::Message, gateway_address(), request, self.now);
+    }
+
+    fn observe(&mut self, peer: usize) {
+        let peer = &mut self.peers[peer];
+        let mut request = request(Code::GET, &["_matrix", "client", "v3", "sync"]);
+        request.observe = Some(Observe::Register);
+        request.options.push(OptionNumber::URI_QUERY, format!("since={}", peer.position));
+        peer.observation =
+            Some(peer.endpoint.request_as(Priority::Message, gateway_address(), request, self.now));
+    }
+
+    /// 0 to 99.
+    fn dice(&mut self) -> u64 {
+        // Knuth's MMIX generator; its high bits are good enough for this.
+        self.chance =
+            self.chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.chance >> 33) % 100
+    }
+
+    /// A datagram is on its way, once or twice or not at all, and takes its time.
+    fn send(&mut self, arrival: impl Fn() -> Arrival) {
+        let seconds = self.now.since_start().as_secs();
+        let copies = match self.dice() {
+            _ if self.plan.outage.contains(&seconds) => 0,
+            dice if dice < self.plan.loss => 0,
+            dice if dice < self.plan.loss * 2 => 2,
+            _ => 1,
+        };
+        for _ in 0..copies {
+            let jitter = if self.plan.loss > 0 { self.dice() * 5 } else { 0 };
+            self.arrive(self.now + Duration::from_millis(100 + jitter), arrival());
+        }
     }
 
     /// The homeserver's part. A transaction is done once; each makes an event.
@@ -241,22 +309,34 @@ impl World {
 
     fn drain(&mut self) {
         self.drain_gateway();
-        while let Some((_, datagram)) = self.peer.poll_datagram() {
-            self.arrive(self.now + DELAY, Arrival::AtGateway(datagram));
+        for number in 0..self.peers.len() {
+            self.drain_peer(number);
         }
-        while let Some(event) = self.peer.poll_event() {
+    }
+
+    fn drain_peer(&mut self, number: usize) {
+        while let Some(event) = self.peers[number].endpoint.poll_event() {
             match event {
-                Event::Response { response, notification: true, .. } => {
+                Event::Response { id, response, notification: true } => {
+                    assert_eq!(self.peers[number].observation, Some(id));
                     let body: serde_json::Value = serde_json::from_slice(&response.payload).unwrap();
                     let events = body["events"].as_array().unwrap();
-                    self.ended.seen.extend(events.iter().map(|event| event.as_u64().unwrap()));
+                    self.ended.seen[number].extend(events.iter().map(|event| event.as_u64().unwrap()));
+                    self.peers[number].position = body["next_batch"].as_str().unwrap().into();
                 }
                 Event::Response { id, response, .. } => {
                     self.ended.answers.insert(id, response.code);
                 }
+                // As a client does that was never answered.
+                Event::Failed { id, .. } if self.peers[number].observation == Some(id) => {
+                    self.observe(number)
+                }
                 Event::Failed { .. } => self.ended.failed.push(format!("{:?}: {event:?}", self.now)),
                 _ => {}
             }
+        }
+        while let Some((_, datagram)) = self.peers[number].endpoint.poll_datagram() {
+            self.send(|| Arrival::AtGateway(number as u16, datagram.clone()));
         }
     }
 
@@ -275,17 +355,15 @@ impl World {
                 }
             }
             let Some(output) = output else { return };
-            if self.life == 1 {
-                if self.cut == Some(self.ended.outputs) {
-                    self.gateway = None;
-                    return self.arrive(self.now + AWAY, Arrival::Restart);
-                }
-                self.ended.outputs += 1;
+            if self.plan.kills.remove(&self.ended.outputs) {
+                self.gateway = None;
+                return self.arrive(self.now + AWAY, Arrival::Restart);
             }
+            self.ended.outputs += 1;
             match output {
                 Output::Store { key, value } => batch.push((key, value)),
-                Output::Datagram { datagram, .. } => {
-                    self.arrive(self.now + DELAY, Arrival::AtPeer(datagram));
+                Output::Datagram { address, datagram } => {
+                    self.send(|| Arrival::AtPeer(address.remote.port(), datagram.clone()));
                 }
                 Output::Fetch { id, request, .. } => {
                     let call = Arrival::AtHomeserver(self.life, id, Box::new(request));
@@ -297,6 +375,11 @@ impl World {
             }
         }
     }
+}
+
+/// With polls so long that the hours in which nothing happens take no time.
+fn config() -> Config {
+    Config { poll_timeout: Duration::from_secs(600), ..durable() }
 }
 
 fn gateway_address() -> Address {

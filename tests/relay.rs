@@ -72,6 +72,17 @@ impl Running {
         client
     }
 
+    /// Waits until so many datagrams have come to the relay.
+    async fn has_seen(&self, count: usize) {
+        for _ in 0..1_000 {
+            if self.fates.lock().unwrap().len() >= count {
+                return;
+            }
+            time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("only {:?} of {count} have come", self.fates.lock().unwrap());
+    }
+
     async fn stop(self) -> Counters {
         self.stop.send(()).unwrap();
         self.task.await.unwrap()
@@ -149,11 +160,11 @@ async fn the_seed_says_what_is_lost_and_the_rest_arrives() {
         for number in 0..50 {
             client.send(&[number]).await.unwrap();
         }
-        let arrives = |fate: &Fate| matches!(fate, Fate::Arrives(_));
+        relay.has_seen(50).await;
+        let arrives = |fate: &&Fate| matches!(fate, Fate::Arrives(_));
+        let arriving = relay.fates.lock().unwrap().iter().filter(arrives).count();
         let mut received = Vec::new();
-        while relay.fates.lock().unwrap().len() < 50
-            || received.len() < relay.fates.lock().unwrap().iter().filter(|fate| arrives(fate)).count()
-        {
+        for _ in 0..arriving {
             received.push(receive(&relay.server).await.0[0]);
         }
         assert!(is_silent(&relay.server).await);
@@ -178,6 +189,7 @@ async fn in_an_outage_and_beyond_the_mtu_nothing_passes() {
     let client = relay.client().await;
     client.send(&[0; 257]).await.unwrap();
     client.send(&[0; 256]).await.unwrap();
+    relay.has_seen(2).await;
     assert!(is_silent(&relay.server).await);
     let counters = relay.stop().await;
     assert_eq!((counters.up.too_long, counters.up.lost_in_outage, counters.up.delivered), (1, 1, 0));
@@ -215,6 +227,7 @@ async fn a_server_that_is_not_there_ends_nothing() {
         client.send(b"anyone?").await.unwrap();
         assert!(is_silent(&client).await);
     }
+    relay.has_seen(3).await;
     let counters = relay.stop().await;
     assert_eq!(counters.up.delivered, 3);
     assert!(counters.socket_errors >= 1);

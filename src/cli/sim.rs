@@ -29,12 +29,12 @@ Examples: ten messages over shortwave; the same with RFC 7252's own timers; chao
   $ lowband sim --link all --script chaos --seeds 500")]
 pub(crate) struct SimArgs {
     /// The links, by name with commas between them, or `all` but the one that holds up nothing
-    #[arg(long, value_name = "NAME", default_value = "hf-100", value_delimiter = ',')]
+    #[arg(long, alias = "links", value_name = "NAME", default_value = "hf-100", value_delimiter = ',')]
     link: Vec<String>,
     /// A TOML file of settings, whose [link.NAME] tables are added
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// What happens: send-ten, sync-day, reconnect, idle-day, chaos
+    /// What happens: send-ten, sync-day, reconnect, kill-hundred, idle-day, chaos
     #[arg(long, value_name = "SCRIPT", default_value = "send-ten")]
     script: ScriptName,
     /// Where the transmission parameters come from

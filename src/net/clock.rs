@@ -24,6 +24,11 @@ impl Clock {
         Self { start: time::Instant::now(), epoch }
     }
 
+    /// A clock that starts now, and counts from here: for what is planned from the start and kept by nobody.
+    pub fn from_zero() -> Self {
+        Self { epoch: Duration::ZERO, ..Self::start() }
+    }
+
     /// The present moment, as the machines know it.
     pub fn now(&self) -> Instant {
         Instant::after_start(self.epoch.saturating_add(self.elapsed()))

@@ -121,7 +121,7 @@ impl Relay {
             batch: Batch::new(),
             buffer: vec![0; 65_535],
             channel,
-            clock: Clock::start(),
+            clock: Clock::from_zero(),
             clients: BTreeMap::new(),
             numbers: BTreeMap::new(),
             next_number: 0,
@@ -147,10 +147,10 @@ impl Relay {
                 () = readable(&self.listener, &self.clients) => {}
                 () = self.clock.sleep_until(deadline) => {}
             }
+            self.forget_silent();
             self.receive_from_clients().await;
             self.receive_from_server();
             self.deliver();
-            self.forget_silent();
         }
     }
 

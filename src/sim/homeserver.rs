@@ -21,6 +21,8 @@ use crate::matrix::query;
 pub struct Homeserver {
     users: BTreeMap<String, String>,
     rooms: BTreeMap<String, Room>,
+    /// The rooms of each user.
+    joined: BTreeMap<String, BTreeSet<String>>,
     /// The number of the last thing that happened: every one moves `next_batch`.
     position: u64,
     /// What a transaction of a user came to.
@@ -102,6 +104,7 @@ impl Homeserver {
     /// Adds a user to a room, and makes the room if there is none.
     pub fn join(&mut self, room: &str, user: &str) {
         self.rooms.entry(room.to_owned()).or_default().members.insert(user.to_owned());
+        self.joined.entry(user.to_owned()).or_default().insert(room.to_owned());
     }
 
     /// Somebody else says something in a room.
@@ -298,14 +301,17 @@ impl Homeserver {
     }
 
     fn has_news(&self, user: &str, since: u64) -> bool {
-        let mut rooms = self.rooms.values().filter(|room| room.members.contains(user));
-        rooms.any(|room| room.events.last().is_some_and(|event| event.position > since))
+        self.rooms_of(user).any(|(_, room)| room.events.last().is_some_and(|event| event.position > since))
+    }
+
+    fn rooms_of(&self, user: &str) -> impl Iterator<Item = (&String, &Room)> {
+        self.joined.get(user).into_iter().flatten().filter_map(|name| self.rooms.get_key_value(name))
     }
 
     /// What has happened since a position; everything, without one.
     fn changes(&self, user: &str, since: Option<u64>, limit: usize, now: Instant) -> Value {
         let mut joined = serde_json::Map::new();
-        for (name, room) in self.rooms.iter().filter(|(_, room)| room.members.contains(user)) {
+        for (name, room) in self.rooms_of(user) {
             let from = since.unwrap_or(0);
             let first = room.events.partition_point(|event| event.position <= from);
             let news = room.events.get(first..).unwrap_or_default();

@@ -6,6 +6,7 @@
 mod audit;
 mod chance;
 mod channel;
+mod ending;
 mod homeserver;
 mod impairments;
 mod ledger;

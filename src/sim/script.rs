@@ -69,6 +69,8 @@ pub enum ScriptName {
     SyncDay,
     /// One device observes and sends through an outage, a reboot, a new address, and restarts of gateway and homeserver.
     Reconnect,
+    /// One device observes and sends, and for each of a hundred messages the gateway is killed before it is acknowledged.
+    KillHundred,
     /// Devices that observe for a day in which next to nothing happens.
     IdleDay,
     /// Some devices, and everything that can go wrong, at random.
@@ -77,7 +79,8 @@ pub enum ScriptName {
 
 impl ScriptName {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::SendTen, Self::SyncDay, Self::Reconnect, Self::IdleDay, Self::Chaos];
+    pub const ALL: [Self; 6] =
+        [Self::SendTen, Self::SyncDay, Self::Reconnect, Self::KillHundred, Self::IdleDay, Self::Chaos];
 
     /// The run of this name. `observers` is how many devices an idle day has.
     pub fn script(self, profile: &Profile, observers: usize, seed: u64) -> Script {
@@ -85,6 +88,7 @@ impl ScriptName {
             Self::SendTen => send_ten(),
             Self::SyncDay => sync_day(),
             Self::Reconnect => reconnect(),
+            Self::KillHundred => kill_hundred(profile, seed),
             Self::IdleDay => idle_day(observers, seed),
             Self::Chaos => chaos(profile, seed),
         }
@@ -95,6 +99,7 @@ impl ScriptName {
             Self::SendTen => "send-ten",
             Self::SyncDay => "sync-day",
             Self::Reconnect => "reconnect",
+            Self::KillHundred => "kill-hundred",
             Self::IdleDay => "idle-day",
             Self::Chaos => "chaos",
         }
@@ -181,6 +186,25 @@ fn reconnect() -> Script {
     script.at(180 * MINUTE, Action::Kill(0));
     script.at(210 * MINUTE, Action::StopHomeserver);
     script.at(215 * MINUTE, Action::StartHomeserver);
+    script
+}
+
+/// Each kill comes at a random moment after the homeserver had something new: while the notification waits, is under way, or its
+/// acknowledgement is.
+fn kill_hundred(profile: &Profile, seed: u64) -> Script {
+    let mut script = Script::new(vec![Device { room: ROOM.to_owned(), ..Device::default() }]);
+    let mut chance = Chance::new(seed ^ 0x6b69_6c6c);
+    let unit = exchange(profile).max(Duration::from_secs(1));
+    script.at(Duration::ZERO, Action::Observe(0));
+    for number in 1..=100 {
+        let moment = number * 20 * unit.max(RESTART);
+        let action = match number % 4 {
+            0 => Action::Send(0, format!("Report {number}")),
+            _ => Action::Say(0, format!("Message {number}")),
+        };
+        script.at(moment, action);
+        script.at(moment + chance.up_to(unit), Action::Kill(chance.below(3)));
+    }
     script
 }
 

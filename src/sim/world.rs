@@ -22,16 +22,16 @@ use crate::endpoint;
 use crate::endpoint::Address;
 use crate::gateway;
 use crate::gateway::{FetchId, Gateway, Input, Output};
-use crate::link::{End, Profile, Terms};
+use crate::link::{End, Profile};
 
 /// A run of a script, from its first moment to the last.
 #[derive(Debug)]
 pub struct World {
-    setup: Setup,
-    script: Script,
-    now: Instant,
+    pub(super) setup: Setup,
+    pub(super) script: Script,
+    pub(super) now: Instant,
     chance: Chance,
-    gateway: Option<Gateway>,
+    pub(super) gateway: Option<Gateway>,
     config: gateway::Config,
     /// What the gateway has stored, which survives it.
     store: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -39,14 +39,14 @@ pub struct World {
     fuse: Option<u64>,
     calls: BTreeMap<CallId, FetchId>,
     next_call: CallId,
-    homeserver: Homeserver,
-    channel: Channel,
-    peers: Vec<Peer>,
+    pub(super) homeserver: Homeserver,
+    pub(super) channel: Channel,
+    pub(super) peers: Vec<Peer>,
     addresses: BTreeMap<SocketAddr, PeerNumber>,
     /// When each device next has something to do, the first one first; and the same by device.
     due: BTreeSet<(Instant, PeerNumber)>,
     due_of: BTreeMap<PeerNumber, Instant>,
-    oracle: Oracle,
+    pub(super) oracle: Oracle,
     ledger: Ledger,
     timeline: Timeline,
     /// The timeline, until the first exchange is over.
@@ -95,8 +95,8 @@ const GATEWAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 
 /// Whoever speaks in rooms beside the devices.
 const FRIEND: &str = "@friend:example.org";
 /// After all has happened: how long everything may take to arrive, and then to be forgotten.
-const SETTLING: Duration = Duration::from_secs(3 * 24 * 3600);
-const FORGETTING: Duration = Duration::from_secs(9 * 24 * 3600);
+pub(super) const SETTLING: Duration = Duration::from_secs(3 * 24 * 3600);
+pub(super) const FORGETTING: Duration = Duration::from_secs(9 * 24 * 3600);
 /// A run that takes more steps than that goes nowhere.
 const STEPS: u64 = 50_000_000;
 /// So does one that takes so many in a moment.
@@ -195,7 +195,7 @@ impl World {
     }
 
     /// Goes on until something is so, or a time has come; says whether it is so.
-    fn run_until(&mut self, until: Instant, is_so: impl Fn(&Self) -> bool) -> bool {
+    pub(super) fn run_until(&mut self, until: Instant, is_so: impl Fn(&Self) -> bool) -> bool {
         let (mut moment, mut here) = (self.now, 0);
         loop {
             if is_so(self) {
@@ -297,7 +297,7 @@ impl World {
         self.now.since_start().as_secs_f64()
     }
 
-    fn room(&self, peer: PeerNumber) -> String {
+    pub(super) fn room(&self, peer: PeerNumber) -> String {
         self.script.devices.get(peer as usize).map_or_else(String::new, |device| device.room.clone())
     }
 
@@ -377,7 +377,7 @@ impl World {
     }
 
     /// Does something with a device, and then all that follows from it.
-    fn with_peer(&mut self, number: PeerNumber, act: impl FnOnce(&mut Peer, Instant)) {
+    pub(super) fn with_peer(&mut self, number: PeerNumber, act: impl FnOnce(&mut Peer, Instant)) {
         let Some(peer) = self.peers.get_mut(number as usize) else { return };
         act(peer, self.now);
         let datagrams: Vec<_> = std::iter::from_fn(|| peer.poll_datagram()).collect();
@@ -398,7 +398,7 @@ impl World {
         let copy = datagram.clone();
         let passage = self.channel.send(from, peer, datagram, self.now);
         let at = self.seconds();
-        debug!(at, ?from, peer, what = describe(&copy), fate = ?passage.fate, "sent");
+        debug!(at, ?from, peer, what = describe(&copy), fate = ?passage.fate, bytes = hex(&copy), "sent");
         // The last word may be the acknowledgement of what has ended it.
         let is_last = from == End::Peer && copy.len() == ACKNOWLEDGEMENT;
         if peer == 0 && self.first == First::Answered && !is_last {
@@ -434,96 +434,6 @@ impl World {
             }
         }
     }
-
-    /// How long a request may take until it is answered or has failed: each of its messages, and the answer's wait.
-    fn lifetime(&self, is_short: bool) -> Duration {
-        const LONG_BODY: u32 = 8_192;
-        let Terms { parameters, block, response_timeout, patience, .. } = self.setup.profile.terms(End::Peer);
-        let messages = if is_short { 2 } else { 2 + LONG_BODY / u32::try_from(block.bytes()).unwrap_or(1) };
-        (parameters.max_transmit_wait() + parameters.max_latency) * messages + response_timeout + patience
-    }
-
-    fn is_settled(&self) -> bool {
-        let is_idle = |peer: &Peer| peer.unsent() == 0 && peer.waits_since().is_none();
-        self.script.actions.is_empty()
-            && self.peers.iter().all(is_idle)
-            && (0..).zip(&self.peers).all(|(number, peer)| {
-                !peer.is_observing() || self.oracle.has_all(number, &self.room(number), &self.homeserver)
-            })
-    }
-
-    fn tell_what_is_missing(&mut self) {
-        for number in 0..self.peers.len() as PeerNumber {
-            let Some(peer) = self.peers.get(number as usize) else { continue };
-            let (unsent, waits) = (peer.unsent(), peer.waits_since());
-            let has_all = self.oracle.has_all(number, &self.room(number), &self.homeserver);
-            let mut wrong = Vec::new();
-            if unsent > 0 {
-                wrong.push(format!("{unsent} messages are not sent"));
-            }
-            if waits.is_some() {
-                wrong.push("a request waits for its answer".to_owned());
-            }
-            if peer.is_observing() && !has_all {
-                wrong.push("events have not come".to_owned());
-            }
-            for what in wrong {
-                let days = SETTLING.as_secs() / 86_400;
-                self.oracle
-                    .violated(format!("peer {number}: {days} days after all was well, {what}"), self.now);
-            }
-        }
-    }
-
-    /// Devices go, and everybody forgets them: tables and queues are empty then.
-    fn forget(&mut self) {
-        for number in 0..self.peers.len() as PeerNumber {
-            self.with_peer(number, Peer::leave);
-        }
-        let is_forgotten = |world: &Self| {
-            let counters = world.gateway.as_ref().map(Gateway::counters).unwrap_or_default();
-            let held = [counters.peers, counters.sessions, counters.observations, counters.fetching];
-            held.iter().all(|held| *held == 0)
-                && world.channel.deadline().is_none()
-                && world.peers.iter().all(|peer| peer.endpoint().peers() == 0)
-        };
-        if self.run_until(self.now + FORGETTING, is_forgotten) {
-            return;
-        }
-        let counters = self.gateway.as_ref().map(Gateway::counters).unwrap_or_default();
-        let devices = self.peers.iter().filter(|peer| peer.endpoint().peers() > 0).count();
-        let what = format!(
-            "idle for long, and not forgotten: the gateway holds {} peers, {} sessions, {} observations, {} calls; {devices} devices \
-             hold the gateway",
-            counters.peers, counters.sessions, counters.observations, counters.fetching
-        );
-        self.oracle.violated(what, self.now);
-    }
-
-    /// What was on the air, and whether it could and might be.
-    fn audit(&mut self) {
-        let violations = self.channel.violations();
-        if violations > 0 {
-            self.oracle.violated(format!("{violations} transmissions were faster than the link"), self.now);
-        }
-        if self.setup.transmission == Transmission::Rfc7252 {
-            return;
-        }
-        let profile = &self.setup.profile;
-        let mut wrong = Vec::new();
-        for end in [End::Gateway, End::Peer] {
-            let allowed = super::Audit::PERIOD.mul_f64(profile.duty_cycle);
-            let busiest = self.channel.busiest(end);
-            if profile.duty_cycle < 1.0 && busiest > allowed {
-                wrong.push(format!("{end:?}: on the air for {busiest:?} in an hour, more than {allowed:?}"));
-            }
-            let traffic = self.channel.traffic(end);
-            if traffic.overflowed > 0 {
-                wrong.push(format!("{end:?}: {} datagrams found the modem full", traffic.overflowed));
-            }
-        }
-        wrong.into_iter().for_each(|what| self.oracle.violated(what, self.now));
-    }
 }
 
 /// How one end speaks.
@@ -538,6 +448,11 @@ fn endpoint_config(profile: &Profile, end: End, transmission: Transmission) -> e
         Transmission::Rfc7252 => config.transfers.block = terms.block,
     }
     config
+}
+
+/// For `lowband inspect` to explain.
+fn hex(datagram: &[u8]) -> String {
+    datagram.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The address of a device after so many moves of all.

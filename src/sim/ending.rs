@@ -1,0 +1,104 @@
+//! How a run ends: when all has arrived, whether everybody then forgets everybody, and what the link says of itself.
+
+use std::time::Duration;
+
+use super::audit::Audit;
+use super::channel::PeerNumber;
+use super::peer::Peer;
+use super::world::{FORGETTING, SETTLING, Transmission, World};
+use crate::gateway::Gateway;
+use crate::link::{End, Terms};
+
+impl World {
+    /// How long a request may take until it is answered or has failed: each of its messages, and the answer's wait.
+    pub(super) fn lifetime(&self, is_short: bool) -> Duration {
+        const LONG_BODY: u32 = 8_192;
+        let Terms { parameters, block, response_timeout, patience, .. } = self.setup.profile.terms(End::Peer);
+        let messages = if is_short { 2 } else { 2 + LONG_BODY / u32::try_from(block.bytes()).unwrap_or(1) };
+        (parameters.max_transmit_wait() + parameters.max_latency) * messages + response_timeout + patience
+    }
+
+    /// Whether nobody waits for anything, and every observer has what its room has.
+    pub(super) fn is_settled(&self) -> bool {
+        let is_idle = |peer: &Peer| peer.unsent() == 0 && peer.waits_since().is_none();
+        self.script.actions.is_empty()
+            && self.peers.iter().all(is_idle)
+            && (0..).zip(&self.peers).all(|(number, peer)| {
+                !peer.is_observing() || self.oracle.has_all(number, &self.room(number), &self.homeserver)
+            })
+    }
+
+    /// Says who still waits, and for what.
+    pub(super) fn tell_what_is_missing(&mut self) {
+        for number in 0..self.peers.len() as PeerNumber {
+            let Some(peer) = self.peers.get(number as usize) else { continue };
+            let (unsent, waits) = (peer.unsent(), peer.waits_since());
+            let has_all = self.oracle.has_all(number, &self.room(number), &self.homeserver);
+            let mut wrong = Vec::new();
+            if unsent > 0 {
+                wrong.push(format!("{unsent} messages are not sent"));
+            }
+            if waits.is_some() {
+                wrong.push("a request waits for its answer".to_owned());
+            }
+            if peer.is_observing() && !has_all {
+                wrong.push("events have not come".to_owned());
+            }
+            for what in wrong {
+                let days = SETTLING.as_secs() / 86_400;
+                self.oracle
+                    .violated(format!("peer {number}: {days} days after all was well, {what}"), self.now);
+            }
+        }
+    }
+
+    /// Devices go, and everybody forgets them: tables and queues are empty then.
+    pub(super) fn forget(&mut self) {
+        for number in 0..self.peers.len() as PeerNumber {
+            self.with_peer(number, Peer::leave);
+        }
+        let is_forgotten = |world: &Self| {
+            let counters = world.gateway.as_ref().map(Gateway::counters).unwrap_or_default();
+            let held = [counters.peers, counters.sessions, counters.observations, counters.fetching];
+            held.iter().all(|held| *held == 0)
+                && world.channel.deadline().is_none()
+                && world.peers.iter().all(|peer| peer.endpoint().peers() == 0)
+        };
+        if self.run_until(self.now + FORGETTING, is_forgotten) {
+            return;
+        }
+        let counters = self.gateway.as_ref().map(Gateway::counters).unwrap_or_default();
+        let devices = self.peers.iter().filter(|peer| peer.endpoint().peers() > 0).count();
+        let what = format!(
+            "idle for long, and not forgotten: the gateway holds {} peers, {} sessions, {} observations, {} calls; {devices} devices \
+             hold the gateway",
+            counters.peers, counters.sessions, counters.observations, counters.fetching
+        );
+        self.oracle.violated(what, self.now);
+    }
+
+    /// What was on the air, and whether it could and might be.
+    pub(super) fn audit(&mut self) {
+        let violations = self.channel.violations();
+        if violations > 0 {
+            self.oracle.violated(format!("{violations} transmissions were faster than the link"), self.now);
+        }
+        if self.setup.transmission == Transmission::Rfc7252 {
+            return;
+        }
+        let profile = &self.setup.profile;
+        let mut wrong = Vec::new();
+        for end in [End::Gateway, End::Peer] {
+            let allowed = Audit::PERIOD.mul_f64(profile.duty_cycle);
+            let busiest = self.channel.busiest(end);
+            if profile.duty_cycle < 1.0 && busiest > allowed {
+                wrong.push(format!("{end:?}: on the air for {busiest:?} in an hour, more than {allowed:?}"));
+            }
+            let traffic = self.channel.traffic(end);
+            if traffic.overflowed > 0 {
+                wrong.push(format!("{end:?}: {} datagrams found the modem full", traffic.overflowed));
+            }
+        }
+        wrong.into_iter().for_each(|what| self.oracle.violated(what, self.now));
+    }
+}

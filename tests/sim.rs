@@ -1,0 +1,102 @@
+//! Runs in virtual time: what must hold, on every built-in link and whatever goes wrong. Failures name the command that runs them again.
+
+use lowband::link::Profile;
+use lowband::sim::Outcome;
+use lowband::sim::ScriptName;
+use lowband::sim::Setup;
+use lowband::sim::Transmission;
+use lowband::sim::World;
+
+fn run(link: &str, script: ScriptName, transmission: Transmission, seed: u64) -> Outcome {
+    let profile = Profile::built_in(link).expect("the link is built in");
+    let setup = Setup { profile, script, transmission, loss: None, observers: 20, seed };
+    World::new(setup).run()
+}
+
+/// Runs a script with some seeds, each of which must hold.
+fn holds(link: &str, script: ScriptName, seeds: u64) -> Vec<Outcome> {
+    let run = |seed| {
+        let outcome = run(link, script, Transmission::Link, seed);
+        let violations = &outcome.violations;
+        assert!(outcome.holds(), "lowband sim --link {link} --script {script} --seed {seed}: {violations:?}");
+        outcome
+    };
+    (1..=seeds).map(run).collect()
+}
+
+#[test]
+fn ten_messages_are_sent_over_shortwave_with_no_more_repeats_than_losses_make() {
+    let outcomes = holds("hf-100", ScriptName::SendTen, 100);
+    let again = |outcome: &Outcome| outcome.up.again.bytes() + outcome.down.again.bytes();
+    for outcome in &outcomes {
+        assert_eq!(outcome.tally.answered, 10, "seed {}", outcome.seed);
+    }
+    // One frame in ten is lost either way: a request of 112 bytes leaves 1 / 0.81 times on average, its answer of 87 bytes 1 / 0.9
+    // times. That makes 15.3 % of all bytes; the rest is for chance.
+    let (again, all): (u64, u64) =
+        outcomes.iter().fold((0, 0), |sum, outcome| (sum.0 + again(outcome), sum.1 + outcome.bytes));
+    assert!(again * 100 < all * 18, "{again} of {all}");
+}
+
+#[test]
+fn with_the_parameters_of_the_rfc_most_of_the_air_is_wasted() {
+    let [ours, theirs] = [Transmission::Link, Transmission::Rfc7252]
+        .map(|transmission| run("hf-100", ScriptName::SendTen, transmission, 1));
+    assert!(theirs.repeated > 0.5, "{}", theirs.repeated);
+    assert!(theirs.bytes > 5 * ours.bytes, "{} {}", theirs.bytes, ours.bytes);
+    assert!(theirs.tally.failed > 0);
+}
+
+#[test]
+fn a_day_of_chat_arrives_through_outages_and_a_kill() {
+    for outcome in holds("hf-100", ScriptName::SyncDay, 2) {
+        assert_eq!((outcome.tally.events, outcome.tally.gaps, outcome.kills), (144, 0, 1));
+        assert!(outcome.traffic_down.lost_in_outage > 0);
+    }
+}
+
+#[test]
+fn a_device_goes_on_after_an_outage_a_reboot_and_a_new_address() {
+    for link in ["hf-100", "sbd", "nb-iot-ntn"] {
+        for outcome in holds(link, ScriptName::Reconnect, 3) {
+            assert_eq!(outcome.tally.answered, 8, "{link}, seed {}", outcome.seed);
+        }
+    }
+}
+
+#[test]
+fn a_hundred_kills_lose_nothing() {
+    for link in ["hf-100", "geo-600ms"] {
+        for outcome in holds(link, ScriptName::KillHundred, 1) {
+            let Outcome { tally, kills, .. } = &outcome;
+            assert_eq!((tally.events, tally.answered), (100, 25), "{link}");
+            assert!(*kills >= 90, "{kills}");
+        }
+    }
+}
+
+#[test]
+fn observers_of_an_idle_day_cost_next_to_nothing() {
+    let outcome = run("geo-600ms", ScriptName::IdleDay, Transmission::Link, 1);
+    assert!(outcome.holds(), "{:?}", outcome.violations);
+    assert_eq!(outcome.tally.events, 20);
+    // Each registers, hears of one message, and is asked at most once whether it is there.
+    assert!(outcome.bytes < 20 * 1_000, "{}", outcome.bytes);
+}
+
+#[test]
+fn whatever_goes_wrong_what_must_hold_does() {
+    for link in ["hf-100", "sbd", "nb-iot-ntn", "geo-600ms", "certus-100", "lan"] {
+        holds(link, ScriptName::Chaos, 8);
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    let tell = |seed| {
+        let outcome = run("hf-100", ScriptName::Chaos, Transmission::Link, seed);
+        serde_json::to_string(&outcome).expect("an outcome is written") + &outcome.timeline
+    };
+    assert_eq!(tell(5), tell(5));
+    assert_ne!(tell(5), tell(6));
+}

@@ -1,6 +1,7 @@
 //! Any bytes as a program: datagrams from three addresses, time, and a resource that answers sooner or later. An endpoint
 //! never panics, sends nothing malformed and not more than it was asked for, and forgets everything in the end.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
@@ -25,6 +26,8 @@ use lowband::endpoint::Endpoint;
 use lowband::endpoint::Event;
 use lowband::endpoint::RequestId;
 use lowband::endpoint::RequestKey;
+use lowband::link::End;
+use lowband::link::Profile;
 
 /// One more than there is room for.
 const ADDRESSES: u16 = 3;
@@ -54,6 +57,16 @@ const SEEDS: &[&[u8]] = &[
     b"\x61\x45\x00\x00\x01\xd1\x0a\x10\xffrest", // Block2 1/0/16 in a response
     b"\x61\x5f\x00\x00\x01\xd1\x0e\x08",         // 2.31 for Block1 0/1/16
     b"\x61\x00\x00\x00\x01\xff\xa0",             // 0.00 with a payload
+    b"\x41\x01\x00\x00\x01\xb1\x37\xd1\x07\x08", // Q-Block2 0/1/16
+    b"\x41\x01\x00\x00\x01\x60\x51\x37\xd1\x07\x08", // registration with it
+    b"\x41\x01\x00\x00\x01\xb1\x37\xd1\x07\x10\x01\x20", // Q-Block2 1/0/16 and 2/0/16
+    b"\x41\x01\x00\x00\x01\xb1\x37\xd1\x07\xa8", // Q-Block2 10/1/16
+    b"\x51\x45\x00\x00\x01\x41e\xd1\x0b\x24\x31\x08\xff0123456789abcdef", // Q-Block2 0/1/16 in a response
+    b"\x51\x45\x00\x00\x01\x41e\xd1\x0b\x24\x31\x18\xff0123456789abcdef", // Q-Block2 1/1/16 in a response
+    b"\x51\x45\x00\x00\x01\x41e\xd1\x0b\x24\x31\x20\xffrest", // Q-Block2 2/0/16 in a response
+    b"\x51\x45\x00\x00\x01\x41e\x21\x05\xd1\x09\x24\x31\x08\xff0123456789abcdef", // and in a notification
+    b"\x41\x45\x00\x00\x01\x41e\x21\x05\xd1\x09\x24\x31\x18\xff0123456789abcdef",
+    b"\x61\x82\x00\x00\x01",                     // 4.02
 ];
 
 /// Runs the program, and panics where a property does not hold.
@@ -61,7 +74,8 @@ pub fn run(data: &[u8]) {
     if let Ok(message) = Message::decode(data) {
         assert_eq!(message.encode(), data, "what is decoded is encoded to the same bytes");
     }
-    let mut world = World::new();
+    // Half of the programs are about a link that is paced, and has bursts of blocks.
+    let mut world = World::new(data.len().is_multiple_of(2));
     let mut program = Program(data);
     while let Some(instruction) = program.next() {
         world.step(instruction, &mut program);
@@ -105,13 +119,20 @@ struct World {
     requests: Vec<RequestId>,
     /// How many messages the endpoint may have sent, without repeats.
     allowed: u64,
+    /// How many blocks may follow the one that answers a request.
+    burst: u64,
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(paced: bool) -> Self {
+        let mut profile = Profile::built_in("hf-100").unwrap_or_else(|| Profile::unlimited("hf-100"));
+        profile.overhead = 0;
+        let links = BTreeMap::from([("hf-100".to_owned(), profile.faster(1_000).terms(End::Gateway))]);
         let config = Config {
+            links,
+            link: paced.then(|| "hf-100".to_owned()),
             exchanges: Limits { remembered: 8, remembered_bytes: 600, waiting: 3 },
-            transfers: TransferLimits { body: 300, bodies: 2, bytes: 500, ..TransferLimits::default() },
+            transfers: TransferLimits { body: 300, bodies: 2, bytes: 500, q_block: true, ..TransferLimits::default() },
             peers: usize::from(ADDRESSES) - 1,
             pending: 3,
             observations: 2,
@@ -129,6 +150,7 @@ impl World {
             undelivered: BTreeSet::new(),
             requests: Vec::new(),
             allowed: 0,
+            burst: if paced { 9 } else { 0 },
         }
     }
 
@@ -155,7 +177,8 @@ impl World {
 
     /// One datagram, and the bounds on what it makes the endpoint send.
     fn receive(&mut self, address: Address, datagram: Vec<u8>) -> bool {
-        self.allowed += 2;
+        // A reply and what goes on with a request; what is missing of a burst is asked for some times more.
+        self.allowed += 2 + self.burst + 8;
         self.endpoint.handle(address, &datagram, self.now);
         let replies = self.collect_datagrams();
         // RFC 7252 §4.2: acknowledgements and resets are answered with neither.
@@ -246,7 +269,7 @@ impl World {
         if !self.undelivered.insert(id) {
             return;
         }
-        self.allowed += 1;
+        self.allowed += 1 + self.burst;
         let ends = !response.code.is_success();
         self.endpoint.notify(id, response, Priority::Notification, self.now);
         self.collect_datagrams();

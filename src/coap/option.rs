@@ -99,7 +99,7 @@ impl OptionNumber {
         self.0 & 0x1e == 0x1c
     }
 
-    /// Whether more than one value may stand in a message (RFC 7252 §5.10, RFC 9175 §3.2).
+    /// Whether more than one value may stand in a message (RFC 7252 §5.10, RFC 9175 §3.2, RFC 9177 §4.1).
     pub const fn is_repeatable(self) -> bool {
         matches!(
             self,
@@ -109,6 +109,7 @@ impl OptionNumber {
                 | Self::URI_PATH
                 | Self::URI_QUERY
                 | Self::LOCATION_QUERY
+                | Self::Q_BLOCK2
                 | Self::REQUEST_TAG
         )
     }

@@ -66,7 +66,11 @@ pub(super) fn whole(message: &Message, request: &Request) -> Message {
     let of_message = |number| {
         matches!(
             number,
-            OptionNumber::BLOCK1 | OptionNumber::BLOCK2 | OptionNumber::SIZE2 | OptionNumber::OBSERVE
+            OptionNumber::BLOCK1
+                | OptionNumber::BLOCK2
+                | OptionNumber::Q_BLOCK2
+                | OptionNumber::SIZE2
+                | OptionNumber::OBSERVE
         )
     };
     let of_message = message.options.iter().filter(|(number, _)| of_message(*number));

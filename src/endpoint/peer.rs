@@ -186,6 +186,8 @@ impl Peer {
             lifetime: terms.lifetime,
             response_timeout: terms.response_timeout,
             patience: terms.patience,
+            q_block: terms.q_block,
+            receive_timeout: terms.receive_timeout,
             ..config.transfers.clone()
         };
         self.exchanges.set_parameters(terms.parameters.clone());
@@ -260,7 +262,9 @@ impl Peer {
     }
 
     fn receive_request(&mut self, message: Message, config: &Config, now: Instant) {
-        let options = match message.options.clone().understood(is_known_in_request) {
+        let in_bursts = self.answers_in_bursts(&message, config);
+        let is_known = |number| is_known_in_request(number) || in_bursts && number == OptionNumber::Q_BLOCK2;
+        let options = match message.options.clone().understood(is_known) {
             Ok(options) => options,
             Err(number) => return self.refuse_option(&message, number, now),
         };
@@ -287,17 +291,24 @@ impl Peer {
         }
     }
 
+    /// Whether a peer is answered in bursts that wishes for it: only on a link where the bursts are paced. Its message may say so
+    /// of its link.
+    fn answers_in_bursts(&self, message: &Message, config: &Config) -> bool {
+        let announced = message.options.get(OptionNumber::LINK).and_then(|link| str::from_utf8(link).ok());
+        match announced.and_then(|link| config.links.get(link)) {
+            Some(terms) => terms.pace.is_some(),
+            None => self.terms.pace.is_some(),
+        }
+    }
+
     /// RFC 7252 §5.4.1: 4.02 for a confirmable request; a non-confirmable one is rejected by silence.
     fn refuse_option(&mut self, message: &Message, number: OptionNumber, now: Instant) {
         self.outcomes.push_back(Outcome::BadOption);
         if message.kind == Kind::Confirmable {
             let asked = Asked { token: message.token, message: (message.kind, message.id), unwanted: 0 };
             let payload = Bytes::from(format!("{number} ({}) is not understood", number.0));
-            self.answer(
-                &asked,
-                Reply { code: Code::BAD_OPTION, options: Options::new(), payload, delivers: None },
-                now,
-            );
+            let (code, options) = (Code::BAD_OPTION, Options::new());
+            self.answer(&asked, Reply { code, options, payload, delivers: None, rest: Vec::new() }, now);
         }
     }
 
@@ -318,7 +329,9 @@ impl Peer {
             self.purposes.remove(&exchange);
             self.exchanges.forget(exchange, now);
         }
-        let step = match message.options.clone().understood(is_known_in_response) {
+        let in_bursts = self.transfers.q_block;
+        let is_known = |number| is_known_in_response(number) || in_bursts && number == OptionNumber::Q_BLOCK2;
+        let step = match message.options.clone().understood(is_known) {
             Ok(options) => self.client.receive(&Message { options, ..message }, fresh, &self.transfers, now),
             Err(number) => {
                 self.outcomes.push_back(Outcome::BadOption);
@@ -476,7 +489,7 @@ impl Peer {
         let delivery = observer.map(|id| self.deliver(id));
         let mut reply = self.server.respond(plan, response, delivery, &self.transfers, now);
         if let Some((_, observation)) = observer.and_then(|id| self.observations.next(id)) {
-            reply.options.push_uint(OptionNumber::OBSERVE, observation.sequence);
+            reply.set_sequence(observation.sequence);
         }
         self.answer(asked, reply, now)
     }
@@ -498,7 +511,7 @@ impl Peer {
 
     /// Sends the answer to a request's message; where a delivery depends on it, in a confirmable message. Returns whether it
     /// is one of its own.
-    fn answer(&mut self, asked: &Asked, reply: Reply, now: Instant) -> bool {
+    fn answer(&mut self, asked: &Asked, mut reply: Reply, now: Instant) -> bool {
         // RFC 7967 §2.1: 2, 8 and 16 for the classes 2, 4 and 5.
         let class = reply.code.class();
         if reply.delivers.is_none() && matches!(class, 2 | 4 | 5) && asked.unwanted & 1 << (class - 1) != 0 {
@@ -507,6 +520,7 @@ impl Peer {
         }
         let delivers = reply.delivers;
         let notifies = reply.options.get(OptionNumber::OBSERVE).is_some();
+        let rest = std::mem::take(&mut reply.rest);
         let message = message(asked.token, reply);
         let sent = match delivers {
             None => self.exchanges.respond(asked.message, message, now),
@@ -519,12 +533,22 @@ impl Peer {
                 Answered::Confirmable(exchange)
             }),
         };
+        self.send_burst(asked.token, rest, Priority::Reply, now);
         if sent.is_err() {
             self.outcomes.push_back(Outcome::AnswerDropped);
             let undelivered = delivers.and_then(|delivery| self.abandon(delivery));
             self.outcomes.extend(undelivered.map(Outcome::Undelivered));
         }
         matches!(sent, Ok(Answered::Confirmable(_)))
+    }
+
+    /// Sends the blocks of a burst; what does not arrive is asked for.
+    fn send_burst(&mut self, token: Token, blocks: Vec<Reply>, priority: Priority, now: Instant) {
+        for block in blocks {
+            if self.exchanges.send_in_burst(message(token, block), priority, now).is_err() {
+                return self.outcomes.push_back(Outcome::AnswerDropped);
+            }
+        }
     }
 
     /// Takes the sender of a request as an observer. A registration with the same token that was accepted meanwhile ends.
@@ -573,9 +597,15 @@ impl Peer {
         let mut reply = self.server.respond(plan, response, delivery, &self.transfers, now);
         // RFC 7641 §4.2: a notification of an error has no Observe option, and is the last.
         if success {
-            reply.options.push_uint(OptionNumber::OBSERVE, sequence);
+            reply.set_sequence(sequence);
         }
         let whole = reply.delivers.is_some();
+        // The last block of a burst says by its acknowledgement that the peer is there.
+        let mut rest = std::mem::take(&mut reply.rest);
+        if let Some(last) = rest.pop() {
+            rest.insert(0, std::mem::replace(&mut reply, last));
+            self.send_burst(token, rest, priority, now);
+        }
         let Ok(exchange) = self.exchanges.send(message(token, reply), priority, now) else {
             let undelivered = delivery.and_then(|delivery| self.abandon(delivery));
             self.outcomes.push_back(Outcome::AnswerDropped);
@@ -687,8 +717,8 @@ fn message(token: Token, reply: Reply) -> Message {
     Message { kind: Kind::Confirmable, code, id: MessageId(0), token, options, payload }
 }
 
-/// The options that mean something in a request. Without If-Match and If-None-Match: no Matrix resource has them; without the
-/// Q-Block options (RFC 9177 §4.1: 4.02 tells a client to use Block1 and Block2).
+/// The options that mean something in any request. Without If-Match and If-None-Match: no Matrix resource has them; without the
+/// Q-Block options (RFC 9177 §4.1: 4.02 tells a client to use Block1 and Block2), of which Q-Block2 means something to some peers.
 fn is_known_in_request(number: OptionNumber) -> bool {
     matches!(
         number,

@@ -18,6 +18,10 @@ pub struct Terms {
     pub response_timeout: Duration,
     /// How long a client goes on asking for a transfer's next block while nobody answers.
     pub patience: Duration,
+    /// Whether a client wishes for responses in bursts of blocks (RFC 9177), as it gains by them.
+    pub q_block: bool,
+    /// How long a client waits for a block of a burst, after the one before it, until it asks for what is missing.
+    pub receive_timeout: Duration,
     /// How fast datagrams may leave; as fast as they come where there is none.
     pub pace: Option<Pace>,
 }
@@ -86,7 +90,10 @@ impl Terms {
         // A repeat finds the body that its first copy was about.
         let [lifetime, response_timeout] = limits.map(|limit| limit.max(parameters.exchange_lifetime()));
         let block = block(profile);
-        Self { parameters, block, lifetime, response_timeout, patience, pace: pace(profile, end) }
+        let pace = pace(profile, end);
+        let q_block = pace.is_some() && gains_by_bursts(profile, end);
+        let receive_timeout = receive_timeout(profile);
+        Self { parameters, block, lifetime, response_timeout, patience, q_block, receive_timeout, pace }
     }
 }
 
@@ -137,6 +144,21 @@ pub(super) fn round_trip(profile: &Profile) -> Duration {
 fn max_latency(profile: &Profile) -> Duration {
     let greatest = stretch(slower(profile, largest(profile)), profile.duty_cycle);
     QUEUED * (greatest + profile.delay + profile.jitter + turnaround(profile))
+}
+
+/// Whether to ask for each block by itself, and to wait for it, would make a transfer to this end longer by a third or more: that
+/// much of the time of a block's own airtime, and the silence after it that the duty cycle asks for, the link stands idle.
+fn gains_by_bursts(profile: &Profile, end: End) -> bool {
+    let asking = 2 * (profile.delay + turnaround(profile)) + airtime(profile, end).of(OPTIONS);
+    let block = stretch(airtime(profile, end.other()).of(largest(profile)), profile.duty_cycle);
+    asking >= block / 3
+}
+
+/// NON_RECEIVE_TIMEOUT (RFC 9177 §7.2): a burst's next block, and after a loss the next but one, has come meanwhile; what is missing
+/// may have been sent, and what asks for it should not meet it.
+fn receive_timeout(profile: &Profile) -> Duration {
+    let block = stretch(slower(profile, largest(profile)), profile.duty_cycle);
+    2 * block + round_trip(profile) + PROCESSING / profile.speed.max(1)
 }
 
 fn turnaround(profile: &Profile) -> Duration {
@@ -235,6 +257,8 @@ mod tests {
                 lifetime: ms(247_000),
                 response_timeout: ms(247_000),
                 patience: Duration::ZERO,
+                q_block: false,
+                receive_timeout: ms(2_000),
                 pace: None,
             };
             assert_eq!(terms("lan", end), expected);

@@ -331,6 +331,19 @@ impl Exchanges {
         Ok(())
     }
 
+    /// Sends a block of a burst, which is not confirmed either (RFC 9177); its id is set here.
+    ///
+    /// # Errors
+    /// [`Busy`] where no message ID is free.
+    pub fn send_in_burst(&mut self, message: Message, priority: Priority, now: Instant) -> Result<(), Busy> {
+        let id = self.ids.take(now, self.parameters.exchange_lifetime()).ok_or(Busy)?;
+        let datagram = Message { kind: Kind::NonConfirmable, id, ..message }.encode();
+        // By then it has been asked for again.
+        let expires = Some(now + self.parameters.max_transmit_wait());
+        self.datagrams.push_back(Outgoing { priority, expires, ..Outgoing::reply(datagram) });
+        Ok(())
+    }
+
     /// Answers a request: in the acknowledgement while that is owed, else in a message of its own. `response` carries the
     /// request's token; its kind and id are set here.
     ///

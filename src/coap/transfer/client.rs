@@ -1,10 +1,11 @@
-//! The client's half of requests to one peer, with their blockwise transfers (RFC 7959) and observations (RFC 7641).
+//! The client's half of requests to one peer, with their blockwise transfers (RFC 7959, RFC 9177) and observations (RFC 7641).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
+use super::quick::Collected;
 use super::{TransferLimits, is_of_transfer, is_sticky};
 use crate::coap::block::{Block, BlockSize};
 use crate::coap::code::Code;
@@ -17,7 +18,9 @@ use crate::coap::time::Instant;
 /// Requests that are waiting for a response, and observations, by their tokens.
 #[derive(Debug, Default)]
 pub struct ClientTransfers {
-    asked: BTreeMap<Token, Asked>,
+    pub(super) asked: BTreeMap<Token, Asked>,
+    /// Whether the peer has refused to answer in bursts.
+    pub(super) bursts_refused: bool,
 }
 
 /// What a response message came to.
@@ -84,29 +87,35 @@ pub enum RequestError {
 
 /// One request, from its first message to its response, or to the end of its observation.
 #[derive(Debug)]
-struct Asked {
-    id: u64,
-    request: Request,
-    size: BlockSize,
+pub(super) struct Asked {
+    pub(super) id: u64,
+    pub(super) request: Request,
+    pub(super) size: BlockSize,
     /// How many bytes of the request's body the peer has.
-    uploaded: usize,
+    pub(super) uploaded: usize,
     /// How many bytes of it are under way.
-    uploading: usize,
-    download: Option<Download>,
-    restarted: bool,
+    pub(super) uploading: usize,
+    pub(super) download: Option<Download>,
+    /// Whether the response may come in bursts.
+    pub(super) bursts: bool,
+    /// A response's body that comes so.
+    pub(super) collected: Option<Collected>,
+    /// The ETag of what was collected of a body that has changed since.
+    pub(super) outdated: Option<Vec<u8>>,
+    pub(super) restarted: bool,
     /// The last message of a transfer under way, and when the block before it came: it may be asked for again.
-    last: Option<(Message, Instant)>,
+    pub(super) last: Option<(Message, Instant)>,
     /// When it has waited too long; none while an observation waits for its next notification.
-    expires: Option<Instant>,
+    pub(super) expires: Option<Instant>,
     /// The last notification's place in their order.
-    latest: Option<(u32, Instant)>,
+    pub(super) latest: Option<(u32, Instant)>,
     /// The token of the observation whose notification's body this fetches.
-    observation: Option<Token>,
+    pub(super) observation: Option<Token>,
 }
 
 /// A response's body, as far as it has come.
 #[derive(Debug)]
-struct Download {
+pub(super) struct Download {
     code: Code,
     options: Options,
     etag: Option<Vec<u8>>,
@@ -116,19 +125,12 @@ struct Download {
 impl ClientTransfers {
     /// Starts a request under a number and a token that no other request has; returns its first message.
     pub fn start(&mut self, id: u64, request: Request, token: Token, limits: &TransferLimits) -> Message {
-        let mut asked = Asked {
-            id,
-            request,
-            size: limits.block,
-            uploaded: 0,
-            uploading: 0,
-            download: None,
-            restarted: false,
-            last: None,
-            expires: None,
-            latest: None,
-            observation: None,
-        };
+        let mut asked = Asked::new(id, request, limits);
+        // RFC 9177 §4.1: not together with Block1.
+        asked.bursts = limits.q_block
+            && !self.bursts_refused
+            && asked.request.method == Code::GET
+            && asked.request.payload.len() <= asked.size.bytes();
         let first = asked.next_upload(token, limits);
         self.asked.insert(token, asked);
         first
@@ -159,6 +161,13 @@ impl ClientTransfers {
         let (Ok(block1), Ok(block2)) = (block(OptionNumber::BLOCK1), block(OptionNumber::BLOCK2)) else {
             return self.fail(token, RequestError::BlocksDiffer);
         };
+        if asked.bursts && message.code == Code::BAD_OPTION {
+            return self.refuse_bursts(token, limits);
+        }
+        if let Some(step) = self.receive_in_burst(message, fresh, limits, now) {
+            return step;
+        }
+        let Some(asked) = self.asked.get_mut(&token) else { return Step::Unknown };
         if let Some(block1) = block1 {
             match asked.receive_block1(message, block1) {
                 Upload::Next => return Step::Send(asked.next_upload(token, limits)),
@@ -219,17 +228,11 @@ impl ClientTransfers {
                 // RFC 7959 §2.6: the rest is fetched by requests with another token.
                 let expires = Some(place.1 + limits.response_timeout);
                 let rest = Asked {
-                    id,
-                    request,
                     size,
-                    uploaded: 0,
-                    uploading: 0,
                     download,
-                    restarted: false,
-                    last: None,
                     expires,
-                    latest: None,
                     observation: Some(token),
+                    ..Asked::new(id, request, limits)
                 };
                 let next = rest.next_download(fresh, block);
                 self.asked.insert(fresh, rest);
@@ -240,7 +243,7 @@ impl ClientTransfers {
         }
     }
 
-    fn complete(&mut self, token: Token, response: Response) -> Step {
+    pub(super) fn complete(&mut self, token: Token, response: Response) -> Step {
         let Some(asked) = self.asked.remove(&token) else { return Step::Unknown };
         let observed = asked.observation.and_then(|observation| self.asked.get_mut(&observation));
         Step::Complete { id: asked.id, response, notification: observed.is_some() }
@@ -257,8 +260,10 @@ impl ClientTransfers {
 
     /// Says that a request's message was acknowledged, and its response follows separately.
     pub fn acknowledged(&mut self, token: Token, limits: &TransferLimits, now: Instant) {
-        if let Some(asked) = self.asked.get_mut(&token).filter(|asked| asked.latest.is_none()) {
-            asked.expires = Some(now + limits.response_timeout);
+        let Some(asked) = self.asked.get_mut(&token).filter(|asked| asked.latest.is_none()) else { return };
+        match &mut asked.collected {
+            Some(collected) => collected.acknowledged(asked.observation.is_some(), limits, now),
+            None => asked.expires = Some(now + limits.response_timeout),
         }
     }
 
@@ -282,6 +287,9 @@ impl ClientTransfers {
     /// is patience; else the request has failed.
     pub fn unanswered(&mut self, token: Token, limits: &TransferLimits, now: Instant) -> Step {
         let Some(asked) = self.asked.get_mut(&token) else { return Step::Nothing };
+        if asked.collected.is_some() {
+            return self.ask_for_missing(token, limits, now);
+        }
         let again = asked
             .last
             .as_ref()
@@ -297,14 +305,14 @@ impl ClientTransfers {
 
     /// Does what follows for one request that has waited too long; call until it returns `None`.
     pub fn expire(&mut self, limits: &TransferLimits, now: Instant) -> Option<Step> {
-        let due = |asked: &Asked| asked.expires.is_some_and(|expires| expires <= now);
+        let due = |asked: &Asked| asked.deadline().is_some_and(|deadline| deadline <= now);
         let token = self.asked.iter().find(|(_, asked)| due(asked)).map(|(token, _)| *token)?;
         Some(self.unanswered(token, limits, now))
     }
 
     /// When [`ClientTransfers::expire`] next has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        self.asked.values().filter_map(|asked| asked.expires).min()
+        self.asked.values().filter_map(Asked::deadline).min()
     }
 
     /// Whether the request with this token has another's method and path.
@@ -359,20 +367,51 @@ fn is_harmless(message: &Message) -> bool {
 }
 
 impl Asked {
+    /// A request of which nothing has left yet.
+    pub(super) fn new(id: u64, request: Request, limits: &TransferLimits) -> Self {
+        Self {
+            id,
+            request,
+            size: limits.block,
+            uploaded: 0,
+            uploading: 0,
+            download: None,
+            bursts: false,
+            collected: None,
+            outdated: None,
+            restarted: false,
+            last: None,
+            expires: None,
+            latest: None,
+            observation: None,
+        }
+    }
+
     /// Whether it has part of the body with this ETag.
-    fn holds(&self, etag: Option<&[u8]>) -> bool {
+    pub(super) fn holds(&self, etag: Option<&[u8]>) -> bool {
         self.download.as_ref().is_some_and(|download| download.etag.as_deref() == etag)
+            || self.collected.as_ref().is_some_and(|collected| Some(&*collected.etag) == etag)
+    }
+
+    /// When it has waited too long, or for missing blocks long enough.
+    fn deadline(&self) -> Option<Instant> {
+        let ask_at = self.collected.as_ref().and_then(|collected| collected.ask_at);
+        [self.expires, ask_at].into_iter().flatten().min()
     }
 
     /// The message with the next block of the request's body, or with the whole of it.
-    fn next_upload(&mut self, token: Token, limits: &TransferLimits) -> Message {
+    pub(super) fn next_upload(&mut self, token: Token, limits: &TransferLimits) -> Message {
         let body = &self.request.payload;
         let mut options = self.request.options.clone();
         if let Some(observe) = self.request.observe {
             options.push_uint(OptionNumber::OBSERVE, u32::from(observe == Observe::Deregister));
         }
-        // RFC 7959 §2.4: an early wish for the size of the response's blocks.
-        if limits.block < BlockSize::MAX {
+        if self.bursts && self.request.observe != Some(Observe::Deregister) {
+            // RFC 9177 §4.4: the whole body.
+            options
+                .push(OptionNumber::Q_BLOCK2, Block { number: 0, more: true, size: limits.block }.encode());
+        } else if limits.block < BlockSize::MAX {
+            // RFC 7959 §2.4: an early wish for the size of the response's blocks.
             options.push(OptionNumber::BLOCK2, Block { number: 0, more: false, size: limits.block }.encode());
         }
         let end = body.len().min(self.uploaded + self.size.bytes());
@@ -410,11 +449,18 @@ impl Asked {
 
     /// The message that asks for a block of the response.
     fn next_download(&self, token: Token, block: Block) -> Message {
+        self.ask_for(token, OptionNumber::BLOCK2, &[block])
+    }
+
+    /// The message that asks for blocks of the response, by one of these options for each.
+    pub(super) fn ask_for(&self, token: Token, option: OptionNumber, blocks: &[Block]) -> Message {
         let kept =
             |number| !is_of_transfer(number) && !is_sticky(number) && number != OptionNumber::CONTENT_FORMAT;
         let options = self.request.options.iter().filter(|(number, _)| kept(*number));
         let mut options: Options = options.map(|(number, value)| (number, value.to_vec())).collect();
-        options.push(OptionNumber::BLOCK2, block.encode());
+        for block in blocks {
+            options.push(option, block.encode());
+        }
         message(self.request.method, token, options, Bytes::new())
     }
 
@@ -464,10 +510,11 @@ impl Asked {
     }
 
     /// The request again from its beginning.
-    fn restart(&mut self, token: Token, limits: &TransferLimits) -> Message {
+    pub(super) fn restart(&mut self, token: Token, limits: &TransferLimits) -> Message {
         self.restarted = true;
         self.uploaded = 0;
         self.download = None;
+        self.outdated = self.collected.take().map(|collected| collected.etag).or(self.outdated.take());
         self.next_upload(token, limits)
     }
 }

@@ -1,8 +1,10 @@
-//! Bodies in blocks (RFC 7959), in both directions and both roles, with one peer.
+//! Bodies in blocks (RFC 7959, RFC 9177), in both directions and both roles, with one peer.
 //!
 //! Makes complete requests and responses out of messages and the reverse; knows nothing of message IDs and repeats.
 
+mod bursts;
 mod client;
+mod quick;
 mod server;
 
 use std::time::Duration;
@@ -31,6 +33,10 @@ pub struct TransferLimits {
     pub patience: Duration,
     /// The greatest block that is sent, and asked for.
     pub block: BlockSize,
+    /// Whether a client wishes for responses in bursts of blocks (RFC 9177, Q-Block2).
+    pub q_block: bool,
+    /// How long a client waits for a block of a burst, after the one before it, until it asks for what is missing.
+    pub receive_timeout: Duration,
 }
 
 impl Default for TransferLimits {
@@ -43,6 +49,8 @@ impl Default for TransferLimits {
             response_timeout: Duration::from_secs(247),
             patience: Duration::ZERO,
             block: BlockSize::MAX,
+            q_block: false,
+            receive_timeout: Self::RECEIVE_TIMEOUT,
         }
     }
 }
@@ -53,6 +61,7 @@ fn is_of_transfer(number: OptionNumber) -> bool {
         number,
         OptionNumber::BLOCK1
             | OptionNumber::BLOCK2
+            | OptionNumber::Q_BLOCK2
             | OptionNumber::SIZE1
             | OptionNumber::SIZE2
             | OptionNumber::OBSERVE

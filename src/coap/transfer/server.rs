@@ -1,8 +1,9 @@
-//! The server's half of blockwise transfers with one peer (RFC 7959 §2.4, §2.5).
+//! The server's half of blockwise transfers with one peer (RFC 7959 §2.4, §2.5; RFC 9177 §4.4).
 
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
+use super::quick::Wanted;
 use super::{TransferLimits, is_of_transfer, is_sticky};
 use crate::coap::block::{Block, BlockSize};
 use crate::coap::code::Code;
@@ -34,6 +35,8 @@ pub struct Plan {
     key: Key,
     /// The block that was asked for.
     wanted: Block,
+    /// The blocks that were asked for in one burst, where the client wishes for bursts.
+    burst: Option<Wanted>,
     /// The request's last block, to be acknowledged in the response.
     block1: Option<Block>,
     /// Whether the request asks for the body's size (RFC 7959 §4).
@@ -43,9 +46,20 @@ pub struct Plan {
 impl Plan {
     fn of(message: &Message, block1: Option<Block>, block2: Option<Block>, limits: &TransferLimits) -> Self {
         let first = Block { number: 0, more: false, size: limits.block };
+        let mut burst = Wanted::of(&message.options);
+        // Whatever blocks a registration asks for, notifications are told from their beginning.
+        if observe(message).is_some() {
+            burst = burst.map(Wanted::beginning);
+        }
+        // The first of them stands for all of them where one block matters.
+        let wanted = burst.as_ref().and_then(|burst| {
+            let number = *burst.numbers.first()?;
+            Some(Block { number, more: false, size: burst.size })
+        });
         Self {
             key: Key::of(message),
-            wanted: block2.unwrap_or(first),
+            wanted: wanted.or(block2).unwrap_or(first),
+            burst,
             block1,
             size_wanted: message.options.get(OptionNumber::SIZE2).is_some(),
         }
@@ -63,6 +77,19 @@ pub struct Reply {
     pub payload: Bytes,
     /// What has been delivered in full once this message is acknowledged.
     pub delivers: Option<Delivery>,
+    /// The other blocks of a burst, which follow it.
+    pub rest: Vec<Reply>,
+}
+
+impl Reply {
+    /// Makes it a notification, all of it (RFC 9177 §4.5).
+    pub fn set_sequence(&mut self, sequence: u32) {
+        for reply in
+            std::iter::once(&mut self.options).chain(self.rest.iter_mut().map(|rest| &mut rest.options))
+        {
+            reply.push_uint(OptionNumber::OBSERVE, sequence);
+        }
+    }
 }
 
 /// A body whose arrival somebody waits for, by a number of their own.
@@ -78,6 +105,15 @@ impl ServerTransfers {
         let (Ok(block1), Ok(block2)) = (block(OptionNumber::BLOCK1), block(OptionNumber::BLOCK2)) else {
             return refuse(Code::BAD_REQUEST, "block size exponent 7 is reserved");
         };
+        if message.options.get(OptionNumber::Q_BLOCK2).is_some() {
+            // RFC 9177 §4.1: the two kinds of blocks do not mix.
+            if block1.is_some() || block2.is_some() {
+                return refuse(Code::BAD_REQUEST, "Block and Q-Block options in one request");
+            }
+            if Wanted::of(&message.options).is_none() {
+                return refuse(Code::BAD_REQUEST, "Q-Block2 options do not fit together");
+            }
+        }
         let plan = Plan::of(message, block1, block2, limits);
         if let Some(block1) = block1 {
             return self.receive_block(message, block1, plan, limits, now);
@@ -153,7 +189,13 @@ impl ServerTransfers {
         let size = block.size.min(limits.block);
         let mut options = Options::new();
         options.push(OptionNumber::BLOCK1, Block { size, ..block }.encode());
-        Received::Answer(Reply { code: Code::CONTINUE, options, payload: Bytes::new(), delivers: None })
+        Received::Answer(Reply {
+            code: Code::CONTINUE,
+            options,
+            payload: Bytes::new(),
+            delivers: None,
+            rest: Vec::new(),
+        })
     }
 
     /// The wanted block of a body that is held.
@@ -171,7 +213,7 @@ impl ServerTransfers {
         })?;
         let mut download = self.downloads.remove(at);
         download.expires = now + limits.lifetime;
-        let reply = download.reply(plan.wanted, limits.block, plan.size_wanted);
+        let reply = download.reply_to(plan.wanted, plan.burst.as_ref(), limits.block, plan.size_wanted);
         self.downloads.push(download);
         Some(reply)
     }
@@ -187,10 +229,11 @@ impl ServerTransfers {
         limits: &TransferLimits,
         now: Instant,
     ) -> Reply {
-        let Plan { key, mut wanted, block1, size_wanted } = plan;
+        let Plan { key, mut wanted, mut burst, block1, size_wanted } = plan;
         // An error is told from its beginning, whatever block of a success was asked for.
         if !response.code.is_success() {
             wanted.number = 0;
+            burst = burst.map(Wanted::beginning);
         }
         // A new response to the same request takes the place of the old one.
         self.drop_downloads(|download| download.key == key);
@@ -201,12 +244,13 @@ impl ServerTransfers {
                     options: response.options,
                     payload: response.payload,
                     delivers: delivery,
+                    rest: Vec::new(),
                 }
             } else {
                 let etag = Sha256::digest(&response.payload).iter().take(4).copied().collect();
                 let (beside, expires) = (key.options.bytes(), now + limits.lifetime);
-                let mut download = Download { key, response, etag, delivery, beside, expires };
-                let reply = download.reply(wanted, limits.block, size_wanted);
+                let download = Download { key, response, etag, delivery, beside, expires };
+                let reply = download.reply_to(wanted, burst.as_ref(), limits.block, size_wanted);
                 self.downloads.push(download);
                 self.shrink_downloads(limits);
                 reply
@@ -375,22 +419,60 @@ impl Download {
         self.response.payload.len() + self.beside
     }
 
-    fn reply(&mut self, wanted: Block, greatest: BlockSize, size_wanted: bool) -> Reply {
+    fn reply_to(
+        &self,
+        wanted: Block,
+        burst: Option<&Wanted>,
+        greatest: BlockSize,
+        size_wanted: bool,
+    ) -> Reply {
+        match burst {
+            None => self.reply(wanted, OptionNumber::BLOCK2, greatest, size_wanted),
+            Some(burst) => self.reply_in_burst(burst, greatest),
+        }
+    }
+
+    /// The blocks of a burst. What is to be delivered has arrived when its last block has: that is held back until it is asked
+    /// for alone, by a client that has all others.
+    fn reply_in_burst(&self, burst: &Wanted, greatest: BlockSize) -> Reply {
+        let length = self.response.payload.len();
+        let (size, mut numbers) = burst.within(length, greatest);
+        let is_last = |number: u32| (number as usize + 1) * size.bytes() >= length;
+        if self.delivery.is_some() && numbers.len() > 1 {
+            numbers.retain(|number| !is_last(*number));
+        }
+        // RFC 9177 §4.6: Size2 is in each.
+        let reply =
+            |number| self.reply(Block { number, more: false, size }, OptionNumber::Q_BLOCK2, greatest, true);
+        let mut replies = numbers.into_iter().map(reply);
+        match replies.next() {
+            Some(first) => Reply { rest: replies.collect(), ..first },
+            None => beyond_the_end(),
+        }
+    }
+
+    fn reply(&self, wanted: Block, number: OptionNumber, greatest: BlockSize, size_wanted: bool) -> Reply {
         let (size, offset) = (wanted.size.min(greatest), wanted.offset());
         let body = &self.response.payload;
         let end = body.len().min(offset + size.bytes());
         let block = Block::at(offset, size, end < body.len()).filter(|_| offset < body.len());
         let Some(block) = block else {
-            return diagnostic(Code::BAD_REQUEST, "block is beyond the end of the body");
+            return beyond_the_end();
         };
         let mut options = self.response.options.clone();
         options.set(OptionNumber::ETAG, self.etag.clone());
-        options.push(OptionNumber::BLOCK2, block.encode());
+        options.push(number, block.encode());
         if size_wanted {
             options.push_uint(OptionNumber::SIZE2, u32::try_from(body.len()).unwrap_or(u32::MAX));
         }
         let delivers = self.delivery.filter(|_| !block.more);
-        Reply { code: self.response.code, options, payload: body.slice(offset..end), delivers }
+        Reply {
+            code: self.response.code,
+            options,
+            payload: body.slice(offset..end),
+            delivers,
+            rest: Vec::new(),
+        }
     }
 }
 
@@ -420,11 +502,16 @@ fn too_large(limit: usize) -> Received {
     Received::Answer(reply)
 }
 
+fn beyond_the_end() -> Reply {
+    diagnostic(Code::BAD_REQUEST, "block is beyond the end of the body")
+}
+
 fn refuse(code: Code, text: &'static str) -> Received {
     Received::Answer(diagnostic(code, text))
 }
 
 /// RFC 7252 §5.5.2: an error with a diagnostic text, which has no Content-Format.
 fn diagnostic(code: Code, text: &'static str) -> Reply {
-    Reply { code, options: Options::new(), payload: Bytes::from_static(text.as_bytes()), delivers: None }
+    let payload = Bytes::from_static(text.as_bytes());
+    Reply { code, options: Options::new(), payload, delivers: None, rest: Vec::new() }
 }

@@ -1,0 +1,253 @@
+//! Bodies of responses in bursts of blocks that are not confirmed one by one (RFC 9177, Q-Block2): which blocks a request asks
+//! for, and a body as far as its blocks have come.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use super::client::RequestError;
+use super::{TransferLimits, is_of_transfer};
+use crate::coap::block::{Block, BlockSize};
+use crate::coap::code::Code;
+use crate::coap::message::Message;
+use crate::coap::option::{OptionNumber, Options};
+use crate::coap::request::Response;
+use crate::coap::time::Instant;
+
+/// MAX_PAYLOADS (§7.2): blocks that are sent in one burst.
+const MAX_PAYLOADS: u32 = 10;
+
+/// NON_MAX_RETRANSMIT (§7.2): how often missing blocks are asked for in vain, at the least, before they are given up.
+const ATTEMPTS: u32 = 4;
+
+/// The blocks that a request asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) size: BlockSize,
+    /// At most MAX_PAYLOADS.
+    pub(super) numbers: BTreeSet<u32>,
+}
+
+impl Wanted {
+    /// What a request's options ask for (§4.4); `None` where there are none, or one cannot be, or their sizes differ.
+    pub(super) fn of(options: &Options) -> Option<Self> {
+        let blocks: Vec<_> = options.all(OptionNumber::Q_BLOCK2).map(Block::decode).collect();
+        let size = blocks.first()?.as_ref().ok()?.size;
+        let mut numbers = BTreeSet::new();
+        for block in blocks {
+            let block = block.ok().filter(|block| block.size == size)?;
+            // With M: from this block to the end of its set. The whole body is asked for set by set.
+            let end = if block.more { end_of_set(block.number) } else { block.number + 1 };
+            numbers.extend(block.number..end);
+        }
+        let numbers = numbers.into_iter().take(MAX_PAYLOADS as usize).collect();
+        Some(Self { size, numbers })
+    }
+
+    /// The first set of a body.
+    pub(super) fn beginning(self) -> Self {
+        Self { numbers: (0..MAX_PAYLOADS).collect(), ..self }
+    }
+
+    /// Those of them that a body in blocks of at most this size has, and their size; the body's own blocks may be smaller than was
+    /// wished for at its beginning only.
+    pub(super) fn within(&self, length: usize, greatest: BlockSize) -> (BlockSize, BTreeSet<u32>) {
+        let size = self.size.min(greatest);
+        let begins = self.numbers.contains(&0);
+        let last = length.div_ceil(size.bytes());
+        let exists = |number: &u32| (*number as usize) < last && (size == self.size || begins);
+        (size, self.numbers.iter().copied().filter(exists).collect())
+    }
+}
+
+fn end_of_set(number: u32) -> u32 {
+    (number / MAX_PAYLOADS + 1) * MAX_PAYLOADS
+}
+
+/// A response's body, as far as its blocks have come, in whatever order.
+#[derive(Debug)]
+pub(super) struct Collected {
+    code: Code,
+    options: Options,
+    pub(super) etag: Vec<u8>,
+    size: BlockSize,
+    /// The body's, in bytes.
+    length: usize,
+    blocks: BTreeMap<u32, Bytes>,
+    /// The first block that has not come.
+    missing: u32,
+    /// The block from which on it was asked for already without waiting.
+    asked: Option<u32>,
+    /// Whether a request for missing blocks is on its way: only after it is waited for them.
+    pub(super) asking: bool,
+    /// When missing blocks are asked for.
+    pub(super) ask_at: Option<Instant>,
+    /// When the last block came that was missing.
+    since: Instant,
+    attempts: u32,
+}
+
+/// What follows from a block.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Others are waited for.
+    Wait,
+    /// These are to be asked for.
+    Ask(Vec<Block>),
+    /// All are there.
+    Whole(Response),
+    /// It belongs to another body.
+    Differs,
+}
+
+impl Collected {
+    /// A body of which this message's block is the first that has come; `None` where it does not say how long the body is, or not
+    /// which it is (§4.4, §4.6: ETag and Size2 are in each).
+    pub(super) fn new(
+        message: &Message,
+        block: Block,
+        limits: &TransferLimits,
+        now: Instant,
+    ) -> Result<Option<Self>, RequestError> {
+        let length = message.options.get_uint(OptionNumber::SIZE2).unwrap_or(0) as usize;
+        if length > limits.body {
+            return Err(RequestError::TooLarge(limits.body));
+        }
+        let etag = message.options.get(OptionNumber::ETAG).unwrap_or_default().to_vec();
+        Ok((length > 0 && !etag.is_empty()).then(|| Self {
+            code: message.code,
+            options: message.options.clone(),
+            etag,
+            size: block.size,
+            length,
+            blocks: BTreeMap::new(),
+            missing: 0,
+            asked: None,
+            asking: false,
+            ask_at: None,
+            since: now,
+            attempts: 0,
+        }))
+    }
+
+    /// Takes in a block. `withheld`: its server holds the last block back until that alone is asked for.
+    pub(super) fn take_in(
+        &mut self,
+        message: &Message,
+        block: Block,
+        withheld: bool,
+        limits: &TransferLimits,
+        now: Instant,
+    ) -> Next {
+        if !self.is_of_it(message, block) {
+            return Next::Differs;
+        }
+        let offset = block.offset();
+        let fits =
+            offset < self.length && message.payload.len() == self.size.bytes().min(self.length - offset);
+        if fits && self.blocks.insert(block.number, message.payload.clone()).is_none() {
+            self.since = now;
+            self.attempts = 0;
+        }
+        while self.blocks.contains_key(&self.missing) {
+            self.missing += 1;
+        }
+        let missing = self.missing;
+        if missing > self.last() {
+            return Next::Whole(self.whole());
+        }
+        // §4.4: after a whole set the next is asked for, without waiting.
+        let alone = missing == self.last();
+        let begins_set =
+            missing.is_multiple_of(MAX_PAYLOADS) && self.blocks.range(missing..).next().is_none();
+        if (alone && withheld || begins_set) && !self.asking && self.asked != Some(missing) {
+            return Next::Ask(self.ask(withheld));
+        }
+        self.wait(limits, now);
+        Next::Wait
+    }
+
+    /// Waits for what is missing, unless a request for it is on its way.
+    pub(super) fn wait(&mut self, limits: &TransferLimits, now: Instant) {
+        if !self.asking {
+            // §7.2: NON_RECEIVE_TIMEOUT, and each time twice as long.
+            let factor = 2_u32.saturating_pow(self.attempts);
+            self.ask_at = Some(now + limits.receive_timeout.saturating_mul(factor));
+        }
+    }
+
+    /// Says that the request for missing blocks has arrived. What was withheld comes in a confirmable message, which its server
+    /// repeats.
+    pub(super) fn acknowledged(&mut self, withheld: bool, limits: &TransferLimits, now: Instant) {
+        self.asking = false;
+        match withheld && self.missing == self.last() {
+            true => self.ask_at = Some(now + limits.response_timeout),
+            false => self.wait(limits, now),
+        }
+    }
+
+    /// What to ask for after it was waited for in vain; `None` where there is no use in it any more.
+    pub(super) fn ask_again(
+        &mut self,
+        withheld: bool,
+        limits: &TransferLimits,
+        now: Instant,
+    ) -> Option<Vec<Block>> {
+        if self.attempts >= ATTEMPTS && now >= self.since + limits.patience {
+            return None;
+        }
+        self.attempts += 1;
+        Some(self.ask(withheld))
+    }
+
+    /// The missing blocks of the first set that is not whole: the next set by its first block with M, others one by one, and
+    /// one that is withheld only when no other is missing.
+    fn ask(&mut self, withheld: bool) -> Vec<Block> {
+        let (first, last) = (self.missing, self.last());
+        self.asked = Some(first);
+        self.asking = true;
+        self.ask_at = None;
+        let block = |number, more| Block { number, more, size: self.size };
+        let end = end_of_set(first).min(last + 1);
+        let missing: Vec<_> = (first..end).filter(|number| !self.blocks.contains_key(number)).collect();
+        if first < last && first.is_multiple_of(MAX_PAYLOADS) && missing.len() == (end - first) as usize {
+            return vec![block(first, true)];
+        }
+        missing
+            .into_iter()
+            .filter(|number| !withheld || *number < last || first == last)
+            .map(|number| block(number, false))
+            .collect()
+    }
+
+    fn is_of_it(&self, message: &Message, block: Block) -> bool {
+        let length = message.options.get_uint(OptionNumber::SIZE2).unwrap_or(0) as usize;
+        message.code == self.code
+            && block.size == self.size
+            && length == self.length
+            && message.options.get(OptionNumber::ETAG) == Some(&self.etag)
+    }
+
+    fn last(&self) -> u32 {
+        u32::try_from(self.length.div_ceil(self.size.bytes()).saturating_sub(1)).unwrap_or(u32::MAX)
+    }
+
+    fn whole(&mut self) -> Response {
+        let mut body = BytesMut::with_capacity(self.length);
+        for block in std::mem::take(&mut self.blocks).into_values() {
+            body.extend_from_slice(&block);
+        }
+        let options = self.options.iter().filter(|(number, _)| !is_of_transfer(*number));
+        Response {
+            code: self.code,
+            options: options.map(|(number, value)| (number, value.to_vec())).collect(),
+            payload: body.freeze(),
+        }
+    }
+}
+
+impl TransferLimits {
+    /// NON_RECEIVE_TIMEOUT where nothing is known of the link: twice NON_TIMEOUT (§7.2).
+    pub(super) const RECEIVE_TIMEOUT: Duration = Duration::from_secs(4);
+}

@@ -16,10 +16,12 @@ use lowband::link::{End, Profile, Terms};
 use support::Story;
 use support::endpoint::{OTHER, PEER, config, peer, request, with};
 
-/// 100 bit/s: 80 ms a byte, and 28 bytes of headers beside each datagram. 11 s from the last bit to the answer's first.
+/// 100 bit/s: 80 ms a byte, and 28 bytes of headers beside each datagram. 11 s from the last bit to the answer's first. Blocks are
+/// asked for one by one; tests/q_block.rs is about bursts.
 fn hf(end: End) -> Terms {
     let terms = Profile::built_in("hf-100").unwrap().terms(end);
-    Terms { parameters: Parameters { ack_random_factor: 1.0, ..terms.parameters }, ..terms }
+    let parameters = Parameters { ack_random_factor: 1.0, ..terms.parameters };
+    Terms { parameters, q_block: false, ..terms }
 }
 
 fn over_hf(end: End) -> Config {

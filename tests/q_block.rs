@@ -263,6 +263,21 @@ fn several_lost_blocks_are_asked_for_by_one_request() {
 }
 
 #[test]
+fn the_first_block_may_be_lost_too() {
+    let mut pair = Pair::new(Bursts::Both);
+    // In the acknowledgement, and in its repeat. The request is done once all the same.
+    pair.bodies = vec![body(4_000), body(3_000)];
+    pair.lost = vec![0, 0, 7];
+    pair.asks("GET, /x");
+    pair.runs(1_200);
+    pair.is_answered(&body(4_000));
+    let mut blocks = pair.blocks();
+    blocks.sort_unstable();
+    assert_eq!(blocks, [0, 0].into_iter().chain(0..8).chain(7..16).collect::<Vec<_>>());
+    pair.is_over();
+}
+
+#[test]
 fn blocks_may_come_in_any_order() {
     let mut pair = Pair::new(Bursts::Both);
     pair.late = Some(6);

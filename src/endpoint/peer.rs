@@ -592,7 +592,11 @@ impl Peer {
         now: Instant,
     ) {
         let Some((token, observation)) = self.observations.get(id) else { return };
-        let (plan, success) = (observation.plan.clone(), response.code.is_success());
+        let (mut plan, success) = (observation.plan.clone(), response.code.is_success());
+        // It may have announced another link since it registered.
+        if self.terms.pace.is_none() {
+            plan = plan.without_bursts();
+        }
         let delivery = success.then(|| self.deliver(id));
         let mut reply = self.server.respond(plan, response, delivery, &self.transfers, now);
         // RFC 7641 §4.2: a notification of an error has no Observe option, and is the last.

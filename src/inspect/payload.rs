@@ -134,9 +134,9 @@ fn is_container(payload: &[u8]) -> bool {
     payload.first().is_some_and(|first| matches!(first >> 5, 4..=6))
 }
 
-/// Whether the payload is less than the body: a block that others precede or follow (RFC 7959 §2.2).
+/// Whether the payload is less than the body: a block that others precede or follow (RFC 7959 §2.2, RFC 9177).
 fn is_block(options: &Options) -> bool {
-    [OptionNumber::BLOCK1, OptionNumber::BLOCK2]
+    [OptionNumber::BLOCK1, OptionNumber::BLOCK2, OptionNumber::Q_BLOCK1, OptionNumber::Q_BLOCK2]
         .into_iter()
         .filter_map(|number| options.get_uint(number))
         .any(|block| block >> 4 != 0 || block & 8 != 0)

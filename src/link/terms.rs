@@ -314,6 +314,15 @@ mod tests {
     }
 
     #[test]
+    fn bursts_are_wished_for_where_asking_for_each_block_takes_long() {
+        let wished = |profile: &Profile| profile.terms(End::Peer).q_block;
+        let all = Profile::all_built_in().into_iter().filter(wished).map(|profile| profile.name);
+        assert_eq!(all.collect::<Vec<_>>(), ["certus-100", "geo-600ms", "hf-100", "nb-iot-ntn", "sbd"]);
+        // Twice 27.84 s for the greatest message, 9 s and 2 s.
+        assert_eq!(terms("hf-100", End::Peer).receive_timeout, ms(66_680));
+    }
+
+    #[test]
     fn a_block_and_its_options_fit_the_smaller_mtu() {
         let peer = terms("sbd", End::Peer);
         assert_eq!((peer.block.bytes(), peer.parameters.largest), (128, 192));
@@ -338,6 +347,7 @@ mod tests {
                 (slow.lifetime, fast.lifetime),
                 (slow.response_timeout, fast.response_timeout),
                 (slow.patience, fast.patience),
+                (slow.receive_timeout, fast.receive_timeout),
             ] {
                 assert!(slow.abs_diff(fast * 50) < ms(1), "{slow:?} {fast:?}");
             }

@@ -2,7 +2,7 @@
 
 use super::TransferLimits;
 use super::client::{Asked, ClientTransfers, RequestError, Step};
-use super::quick::{Collected, Next};
+use super::collected::{Collected, Next};
 use crate::coap::block::Block;
 use crate::coap::code::Code;
 use crate::coap::message::{Message, Token};

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
-use super::quick::Collected;
+use super::collected::Collected;
 use super::{TransferLimits, is_of_transfer, is_sticky};
 use crate::coap::block::{Block, BlockSize};
 use crate::coap::code::Code;

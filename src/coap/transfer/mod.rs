@@ -4,8 +4,9 @@
 
 mod bursts;
 mod client;
-mod quick;
+mod collected;
 mod server;
+mod wanted;
 
 use std::time::Duration;
 
@@ -50,7 +51,8 @@ impl Default for TransferLimits {
             patience: Duration::ZERO,
             block: BlockSize::MAX,
             q_block: false,
-            receive_timeout: Self::RECEIVE_TIMEOUT,
+            // RFC 9177 §7.2: twice NON_TIMEOUT.
+            receive_timeout: Duration::from_secs(4),
         }
     }
 }

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
-use super::quick::Wanted;
+use super::wanted::Wanted;
 use super::{TransferLimits, is_of_transfer, is_sticky};
 use crate::coap::block::{Block, BlockSize};
 use crate::coap::code::Code;
@@ -63,6 +63,16 @@ impl Plan {
             block1,
             size_wanted: message.options.get(OptionNumber::SIZE2).is_some(),
         }
+    }
+
+    /// Whether the body is asked for from its beginning, and not for what is missing of it.
+    fn begins(&self) -> bool {
+        self.burst.as_ref().map_or(self.wanted.number == 0, |burst| burst.anew)
+    }
+
+    /// The same for a client to which nothing is sent in bursts any more.
+    pub fn without_bursts(self) -> Self {
+        Self { burst: None, ..self }
     }
 }
 
@@ -126,7 +136,7 @@ impl ServerTransfers {
         }
         // A client that goes on with a body that is held no more: a safe request is asked anew, and the ETag tells whether it is
         // the same body; any other must not be done twice.
-        if plan.wanted.number > 0 && message.code != Code::GET {
+        if !plan.begins() && message.code != Code::GET {
             return refuse(Code::REQUEST_ENTITY_INCOMPLETE, "the response's body is held no more");
         }
         Received::Request(request(message, message.payload.clone()), plan)
@@ -209,7 +219,7 @@ impl ServerTransfers {
         let at = self.downloads.iter().rposition(|download| {
             let pushed =
                 download.delivery.is_some() && message.code == Code::GET && observe(message).is_none();
-            download.key.serves(&plan.key) && (plan.wanted.number > 0 || pushed)
+            download.key.serves(&plan.key) && (!plan.begins() || pushed)
         })?;
         let mut download = self.downloads.remove(at);
         download.expires = now + limits.lifetime;

@@ -1,12 +1,11 @@
-//! Bodies of responses in bursts of blocks that are not confirmed one by one (RFC 9177, Q-Block2): which blocks a request asks
-//! for, and a body as far as its blocks have come.
+//! A response's body that comes in bursts of blocks which are not confirmed one by one (RFC 9177 §4.4, Q-Block2), at a client.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 
 use super::client::RequestError;
+use super::wanted::{MAX_PAYLOADS, end_of_set};
 use super::{TransferLimits, is_of_transfer};
 use crate::coap::block::{Block, BlockSize};
 use crate::coap::code::Code;
@@ -15,55 +14,8 @@ use crate::coap::option::{OptionNumber, Options};
 use crate::coap::request::Response;
 use crate::coap::time::Instant;
 
-/// MAX_PAYLOADS (§7.2): blocks that are sent in one burst.
-const MAX_PAYLOADS: u32 = 10;
-
 /// NON_MAX_RETRANSMIT (§7.2): how often missing blocks are asked for in vain, at the least, before they are given up.
 const ATTEMPTS: u32 = 4;
-
-/// The blocks that a request asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
-    pub(super) size: BlockSize,
-    /// At most MAX_PAYLOADS.
-    pub(super) numbers: BTreeSet<u32>,
-}
-
-impl Wanted {
-    /// What a request's options ask for (§4.4); `None` where there are none, or one cannot be, or their sizes differ.
-    pub(super) fn of(options: &Options) -> Option<Self> {
-        let blocks: Vec<_> = options.all(OptionNumber::Q_BLOCK2).map(Block::decode).collect();
-        let size = blocks.first()?.as_ref().ok()?.size;
-        let mut numbers = BTreeSet::new();
-        for block in blocks {
-            let block = block.ok().filter(|block| block.size == size)?;
-            // With M: from this block to the end of its set. The whole body is asked for set by set.
-            let end = if block.more { end_of_set(block.number) } else { block.number + 1 };
-            numbers.extend(block.number..end);
-        }
-        let numbers = numbers.into_iter().take(MAX_PAYLOADS as usize).collect();
-        Some(Self { size, numbers })
-    }
-
-    /// The first set of a body.
-    pub(super) fn beginning(self) -> Self {
-        Self { numbers: (0..MAX_PAYLOADS).collect(), ..self }
-    }
-
-    /// Those of them that a body in blocks of at most this size has, and their size; the body's own blocks may be smaller than was
-    /// wished for at its beginning only.
-    pub(super) fn within(&self, length: usize, greatest: BlockSize) -> (BlockSize, BTreeSet<u32>) {
-        let size = self.size.min(greatest);
-        let begins = self.numbers.contains(&0);
-        let last = length.div_ceil(size.bytes());
-        let exists = |number: &u32| (*number as usize) < last && (size == self.size || begins);
-        (size, self.numbers.iter().copied().filter(exists).collect())
-    }
-}
-
-fn end_of_set(number: u32) -> u32 {
-    (number / MAX_PAYLOADS + 1) * MAX_PAYLOADS
-}
 
 /// A response's body, as far as its blocks have come, in whatever order.
 #[derive(Debug)]
@@ -245,9 +197,4 @@ impl Collected {
             payload: body.freeze(),
         }
     }
-}
-
-impl TransferLimits {
-    /// NON_RECEIVE_TIMEOUT where nothing is known of the link: twice NON_TIMEOUT (§7.2).
-    pub(super) const RECEIVE_TIMEOUT: Duration = Duration::from_secs(4);
 }

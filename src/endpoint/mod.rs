@@ -14,6 +14,7 @@ mod queues;
 mod sending;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -239,6 +240,11 @@ impl Endpoint {
     /// The link that is assumed for a peer, where one is known.
     pub fn link(&self, association: Association) -> Option<&str> {
         self.peers.get(&association)?.terms.link.as_deref()
+    }
+
+    /// How long a datagram to or from a peer may be under way (RFC 7252 §4.8.2).
+    pub fn max_latency(&self, association: Association) -> Option<Duration> {
+        self.peers.get(&association).map(|peer| peer.exchanges.parameters().max_latency)
     }
 
     /// What a peer has taken up of its link since it has been known here.

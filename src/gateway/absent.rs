@@ -32,24 +32,45 @@ impl Gateway {
         }
     }
 
-    /// Ends the observations that a new one makes pointless: of the same events by the same user,
+    /// Ends the observations that a new one takes the place of, of the same events by the same user: the peer has registered anew
+    /// because it has lost them, or has heard nothing, and what they still have to say only holds up the rest. They are
     ///
-    /// * those of the same peer that it has not acknowledged. It registers anew because it has lost them, or has heard nothing:
-    ///   what they still have to say would hold up what it asked for now;
-    /// * those of another address with the same token of CoAP, where that does not answer: a peer that was absent may have been
-    ///   given another address meanwhile.
-    pub(super) fn replace(&mut self, id: ObservationId, now: Instant) {
-        let Some(new) = self.observations.get(&id) else { return };
-        let Some(feed) = self.feeds.get(new.feed) else { return };
-        let token = self.endpoint.token(id);
-        let is_old = |other: &&ObservationId| {
-            let Some(old) = self.observations.get(other).filter(|_| **other != id) else { return false };
-            match old.association == new.association {
-                true => old.is_absent() || old.in_flight().is_some(),
-                false => old.is_absent() && self.endpoint.token(**other) == token,
-            }
-        };
-        for old in feed.observers.iter().filter(is_old).copied().collect::<Vec<_>>() {
+    /// * absent, and of the same peer, or of another address with the same token of CoAP: a peer that was absent may have been
+    ///   given another address meanwhile;
+    /// * or of the same peer, which has not acknowledged what they were told for so long that no registration of before that can
+    ///   still be under way. Of two registrations the older may come later.
+    pub(super) fn replace_lost(&mut self, id: ObservationId, now: Instant) {
+        let (peer, token) = (self.endpoint.association(id), self.endpoint.token(id));
+        let latency = peer.and_then(|peer| self.endpoint.max_latency(peer)).unwrap_or_default();
+        self.replace(id, now, |gateway, other, old| {
+            let same_peer = Some(old.association) == peer;
+            let long_ago = |since: Instant| now.since(since) > latency;
+            old.is_absent() && (same_peer || gateway.endpoint.token(other) == token)
+                || same_peer && old.unacknowledged_since().is_some_and(long_ago)
+        });
+    }
+
+    /// Ends the older observations of the same peer, of the same events by the same user, that have not acknowledged what they were
+    /// told while this one has.
+    pub(super) fn replace_unacknowledged(&mut self, id: ObservationId, now: Instant) {
+        let peer = self.endpoint.association(id);
+        self.replace(id, now, |_, other, old| {
+            other < id && Some(old.association) == peer && old.in_flight().is_some()
+        });
+    }
+
+    fn replace(
+        &mut self,
+        id: ObservationId,
+        now: Instant,
+        is_old: impl Fn(&Self, ObservationId, &Observation) -> bool,
+    ) {
+        let feed = self.observations.get(&id).and_then(|new| self.feeds.get(new.feed));
+        let others = feed.into_iter().flat_map(|feed| &feed.observers).filter(|other| **other != id);
+        let old = others.filter(|other| {
+            self.observations.get(other).is_some_and(|observation| is_old(self, **other, observation))
+        });
+        for old in old.copied().collect::<Vec<_>>() {
             self.counters.replaced += 1;
             self.endpoint.end_observation(old, now);
             self.forget_observation(old, now);

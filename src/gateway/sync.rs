@@ -64,7 +64,7 @@ impl Gateway {
             let format = call.format;
             let feed = self.feeds.of(everything(call), shape, now);
             self.observe(id, Observation::new(feed, association, format, summary, checked, now));
-            self.replace(id, now);
+            self.replace_lost(id, now);
             self.remember(id, Some(&first));
         }
     }
@@ -397,8 +397,12 @@ impl Gateway {
     pub(super) fn delivered(&mut self, id: ObservationId, now: Instant) {
         let Some(observation) = self.observations.get_mut(&id) else { return };
         self.counters.delivered += 1;
+        let registered = observation.position().since.is_empty();
         observation.delivered(now);
         self.remember(id, None);
+        if registered {
+            self.replace_unacknowledged(id, now);
+        }
         let Some(observation) = self.observations.get(&id) else { return };
         let (feed, peer) = (observation.feed, observation.association);
         self.reachable(peer, now);

@@ -242,9 +242,12 @@ impl Endpoint {
         self.peers.get(&association)?.terms.link.as_deref()
     }
 
-    /// How long a datagram to or from a peer may be under way (RFC 7252 §4.8.2).
-    pub fn max_latency(&self, association: Association) -> Option<Duration> {
-        self.peers.get(&association).map(|peer| peer.exchanges.parameters().max_latency)
+    /// How much later than one that was sent after it a peer's datagram may come: two of the longest round trips, and half a
+    /// minute for networks of which nothing is known; at most MAX_LATENCY (RFC 7252 §4.8.2).
+    pub fn reordering(&self, association: Association) -> Option<Duration> {
+        let parameters = self.peers.get(&association)?.exchanges.parameters();
+        let usual = parameters.longest_timeout() * 2 + Duration::from_secs(30);
+        Some(usual.min(parameters.max_latency))
     }
 
     /// What a peer has taken up of its link since it has been known here.

@@ -209,12 +209,17 @@ impl Peer {
         self.heard = now;
         if std::mem::take(&mut self.watched) {
             self.outcomes.push_back(Outcome::Reachable);
+            // What was asked is answered.
+            self.forget_purposes(now, |purpose| *purpose == Purpose::Probe);
         }
     }
 
     /// Asks whether it is there.
     pub(super) fn probe(&mut self, now: Instant) {
         self.watched = true;
+        if self.purposes.values().any(|purpose| *purpose == Purpose::Probe) {
+            return;
+        }
         match self.exchanges.ping(now) {
             Ok(exchange) => drop(self.purposes.insert(exchange, Purpose::Probe)),
             Err(_) => self.outcomes.push_back(Outcome::Unreachable),

@@ -41,10 +41,10 @@ impl Gateway {
     ///   still be under way. Of two registrations the older may come later.
     pub(super) fn replace_lost(&mut self, id: ObservationId, now: Instant) {
         let (peer, token) = (self.endpoint.association(id), self.endpoint.token(id));
-        let latency = peer.and_then(|peer| self.endpoint.max_latency(peer)).unwrap_or_default();
+        let reordering = peer.and_then(|peer| self.endpoint.reordering(peer)).unwrap_or_default();
         self.replace(id, now, |gateway, other, old| {
             let same_peer = Some(old.association) == peer;
-            let long_ago = |since: Instant| now.since(since) > latency;
+            let long_ago = |since: Instant| now.since(since) > reordering;
             old.is_absent() && (same_peer || gateway.endpoint.token(other) == token)
                 || same_peer && old.unacknowledged_since().is_some_and(long_ago)
         });

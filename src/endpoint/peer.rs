@@ -532,6 +532,18 @@ impl Peer {
         matches!(sent, Ok(Answered::Confirmable(_)))
     }
 
+    /// Makes room for one more observation, where there are too many already: the oldest of what is asked for anew goes, which the
+    /// peer has most likely lost. Returns whether there is room.
+    pub(super) fn make_room(&mut self, plan: &Plan, limit: usize, now: Instant) -> bool {
+        if self.observations.len() >= limit
+            && let Some(oldest) = self.observations.oldest_like(plan)
+        {
+            self.end_observation(oldest, now);
+            self.outcomes.push_back(Outcome::Deregistered(oldest));
+        }
+        self.observations.len() < limit
+    }
+
     /// Takes the sender of a request as an observer. A registration with the same token that was accepted meanwhile ends.
     pub(super) fn register(&mut self, asked: &Asked, id: ObservationId, plan: Plan, now: Instant) {
         if let Some(replaced) = self.observations.register(asked.token, id, plan) {

@@ -60,7 +60,7 @@ class SlowWorld(World):
 
     def options(self):
         config = self.directory / "gateway.toml"
-        config.write_text(f'default-link = "slow"\n\n[link.slow]\nlike = "hf-100"\nspeed = {SPEED}\n')
+        config.write_text(f'default-link = "slow"\ndefault-shape = "lean"\n\n[link.slow]\nlike = "hf-100"\nspeed = {SPEED}\n')
         return ["--config", config]
 
     def prepare(self):

@@ -12,7 +12,8 @@ use super::transfer::Plan;
 /// The observations that one peer has registered, by their tokens.
 #[derive(Debug, Default)]
 pub struct Observations {
-    by_token: BTreeMap<Token, Observation>,
+    /// In boxes: a map makes room for eleven, and nearly every peer has one.
+    by_token: BTreeMap<Token, Box<Observation>>,
     /// The value of Observe for the next notification of any: so it grows for each token even where that registers again.
     sequence: u32,
 }
@@ -35,7 +36,9 @@ pub struct ObservationId(pub u64);
 impl Observations {
     /// Registers; an observation with the same token is replaced, and returned (RFC 7641 §4.1).
     pub fn register(&mut self, token: Token, id: ObservationId, plan: Plan) -> Option<ObservationId> {
-        self.by_token.insert(token, Observation { id, plan, sequence: 0 }).map(|replaced| replaced.id)
+        self.by_token
+            .insert(token, Box::new(Observation { id, plan, sequence: 0 }))
+            .map(|replaced| replaced.id)
     }
 
     /// Removes by token.
@@ -60,6 +63,12 @@ impl Observations {
     pub fn get(&self, id: ObservationId) -> Option<(Token, &Observation)> {
         let (token, observation) = self.by_token.iter().find(|(_, observation)| observation.id == id)?;
         Some((*token, observation))
+    }
+
+    /// The oldest observation of what this plan is for.
+    pub fn oldest_like(&self, plan: &Plan) -> Option<ObservationId> {
+        let alike = self.by_token.values().filter(|observation| observation.plan.is_for_same(plan));
+        alike.map(|observation| observation.id).min()
     }
 
     /// The value of Observe in an observation's last notification.

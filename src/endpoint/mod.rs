@@ -14,14 +14,15 @@ mod queues;
 mod sending;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use tracing::debug;
 
 use crate::coap::{
-    Instant, Kind, Message, ObservationId, Observe, Outgoing, Plan, Priority, Request, RequestError,
-    Response, Step, Token,
+    Instant, Kind, Message, MessageId, ObservationId, Observe, Outgoing, Plan, Priority, Request,
+    RequestError, Response, Step, Token,
 };
 pub use address::{Address, Association};
 pub use config::Config;
@@ -37,7 +38,8 @@ use queues::{Places, Queues};
 pub struct Endpoint {
     config: Config,
     chance: ChaCha8Rng,
-    peers: BTreeMap<Association, Peer>,
+    /// In boxes: a map has room for up to twice as many as it holds.
+    peers: BTreeMap<Association, Box<Peer>>,
     queues: Queues,
     pacers: Pacers,
     pending: BTreeMap<RequestKey, Pending>,
@@ -45,6 +47,8 @@ pub struct Endpoint {
     observations: BTreeMap<ObservationId, Association>,
     requests: BTreeMap<RequestId, Association>,
     next_number: u64,
+    /// The message ID that the next new peer begins with.
+    first_id: MessageId,
     datagrams: VecDeque<(Address, Vec<u8>)>,
     events: VecDeque<Event>,
     memories: VecDeque<(MemoryKey, Option<Memory>)>,
@@ -64,12 +68,21 @@ struct Pending {
 }
 
 impl Endpoint {
+    /// How many message IDs lie between the first of one peer and of the next.
+    const IDS_APART: u16 = 257;
+    /// How many a peer may have used before those that are reserved, and a peer of it may still remember.
+    const IDS_USED: u16 = 4096;
+
     /// An endpoint without peers. All its randomness comes from `seed`.
     pub fn new(config: Config, seed: [u8; 32]) -> Self {
+        let mut chance = ChaCha8Rng::from_seed(seed);
+        // RFC 7252 §4.4: it begins with one that cannot be guessed.
+        let first_id = MessageId(chance.next_u32() as u16);
         Self {
             pacers: Pacers::new(config.queued),
             config,
-            chance: ChaCha8Rng::from_seed(seed),
+            chance,
+            first_id,
             peers: BTreeMap::new(),
             queues: Queues::default(),
             pending: BTreeMap::new(),
@@ -179,7 +192,7 @@ impl Endpoint {
         let id = ObservationId(self.number());
         let mut accepted = false;
         self.with_peer(association, now, |peer, config| {
-            let fits = peer.observations.len() < config.observations;
+            let fits = peer.make_room(&plan, config.observations, now);
             accepted = fits && observe == Some(Observe::Register) && response.code.is_success();
             if accepted {
                 peer.register(&request, id, plan.clone(), now);
@@ -236,9 +249,22 @@ impl Endpoint {
         self.observations.get(&id).copied()
     }
 
+    /// All observations.
+    pub fn observations(&self) -> impl Iterator<Item = ObservationId> {
+        self.observations.keys().copied()
+    }
+
     /// The link that is assumed for a peer, where one is known.
     pub fn link(&self, association: Association) -> Option<&str> {
         self.peers.get(&association)?.terms.link.as_deref()
+    }
+
+    /// How much later than one that was sent after it a peer's datagram may come: two of the longest round trips, and half a
+    /// minute for networks of which nothing is known; at most MAX_LATENCY (RFC 7252 §4.8.2).
+    pub fn reordering(&self, association: Association) -> Option<Duration> {
+        let parameters = self.peers.get(&association)?.exchanges.parameters();
+        let usual = parameters.longest_timeout() * 2 + Duration::from_secs(30);
+        Some(usual.min(parameters.max_latency))
     }
 
     /// What a peer has taken up of its link since it has been known here.
@@ -338,6 +364,7 @@ impl Endpoint {
             self.pacers.forget_idle(now);
             return self.drop_peer(association);
         }
+        peer.rest();
         self.remember_peer(association);
         self.place(association);
     }
@@ -463,7 +490,12 @@ impl Endpoint {
             let Some(expendable) = self.queues.first_expendable() else { return false };
             self.drop_peer(expendable);
         }
-        self.peers.insert(association, Peer::new(address, &self.config, self.chance.next_u64(), now));
+        let mut peer = Peer::new(address, &self.config, self.chance.next_u64(), now);
+        // A peer that was given another address does not know it, and takes us for the one that it spoke with before: what we say now
+        // must not have the ids of what we said then.
+        peer.exchanges.resume_ids(self.first_id);
+        self.first_id = MessageId(self.first_id.0.wrapping_add(Self::IDS_APART));
+        self.peers.insert(association, Box::new(peer));
         true
     }
 

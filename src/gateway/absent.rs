@@ -1,5 +1,7 @@
 //! Observers that do not answer: kept, asked ever more rarely whether they are there, and told anew once they are.
 
+use std::collections::BTreeMap;
+
 use tracing::{debug, info};
 
 use super::Gateway;
@@ -32,24 +34,46 @@ impl Gateway {
         }
     }
 
-    /// Ends the observations that a new one makes pointless: of the same events by the same user,
+    /// Ends the observations that a new one takes the place of, of the same events by the same user: the peer has registered anew
+    /// because it has lost them, or has heard nothing, and what they still have to say only holds up the rest. They are
     ///
-    /// * those of the same peer that it has not acknowledged. It registers anew because it has lost them, or has heard nothing:
-    ///   what they still have to say would hold up what it asked for now;
-    /// * those of another address with the same token of CoAP, where that does not answer: a peer that was absent may have been
-    ///   given another address meanwhile.
-    pub(super) fn replace(&mut self, id: ObservationId, now: Instant) {
-        let Some(new) = self.observations.get(&id) else { return };
-        let Some(feed) = self.feeds.get(new.feed) else { return };
-        let token = self.endpoint.token(id);
-        let is_old = |other: &&ObservationId| {
-            let Some(old) = self.observations.get(other).filter(|_| **other != id) else { return false };
-            match old.association == new.association {
-                true => old.is_absent() || old.in_flight().is_some(),
-                false => old.is_absent() && self.endpoint.token(**other) == token,
-            }
-        };
-        for old in feed.observers.iter().filter(is_old).copied().collect::<Vec<_>>() {
+    /// * absent, and of the same peer, or of another address with the same token of CoAP: a peer that was absent may have been
+    ///   given another address meanwhile;
+    /// * or of the same peer, which has not acknowledged what they were told for so long that no registration of before that can
+    ///   still be under way. Of two registrations the older may come later.
+    pub(super) fn replace_lost(&mut self, id: ObservationId, now: Instant) {
+        let (peer, token) = (self.endpoint.association(id), self.endpoint.token(id));
+        let reordering = peer.and_then(|peer| self.endpoint.reordering(peer)).unwrap_or_default();
+        self.replace(id, now, |gateway, other, old| {
+            let same_peer = Some(old.association) == peer;
+            let long_ago = |since: Instant| now.since(since) > reordering;
+            old.is_absent() && (same_peer || gateway.endpoint.token(other) == token)
+                || same_peer && old.unacknowledged_since().is_some_and(long_ago)
+        });
+    }
+
+    /// Ends the older observations of the same peer, of the same events by the same user, that do not answer while this one has. What
+    /// they may still be told is given time, but where this one is new and they are what it is instead of.
+    pub(super) fn replace_unacknowledged(&mut self, id: ObservationId, is_new: bool, now: Instant) {
+        let peer = self.endpoint.association(id);
+        self.replace(id, now, |_, other, old| {
+            let lost = old.is_absent() || is_new && old.in_flight().is_some();
+            other < id && Some(old.association) == peer && lost
+        });
+    }
+
+    fn replace(
+        &mut self,
+        id: ObservationId,
+        now: Instant,
+        is_old: impl Fn(&Self, ObservationId, &Observation) -> bool,
+    ) {
+        let feed = self.observations.get(&id).and_then(|new| self.feeds.get(new.feed));
+        let others = feed.into_iter().flat_map(|feed| &feed.observers).filter(|other| **other != id);
+        let old = others.filter(|other| {
+            self.observations.get(other).is_some_and(|observation| is_old(self, **other, observation))
+        });
+        for old in old.copied().collect::<Vec<_>>() {
             self.counters.replaced += 1;
             self.endpoint.end_observation(old, now);
             self.forget_observation(old, now);
@@ -91,11 +115,21 @@ impl Gateway {
         }
     }
 
-    /// A peer that did not answer was heard of: its observers ask at once what they have missed.
+    /// A peer that did not answer was heard of: its observers ask at once what they have missed. Of several of the same events only the
+    /// newest does, and no other while one is being told: the peer has most likely lost the others, and blocks of what they are told
+    /// could not be told apart. It is their turn when that one is gone.
     pub(super) fn reachable(&mut self, peer: Association, now: Instant) {
         self.absences.rest(peer);
-        let absent = self.observations_of(peer).filter(|(_, observation)| observation.is_absent());
-        for id in absent.map(|(id, _)| id).collect::<Vec<_>>() {
+        let mut newest = BTreeMap::new();
+        for (id, observation) in self.observations_of(peer) {
+            let is_told = observation.in_flight().is_some() || observation.catching_up().is_some();
+            let (newest, busy) = newest.entry(observation.feed).or_insert((None, false));
+            *busy |= is_told;
+            // They come in the order of their registration.
+            *newest = Some(id).filter(|_| observation.is_absent()).or(*newest);
+        }
+        let back = newest.into_values().filter(|(_, busy)| !busy).filter_map(|(newest, _)| newest);
+        for id in back.collect::<Vec<_>>() {
             let Some(observation) = self.observations.get_mut(&id) else { continue };
             observation.come_back(now);
             let feed = observation.feed;

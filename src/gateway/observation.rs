@@ -34,6 +34,8 @@ pub(super) struct Observation {
     state: State,
     /// When the peer was last known to be there: it registered, acknowledged, or was heard of after an absence.
     known: Instant,
+    /// When the peer was last told something.
+    told: Instant,
 }
 
 /// A place in the stream, and the counters last stated to the peer there.
@@ -81,7 +83,8 @@ impl Observation {
     ) -> Self {
         let next = Position { since: first.next_batch, counters: first.counters, checked };
         let position = Position { since: String::new(), counters: Counters::default(), checked };
-        Self { feed, association, format, position, state: State::InFlight(Box::new(next)), known: now }
+        let state = State::InFlight(Box::new(next));
+        Self { feed, association, format, position, state, known: now, told: now }
     }
 
     /// An observation of before a restart, whose peer has what is before `position`. It is at `next` once it has acknowledged what it
@@ -100,7 +103,7 @@ impl Observation {
             None if absent => State::Absent,
             None => State::Idle,
         };
-        Self { feed, association, format, position, state, known }
+        Self { feed, association, format, position, state, known, told: known }
     }
 
     /// The position after what its peer was told and has not acknowledged.
@@ -124,6 +127,11 @@ impl Observation {
     /// Whether its peer does not answer.
     pub(super) fn is_absent(&self) -> bool {
         matches!(self.state, State::Absent)
+    }
+
+    /// When the peer was told what it has not acknowledged.
+    pub(super) fn unacknowledged_since(&self) -> Option<Instant> {
+        self.in_flight().map(|_| self.told)
     }
 
     /// When the peer was last known to be there.
@@ -161,6 +169,7 @@ impl Observation {
         counters.merge(&summary.counters);
         self.state =
             State::InFlight(Box::new(Position { since: summary.next_batch.clone(), counters, checked }));
+        self.told = now;
         Verdict::Notify(priority)
     }
 

@@ -6,11 +6,18 @@ import sys
 import traceback
 
 import by_aiocoap
+import by_aiocoap_slowly
 import by_libcoap
+import by_libcoap_slowly
 from transcript import Transcript
 from world import World
 
-CONVERSATIONS = {"libcoap": by_libcoap, "aiocoap": by_aiocoap}
+CONVERSATIONS = {
+    "libcoap": by_libcoap,
+    "aiocoap": by_aiocoap,
+    "libcoap-hf-100": by_libcoap_slowly,
+    "aiocoap-hf-100": by_aiocoap_slowly,
+}
 
 
 def main():
@@ -33,11 +40,11 @@ def hold(name, conversation, arguments):
     """Takes the steps of a conversation in turn; each needs those before it, so the first that fails is the last."""
     transcript = Transcript(f"A conversation by {conversation.TITLE}", name)
     done = 0
-    with World(arguments.lowband) as world:
+    with getattr(conversation, "WORLD", World)(arguments.lowband) as world:
         talk = conversation.Conversation(world, transcript)
         try:
             for step in conversation.STEPS:
-                transcript.section(step.__doc__)
+                transcript.section(step.__doc__.strip().replace("\n    ", "\n"))
                 talk.take(step)
                 done += 1
                 print(f"ok {name}: {step.__name__}", flush=True)

@@ -31,7 +31,8 @@ class World:
         assert self.homeserver, "Synapse did not start"
         with open(self.directory / "gateway.log", "w") as log:
             self.gateway_process = subprocess.Popen(
-                [self.lowband, "gateway", "--insecure-coap", "--listen", "127.0.0.1:0", "--homeserver", self.homeserver],
+                [self.lowband, "gateway", "--insecure-coap", "--listen", "127.0.0.1:0", "--homeserver", self.homeserver]
+                + self.options(),
                 stderr=log,
             )
         self.gateway = self.wait_for_gateway()
@@ -48,6 +49,10 @@ class World:
         self.synapse.wait(PATIENCE)
         shutil.rmtree(self.directory)
         assert status == 0, f"the gateway ended with {status}"
+
+    def options(self):
+        """What the gateway is told beside."""
+        return []
 
     def wait_for_gateway(self):
         give_up = time.monotonic() + PATIENCE

@@ -44,6 +44,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether it is for the response to the same request.
+    pub fn is_for_same(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+
     fn of(message: &Message, block1: Option<Block>, block2: Option<Block>, limits: &TransferLimits) -> Self {
         let first = Block { number: 0, more: false, size: limits.block };
         let mut burst = Wanted::of(&message.options);
@@ -315,6 +320,13 @@ impl ServerTransfers {
     /// Whether no body is held.
     pub fn is_idle(&self) -> bool {
         self.uploads.is_empty() && self.downloads.is_empty() && self.undelivered.is_empty()
+    }
+
+    /// Gives back the room of what is not there any more.
+    pub fn rest(&mut self) {
+        self.uploads.shrink_to_fit();
+        self.downloads.shrink_to_fit();
+        self.undelivered.shrink_to_fit();
     }
 
     fn drop_downloads(&mut self, is_dropped: impl Fn(&Download) -> bool) {

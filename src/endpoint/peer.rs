@@ -466,7 +466,8 @@ impl Peer {
                 Answered::Confirmable(exchange)
             }),
         };
-        self.send_burst(asked.token, rest, Priority::Reply, now);
+        // Answers that others wait for go before these many blocks.
+        self.send_burst(asked.token, rest, Priority::Notification, now);
         if sent.is_err() {
             self.outcomes.push_back(Outcome::AnswerDropped);
             let undelivered = delivers.and_then(|delivery| self.abandon(delivery));

@@ -12,7 +12,8 @@ use super::transfer::Plan;
 /// The observations that one peer has registered, by their tokens.
 #[derive(Debug, Default)]
 pub struct Observations {
-    by_token: BTreeMap<Token, Observation>,
+    /// In boxes: a map makes room for eleven, and nearly every peer has one.
+    by_token: BTreeMap<Token, Box<Observation>>,
     /// The value of Observe for the next notification of any: so it grows for each token even where that registers again.
     sequence: u32,
 }
@@ -35,7 +36,9 @@ pub struct ObservationId(pub u64);
 impl Observations {
     /// Registers; an observation with the same token is replaced, and returned (RFC 7641 §4.1).
     pub fn register(&mut self, token: Token, id: ObservationId, plan: Plan) -> Option<ObservationId> {
-        self.by_token.insert(token, Observation { id, plan, sequence: 0 }).map(|replaced| replaced.id)
+        self.by_token
+            .insert(token, Box::new(Observation { id, plan, sequence: 0 }))
+            .map(|replaced| replaced.id)
     }
 
     /// Removes by token.

@@ -38,7 +38,8 @@ use queues::{Places, Queues};
 pub struct Endpoint {
     config: Config,
     chance: ChaCha8Rng,
-    peers: BTreeMap<Association, Peer>,
+    /// In boxes: a map has room for up to twice as many as it holds.
+    peers: BTreeMap<Association, Box<Peer>>,
     queues: Queues,
     pacers: Pacers,
     pending: BTreeMap<RequestKey, Pending>,
@@ -361,6 +362,7 @@ impl Endpoint {
             self.pacers.forget_idle(now);
             return self.drop_peer(association);
         }
+        peer.rest();
         self.remember_peer(association);
         self.place(association);
     }
@@ -491,7 +493,7 @@ impl Endpoint {
         // must not have the ids of what we said then.
         peer.exchanges.resume_ids(self.first_id);
         self.first_id = MessageId(self.first_id.0.wrapping_add(Self::IDS_APART));
-        self.peers.insert(association, peer);
+        self.peers.insert(association, Box::new(peer));
         true
     }
 

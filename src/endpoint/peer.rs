@@ -669,6 +669,24 @@ impl Peer {
             .min()
     }
 
+    /// Gives back the room of what is empty, once nothing is under way.
+    pub(super) fn rest(&mut self) {
+        if !self.exchanges.rest() {
+            return;
+        }
+        if self.pending.is_empty() {
+            self.pending = BTreeSet::new();
+        }
+        if self.purposes.is_empty() {
+            self.purposes = BTreeMap::new();
+        }
+        if self.deliveries.is_empty() {
+            self.deliveries = BTreeMap::new();
+        }
+        self.outcomes.shrink_to_fit();
+        self.server.rest();
+    }
+
     /// Whether nothing would be lost if this peer were forgotten.
     pub(super) fn is_idle(&self, now: Instant) -> bool {
         let announced = self.announced && now < self.heard + ANNOUNCED;

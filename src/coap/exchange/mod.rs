@@ -570,6 +570,27 @@ impl Exchanges {
             && self.events.is_empty()
     }
 
+    /// Gives back the room of what is empty, once everything is: a map keeps it for eleven messages, and most peers are silent for
+    /// most of the time. Says whether it did.
+    pub fn rest(&mut self) -> bool {
+        let is_empty = self.received.is_empty()
+            && !self.is_sending()
+            && self.datagrams.is_empty()
+            && self.events.is_empty()
+            && self.remembered.is_empty()
+            && self.forgotten.is_empty();
+        if is_empty {
+            self.received = BTreeMap::new();
+            self.remembered = VecDeque::new();
+            self.forgotten = VecDeque::new();
+            self.sent = BTreeMap::new();
+            self.waiting = VecDeque::new();
+            self.datagrams = VecDeque::new();
+            self.events = VecDeque::new();
+        }
+        is_empty
+    }
+
     /// Whether messages of ours wait for acknowledgement or for their turn.
     pub fn is_sending(&self) -> bool {
         !self.sent.is_empty() || !self.waiting.is_empty()

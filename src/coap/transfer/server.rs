@@ -268,6 +268,13 @@ impl ServerTransfers {
         self.uploads.is_empty() && self.downloads.is_empty() && self.undelivered.is_empty()
     }
 
+    /// Gives back the room of what is not there any more.
+    pub fn rest(&mut self) {
+        self.uploads.shrink_to_fit();
+        self.downloads.shrink_to_fit();
+        self.undelivered.shrink_to_fit();
+    }
+
     fn drop_downloads(&mut self, is_dropped: impl Fn(&Download) -> bool) {
         self.undelivered.extend(
             self.downloads

@@ -36,6 +36,8 @@ pub struct Homeserver {
     reached: VecDeque<Reached>,
     down: bool,
     syncs: u64,
+    most_polls: usize,
+    most_polls_of_one: usize,
 }
 
 /// A call, numbered by who makes it.
@@ -199,6 +201,11 @@ impl Homeserver {
         self.syncs
     }
 
+    /// The most long polls that waited at a time: of all users, and of any one of them.
+    pub fn most_polls(&self) -> (usize, usize) {
+        (self.most_polls, self.most_polls_of_one)
+    }
+
     fn arrive(&mut self, id: CallId, request: &http::Request<Bytes>, now: Instant) {
         if self.down {
             return self.answer(id, Err(unreachable_now()), now);
@@ -282,8 +289,11 @@ impl Homeserver {
         let timeout = Duration::from_millis(timeout).min(Self::LONGEST_POLL);
         match since {
             Some(since) if !timeout.is_zero() && !self.has_news(&user, since) => {
-                self.waiters.entry(user.clone()).or_default().insert(id);
+                let waiters = self.waiters.entry(user.clone()).or_default();
+                waiters.insert(id);
+                self.most_polls_of_one = self.most_polls_of_one.max(waiters.len());
                 self.waiting.insert(id, Waiting { user, since, limit });
+                self.most_polls = self.most_polls.max(self.waiting.len());
                 self.enter(now + timeout, Stage::PollEnds(id));
             }
             _ => {

@@ -142,10 +142,15 @@ impl World {
         world
     }
 
+    /// Runs its script: afterwards all has happened, and the last of it may still be under way.
+    pub fn run_script(&mut self) {
+        self.run_until(self.script.end, |_| false);
+    }
+
     /// Runs it to its end, and says what came of it.
     pub fn run(mut self) -> Outcome {
         let end = self.script.end;
-        self.run_until(end, |_| false);
+        self.run_script();
         self.raise();
         let mut settled = self.run_until(self.now + SETTLING, Self::is_settled);
         let took = self.now.since(Instant::START);
@@ -161,6 +166,16 @@ impl World {
         self.audit();
         let scripted = end.since(Instant::START);
         Outcome::new(&self.setup, took, scripted, self.kills, counters, self.parts())
+    }
+
+    /// The gateway as it is now, unless it is down; the world goes without one.
+    pub fn take_gateway(&mut self) -> Option<Gateway> {
+        self.gateway.take()
+    }
+
+    /// The homeserver.
+    pub fn homeserver(&self) -> &Homeserver {
+        &self.homeserver
     }
 
     fn parts(&self) -> super::outcome::Parts<'_> {

@@ -183,6 +183,7 @@ fn excerpt(snapshot: &str) -> String {
 /// Seconds as people read them.
 fn duration(seconds: f64) -> String {
     match seconds {
+        _ if seconds < 0.05 => "0 s".to_owned(),
         _ if seconds < 10.0 => format!("{seconds:.1} s"),
         _ if seconds < 600.0 => format!("{seconds:.0} s"),
         _ if seconds < 2.0 * 3600.0 => format!("{:.0} min", seconds / 60.0),

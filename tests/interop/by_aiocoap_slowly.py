@@ -94,7 +94,7 @@ async def observes(talk):
         while len(heard.texts()) < 2 + number:
             take(await anext(notifications))
     request.observation.cancel()
-    heard.check(["Hello World", *TEXTS])
+    assert (heard.texts(), heard.again) == (["Hello World", *TEXTS], 0), (heard.texts(), heard.again)
 
 
 async def counts(talk):

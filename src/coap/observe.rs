@@ -62,6 +62,12 @@ impl Observations {
         Some((*token, observation))
     }
 
+    /// The oldest observation of what this plan is for.
+    pub fn oldest_like(&self, plan: &Plan) -> Option<ObservationId> {
+        let alike = self.by_token.values().filter(|observation| observation.plan.is_for_same(plan));
+        alike.map(|observation| observation.id).min()
+    }
+
     /// The value of Observe in an observation's last notification.
     pub fn sequence(&self, id: ObservationId) -> Option<u32> {
         self.get(id).map(|(_, observation)| observation.sequence)

@@ -21,8 +21,8 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use tracing::debug;
 
 use crate::coap::{
-    Instant, Kind, Message, ObservationId, Observe, Outgoing, Plan, Priority, Request, RequestError,
-    Response, Step, Token,
+    Instant, Kind, Message, MessageId, ObservationId, Observe, Outgoing, Plan, Priority, Request,
+    RequestError, Response, Step, Token,
 };
 pub use address::{Address, Association};
 pub use config::Config;
@@ -46,6 +46,8 @@ pub struct Endpoint {
     observations: BTreeMap<ObservationId, Association>,
     requests: BTreeMap<RequestId, Association>,
     next_number: u64,
+    /// The message ID that the next new peer begins with.
+    first_id: MessageId,
     datagrams: VecDeque<(Address, Vec<u8>)>,
     events: VecDeque<Event>,
     memories: VecDeque<(MemoryKey, Option<Memory>)>,
@@ -65,12 +67,19 @@ struct Pending {
 }
 
 impl Endpoint {
+    /// How many message IDs lie between the first of one peer and of the next.
+    const IDS_APART: u16 = 257;
+
     /// An endpoint without peers. All its randomness comes from `seed`.
     pub fn new(config: Config, seed: [u8; 32]) -> Self {
+        let mut chance = ChaCha8Rng::from_seed(seed);
+        // RFC 7252 §4.4: it begins with one that cannot be guessed.
+        let first_id = MessageId(chance.next_u32() as u16);
         Self {
             pacers: Pacers::new(config.queued),
             config,
-            chance: ChaCha8Rng::from_seed(seed),
+            chance,
+            first_id,
             peers: BTreeMap::new(),
             queues: Queues::default(),
             pending: BTreeMap::new(),
@@ -180,7 +189,7 @@ impl Endpoint {
         let id = ObservationId(self.number());
         let mut accepted = false;
         self.with_peer(association, now, |peer, config| {
-            let fits = peer.observations.len() < config.observations;
+            let fits = peer.make_room(&plan, config.observations, now);
             accepted = fits && observe == Some(Observe::Register) && response.code.is_success();
             if accepted {
                 peer.register(&request, id, plan.clone(), now);
@@ -235,6 +244,11 @@ impl Endpoint {
     /// Whose an observation is.
     pub fn association(&self, id: ObservationId) -> Option<Association> {
         self.observations.get(&id).copied()
+    }
+
+    /// All observations.
+    pub fn observations(&self) -> impl Iterator<Item = ObservationId> {
+        self.observations.keys().copied()
     }
 
     /// The link that is assumed for a peer, where one is known.
@@ -472,7 +486,12 @@ impl Endpoint {
             let Some(expendable) = self.queues.first_expendable() else { return false };
             self.drop_peer(expendable);
         }
-        self.peers.insert(association, Peer::new(address, &self.config, self.chance.next_u64(), now));
+        let mut peer = Peer::new(address, &self.config, self.chance.next_u64(), now);
+        // A peer that was given another address does not know it, and takes us for the one that it spoke with before: what we say now
+        // must not have the ids of what we said then.
+        peer.exchanges.resume_ids(self.first_id);
+        self.first_id = MessageId(self.first_id.0.wrapping_add(Self::IDS_APART));
+        self.peers.insert(association, peer);
         true
     }
 

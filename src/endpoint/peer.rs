@@ -1,12 +1,15 @@
 //! One peer: its exchanges, its transfers in both roles, and its observations, put together.
 
+mod link;
+mod observing;
+mod options;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::memory::{self, Memory};
+use super::memory;
 use super::queues::Places;
 use super::{Address, Config, RequestKey};
 use crate::coap::{
@@ -14,7 +17,8 @@ use crate::coap::{
     MessageId, ObservationId, Observations, OptionNumber, Options, Plan, Priority, Received, Reply, Request,
     RequestError, Response, ServerTransfers, Step, Token, TransferLimits,
 };
-use crate::link::Pace;
+pub(super) use link::Terms;
+use options::{is_known_in_request, is_known_in_response};
 
 /// All that is known of one peer.
 #[derive(Debug)]
@@ -58,22 +62,6 @@ pub struct PeerAirtime {
     pub sent: Duration,
     /// Of those from it.
     pub received: Duration,
-}
-
-/// A peer's link: its name, and how fast it may be spoken to.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Terms {
-    pub(super) link: Option<Arc<str>>,
-    pub(super) pace: Option<Pace>,
-}
-
-impl Terms {
-    pub(super) fn new(config: &Config, link: Option<&str>) -> Self {
-        let Some((name, terms)) = link.and_then(|link| config.links.get_key_value(link)) else {
-            return Self::default();
-        };
-        Self { link: Some(name.as_str().into()), pace: terms.pace.clone() }
-    }
 }
 
 /// What an answer needs to know of its request's message.
@@ -174,36 +162,6 @@ impl Peer {
         peer
     }
 
-    /// Speaks on the terms of this link from now on.
-    fn adopt(&mut self, link: Option<&str>, config: &Config) {
-        self.terms = Terms::new(config, link);
-        let Some(terms) = self.terms.link.as_deref().and_then(|link| config.links.get(link)) else {
-            self.transfers = config.transfers.clone();
-            return self.exchanges.set_parameters(config.parameters.clone());
-        };
-        self.transfers = TransferLimits {
-            block: terms.block.min(config.transfers.block),
-            lifetime: terms.lifetime,
-            response_timeout: terms.response_timeout,
-            patience: terms.patience,
-            ..config.transfers.clone()
-        };
-        self.exchanges.set_parameters(terms.parameters.clone());
-    }
-
-    /// Takes over what it says its link is; a name that is not known changes nothing.
-    pub(super) fn announce(&mut self, link: Option<&str>, config: &Config) {
-        match link.filter(|link| config.links.contains_key(*link)) {
-            Some(link) if self.announced && self.terms.link.as_deref() == Some(link) => {}
-            Some(link) => {
-                self.announced = true;
-                self.reserved = None;
-                self.adopt(Some(link), config);
-            }
-            None => self.outcomes.push_back(Outcome::UnknownLink),
-        }
-    }
-
     /// Something has come from it.
     pub(super) fn hear(&mut self, now: Instant) {
         self.heard = now;
@@ -224,24 +182,6 @@ impl Peer {
             Ok(exchange) => drop(self.purposes.insert(exchange, Purpose::Probe)),
             Err(_) => self.outcomes.push_back(Outcome::Unreachable),
         }
-    }
-
-    /// What is to be remembered of it beyond a restart, where that has changed: its numbers are reserved in advance.
-    pub(super) fn reserve(&mut self) -> Option<Memory> {
-        const AHEAD: u16 = 256;
-        const LEAST: u16 = 128;
-        let (id, sequence) = (self.exchanges.next_id(), self.observations.next_sequence());
-        let enough = |(reserved_id, reserved_sequence): &(MessageId, u32)| {
-            (LEAST..=AHEAD).contains(&reserved_id.0.wrapping_sub(id.0))
-                && *reserved_sequence >= sequence.saturating_add(LEAST.into())
-        };
-        if self.reserved.as_ref().is_some_and(enough) {
-            return None;
-        }
-        let (next_id, next_sequence) = (id.0.wrapping_add(AHEAD), sequence.saturating_add(AHEAD.into()));
-        self.reserved = Some((MessageId(next_id), next_sequence));
-        let link = self.terms.link.as_deref().filter(|_| self.announced).map(str::to_owned);
-        Some(Memory::Peer { next_id, next_sequence, link })
     }
 
     /// The next outcome; `None` once there is nothing more to do. `fresh` is a token that is not in use.
@@ -532,66 +472,6 @@ impl Peer {
         matches!(sent, Ok(Answered::Confirmable(_)))
     }
 
-    /// Takes the sender of a request as an observer. A registration with the same token that was accepted meanwhile ends.
-    pub(super) fn register(&mut self, asked: &Asked, id: ObservationId, plan: Plan, now: Instant) {
-        if let Some(replaced) = self.observations.register(asked.token, id, plan) {
-            self.end_observation(replaced, now);
-            self.outcomes.push_back(Outcome::Deregistered(replaced));
-        }
-    }
-
-    /// Sends a notification, or its first block.
-    pub(super) fn notify(&mut self, id: ObservationId, response: Response, priority: Priority, now: Instant) {
-        let Some((_, observation)) = self.observations.next(id) else { return };
-        let sequence = observation.sequence;
-        self.notify_as(id, response, sequence, priority, now);
-    }
-
-    /// Sends a notification again that was sent before a restart, with the value of Observe that it had.
-    pub(super) fn notify_again(
-        &mut self,
-        id: ObservationId,
-        response: Response,
-        sequence: u32,
-        now: Instant,
-    ) {
-        // Who has all of its blocks already takes it for old and asks for none: that is not waited for as long as for somebody who
-        // has begun, and asks for the next before the end of all repeats of it.
-        let lifetime = self.transfers.lifetime;
-        self.transfers.lifetime = lifetime.min(self.exchanges.parameters().max_transmit_wait());
-        self.notify_as(id, response, sequence, Priority::Notification, now);
-        self.transfers.lifetime = lifetime;
-    }
-
-    /// Sends a notification with this value of Observe.
-    fn notify_as(
-        &mut self,
-        id: ObservationId,
-        response: Response,
-        sequence: u32,
-        priority: Priority,
-        now: Instant,
-    ) {
-        let Some((token, observation)) = self.observations.get(id) else { return };
-        let (plan, success) = (observation.plan.clone(), response.code.is_success());
-        let delivery = success.then(|| self.deliver(id));
-        let mut reply = self.server.respond(plan, response, delivery, &self.transfers, now);
-        // RFC 7641 §4.2: a notification of an error has no Observe option, and is the last.
-        if success {
-            reply.options.push_uint(OptionNumber::OBSERVE, sequence);
-        }
-        let whole = reply.delivers.is_some();
-        let Ok(exchange) = self.exchanges.send(message(token, reply), priority, now) else {
-            let undelivered = delivery.and_then(|delivery| self.abandon(delivery));
-            self.outcomes.push_back(Outcome::AnswerDropped);
-            return self.outcomes.extend(undelivered.map(Outcome::Undelivered));
-        };
-        if let Some(delivery) = delivery {
-            let purpose = if whole { Purpose::End(id, delivery) } else { Purpose::Beginning(id, delivery) };
-            self.purposes.insert(exchange, purpose);
-        }
-    }
-
     /// Gives up the messages under way that are for such purposes.
     fn forget_purposes(&mut self, now: Instant, is_forgotten: impl Fn(&Purpose) -> bool) {
         let forgotten = self.purposes.iter().filter(|(_, purpose)| is_forgotten(purpose));
@@ -599,35 +479,6 @@ impl Peer {
             self.purposes.remove(&exchange);
             self.exchanges.forget(exchange, now);
         }
-    }
-
-    /// Starts to wait for a notification's end.
-    fn deliver(&mut self, id: ObservationId) -> Delivery {
-        let delivery = Delivery(self.next_delivery);
-        self.next_delivery += 1;
-        self.deliveries.insert(delivery, id);
-        delivery
-    }
-
-    /// Gives up a notification; returns whose it is, where its end was not reported yet.
-    fn abandon(&mut self, delivery: Delivery) -> Option<ObservationId> {
-        self.server.abandon(delivery);
-        self.deliveries.remove(&delivery)
-    }
-
-    /// Ends an observation, and what is under way for it.
-    pub(super) fn end_observation(&mut self, id: ObservationId, now: Instant) {
-        self.observations.end(id);
-        let of_it = |(_, other): &(&Delivery, &ObservationId)| **other == id;
-        let deliveries: Vec<_> =
-            self.deliveries.iter().filter(of_it).map(|(delivery, _)| *delivery).collect();
-        for delivery in deliveries {
-            self.abandon(delivery);
-        }
-        self.forget_purposes(now, |purpose| match purpose {
-            Purpose::Beginning(other, _) | Purpose::End(other, _) | Purpose::Rest(other, _) => *other == id,
-            Purpose::Request(_) | Purpose::Probe => false,
-        });
     }
 
     pub(super) fn advance(&mut self, now: Instant) {
@@ -690,49 +541,4 @@ pub(super) fn too_busy() -> Response {
 fn message(token: Token, reply: Reply) -> Message {
     let Reply { code, options, payload, .. } = reply;
     Message { kind: Kind::Confirmable, code, id: MessageId(0), token, options, payload }
-}
-
-/// The options that mean something in a request. Without If-Match and If-None-Match: no Matrix resource has them; without the
-/// Q-Block options (RFC 9177 §4.1: 4.02 tells a client to use Block1 and Block2).
-fn is_known_in_request(number: OptionNumber) -> bool {
-    matches!(
-        number,
-        OptionNumber::URI_HOST
-            | OptionNumber::OBSERVE
-            | OptionNumber::URI_PORT
-            | OptionNumber::URI_PATH
-            | OptionNumber::CONTENT_FORMAT
-            | OptionNumber::URI_QUERY
-            | OptionNumber::HOP_LIMIT
-            | OptionNumber::ACCEPT
-            | OptionNumber::BLOCK2
-            | OptionNumber::BLOCK1
-            | OptionNumber::SIZE2
-            | OptionNumber::PROXY_URI
-            | OptionNumber::PROXY_SCHEME
-            | OptionNumber::SIZE1
-            | OptionNumber::ACCESS_TOKEN
-            | OptionNumber::CBOR_VERSION
-            | OptionNumber::LINK
-            | OptionNumber::NO_RESPONSE
-            | OptionNumber::REQUEST_TAG
-    )
-}
-
-/// The options that mean something in a response.
-fn is_known_in_response(number: OptionNumber) -> bool {
-    matches!(
-        number,
-        OptionNumber::ETAG
-            | OptionNumber::OBSERVE
-            | OptionNumber::LOCATION_PATH
-            | OptionNumber::CONTENT_FORMAT
-            | OptionNumber::MAX_AGE
-            | OptionNumber::LOCATION_QUERY
-            | OptionNumber::BLOCK2
-            | OptionNumber::BLOCK1
-            | OptionNumber::SIZE2
-            | OptionNumber::SIZE1
-            | OptionNumber::HTTP_STATUS
-    )
 }

@@ -1,5 +1,7 @@
 //! Observers that do not answer: kept, asked ever more rarely whether they are there, and told anew once they are.
 
+use std::collections::BTreeMap;
+
 use tracing::{debug, info};
 
 use super::Gateway;
@@ -50,12 +52,13 @@ impl Gateway {
         });
     }
 
-    /// Ends the older observations of the same peer, of the same events by the same user, that have not acknowledged what they were
-    /// told while this one has.
-    pub(super) fn replace_unacknowledged(&mut self, id: ObservationId, now: Instant) {
+    /// Ends the older observations of the same peer, of the same events by the same user, that do not answer while this one has. What
+    /// they may still be told is given time, but where this one is new and they are what it is instead of.
+    pub(super) fn replace_unacknowledged(&mut self, id: ObservationId, is_new: bool, now: Instant) {
         let peer = self.endpoint.association(id);
         self.replace(id, now, |_, other, old| {
-            other < id && Some(old.association) == peer && old.in_flight().is_some()
+            let lost = old.is_absent() || is_new && old.in_flight().is_some();
+            other < id && Some(old.association) == peer && lost
         });
     }
 
@@ -112,11 +115,21 @@ impl Gateway {
         }
     }
 
-    /// A peer that did not answer was heard of: its observers ask at once what they have missed.
+    /// A peer that did not answer was heard of: its observers ask at once what they have missed. Of several of the same events only the
+    /// newest does, and no other while one is being told: the peer has most likely lost the others, and blocks of what they are told
+    /// could not be told apart. It is their turn when that one is gone.
     pub(super) fn reachable(&mut self, peer: Association, now: Instant) {
         self.absences.rest(peer);
-        let absent = self.observations_of(peer).filter(|(_, observation)| observation.is_absent());
-        for id in absent.map(|(id, _)| id).collect::<Vec<_>>() {
+        let mut newest = BTreeMap::new();
+        for (id, observation) in self.observations_of(peer) {
+            let is_told = observation.in_flight().is_some() || observation.catching_up().is_some();
+            let (newest, busy) = newest.entry(observation.feed).or_insert((None, false));
+            *busy |= is_told;
+            // They come in the order of their registration.
+            *newest = Some(id).filter(|_| observation.is_absent()).or(*newest);
+        }
+        let back = newest.into_values().filter(|(_, busy)| !busy).filter_map(|(newest, _)| newest);
+        for id in back.collect::<Vec<_>>() {
             let Some(observation) = self.observations.get_mut(&id) else { continue };
             observation.come_back(now);
             let feed = observation.feed;

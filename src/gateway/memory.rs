@@ -114,12 +114,6 @@ impl Key {
     const SESSION: u8 = b's';
     const OBSERVATION: u8 = b'o';
 
-    /// The observation that a record is of, if it is of one.
-    pub(super) fn read_observation(key: &[u8]) -> Option<ObservationId> {
-        let (kind, id) = key.split_first()?;
-        if *kind == Self::OBSERVATION { decode(id) } else { None }
-    }
-
     fn encode(&self) -> Vec<u8> {
         match self {
             Self::Endpoint(key) => encode(Self::ENDPOINT, key),

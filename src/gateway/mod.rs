@@ -235,7 +235,7 @@ impl Gateway {
                 }
                 endpoint::Event::Delivered(id) => self.delivered(id, now),
                 endpoint::Event::Undelivered(id) => self.undelivered(id, now),
-                endpoint::Event::Deregistered(id) => self.forget_observation(id, now),
+                endpoint::Event::Deregistered(id) => self.deregistered(id, now),
                 endpoint::Event::Reachable(peer) => self.reachable(peer, now),
                 endpoint::Event::Unreachable(peer) => self.wait_for(peer, now),
                 // The gateway makes no requests of its own to peers.

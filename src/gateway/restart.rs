@@ -20,7 +20,7 @@ impl Gateway {
     /// What was told and not acknowledged is told again, and the rest of the observers wait from their acknowledged positions. Requests
     /// that were not answered are passed on, again perhaps, where that does no harm, and refused otherwise.
     pub fn restore(&mut self, records: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>, now: Instant) {
-        let (mut memories, mut observations, mut lost) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut memories, mut observations) = (Vec::new(), Vec::new());
         for (key, value) in records {
             match Record::read(&key, &value) {
                 Some(Record::Endpoint(key, memory)) => memories.push((key, memory)),
@@ -28,7 +28,6 @@ impl Gateway {
                 Some(Record::Observation(id, observation)) => observations.push((id, observation)),
                 None => {
                     self.counters.unreadable += 1;
-                    lost.extend(Key::read_observation(&key));
                     self.memories.forget_bytes(key);
                 }
             }
@@ -38,7 +37,11 @@ impl Gateway {
         for (id, stored) in observations {
             self.restore_observation(id, *stored, now);
         }
-        lost.into_iter().for_each(|id| self.endpoint.end_observation(id, now));
+        // Of one that was being registered, or whose record is not readable, only half may be known.
+        let half_known = self.endpoint.observations().filter(|id| !self.observations.contains_key(id));
+        for id in half_known.collect::<Vec<_>>() {
+            self.endpoint.end_observation(id, now);
+        }
         for feed in self.feeds.ids() {
             self.tend(feed, now);
         }

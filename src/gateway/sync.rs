@@ -369,6 +369,13 @@ impl Gateway {
         feed.into_iter().for_each(|feed| self.tend(feed, now));
     }
 
+    /// The peer has ended an observation, or the endpoint for it: the next one of the same events has its turn.
+    pub(super) fn deregistered(&mut self, id: ObservationId, now: Instant) {
+        let peer = self.observations.get(&id).map(|observation| observation.association);
+        self.forget_observation(id, now);
+        peer.into_iter().for_each(|peer| self.reachable(peer, now));
+    }
+
     /// Forgets an observation that its peer has ended.
     pub(super) fn forget_observation(&mut self, id: ObservationId, now: Instant) {
         let feed = self.remove_observation(id);
@@ -400,9 +407,7 @@ impl Gateway {
         let registered = observation.position().since.is_empty();
         observation.delivered(now);
         self.remember(id, None);
-        if registered {
-            self.replace_unacknowledged(id, now);
-        }
+        self.replace_unacknowledged(id, registered, now);
         let Some(observation) = self.observations.get(&id) else { return };
         let (feed, peer) = (observation.feed, observation.association);
         self.reachable(peer, now);

@@ -105,7 +105,7 @@ async def observes(talk):
     except TimeoutError:
         pass
     request.observation.cancel()
-    heard.check(["Hello World", *TEXTS])
+    assert (heard.texts(), heard.again) == (["Hello World", *TEXTS], 0), (heard.texts(), heard.again)
 
 
 async def counts(talk):

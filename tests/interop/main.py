@@ -44,7 +44,7 @@ def hold(name, conversation, arguments):
         talk = conversation.Conversation(world, transcript)
         try:
             for step in conversation.STEPS:
-                transcript.section(step.__doc__)
+                transcript.section(step.__doc__.strip().replace("\n    ", "\n"))
                 talk.take(step)
                 done += 1
                 print(f"ok {name}: {step.__name__}", flush=True)

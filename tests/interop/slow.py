@@ -119,25 +119,23 @@ class SlowWorld(World):
 
 
 class Heard:
-    """What an observer has heard of a room."""
+    """What an observer has heard of a room, and what of it again."""
 
     def __init__(self, room):
         self.room = room
         self.events = []
+        self.again = 0
 
     def take(self, sync):
         joined = sync.get("rooms", {}).get("join", {}).get(self.room, {})
         assert not joined.get("timeline", {}).get("limited"), "nothing is left out"
-        self.events += joined.get("timeline", {}).get("events", [])
+        for event in joined.get("timeline", {}).get("events", []):
+            known = event["event_id"] in [other["event_id"] for other in self.events]
+            self.again += known
+            self.events += [] if known else [event]
 
     def texts(self):
         return [event["content"].get("body") for event in self.events if event["type"] == "m.room.message"]
-
-    def check(self, expected):
-        """All of it has come, in order, and nothing twice."""
-        assert self.texts() == expected, self.texts()
-        ids = [event["event_id"] for event in self.events]
-        assert len(set(ids)) == len(ids), f"something came twice: {ids}"
 
 
 def deadline():

@@ -2,19 +2,20 @@
 //!
 //! Knows nothing of tokens beyond carrying them; the transfers match responses to requests.
 
+mod entry;
+mod event;
 mod ids;
 mod round_trip;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
-
-use thiserror::Error;
 
 use super::code::Code;
 use super::message::{Kind, Message, MessageId};
 use super::parameters::{ACKNOWLEDGEMENT, Parameters};
 use super::priority::Priority;
 use super::time::Instant;
+use entry::{Received, Reply, Sent, Waiting};
+pub use event::{Answered, Busy, Counts, Event, ExchangeId, Limits, Outgoing};
 use ids::{Jitter, MessageIds};
 use round_trip::RoundTrip;
 
@@ -47,83 +48,6 @@ pub struct Exchanges {
     events: VecDeque<Event>,
     counts: Counts,
 }
-
-/// How often something happened that nobody else hears of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Messages that had come before.
-    pub duplicates: u64,
-    /// Messages of ours that were sent again.
-    pub repeats: u64,
-    /// Messages of ours that were never acknowledged.
-    pub timeouts: u64,
-}
-
-/// What one peer may take up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Messages remembered for deduplication; the oldest goes first.
-    pub remembered: usize,
-    /// Bytes of replies remembered with them; the oldest goes first.
-    pub remembered_bytes: usize,
-    /// Messages waiting for their turn; [`Busy`] beyond that.
-    pub waiting: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { remembered: 256, remembered_bytes: 64 << 10, waiting: 64 }
-    }
-}
-
-/// A datagram to send.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outgoing {
-    /// Its bytes.
-    pub datagram: Vec<u8>,
-    /// How pressing it is.
-    pub priority: Priority,
-    /// The exchange whose wait for an acknowledgement begins when it has left: see [`Exchanges::departed`].
-    pub exchange: Option<ExchangeId>,
-    /// From when on it is of no use to the peer any more.
-    pub expires: Option<Instant>,
-    /// Whether it was sent before.
-    pub repeat: bool,
-}
-
-/// One of our own confirmable messages, from [`Exchanges::send`] until it is reported as ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ExchangeId(u64);
-
-/// What happened with a peer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A request, once however often it came. It is answered with [`Exchanges::respond`].
-    Request(Message),
-    /// A response or a notification, once. A confirmable one is answered with [`Exchanges::acknowledge`] or
-    /// [`Exchanges::reject`].
-    Response(Message),
-    /// The peer has this message of ours.
-    Acknowledged(ExchangeId),
-    /// The peer has this message of ours, and no use for it.
-    Reset(ExchangeId),
-    /// The peer did not acknowledge this message in all its repeats.
-    TimedOut(ExchangeId),
-}
-
-/// How an answer left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answered {
-    /// In the acknowledgement (RFC 7252 §5.2.1), or in a message that is not confirmed.
-    Unconfirmed,
-    /// In a confirmable message of its own (RFC 7252 §5.2.2), whose end will be reported.
-    Confirmable(ExchangeId),
-}
-
-/// Too many messages wait for this peer already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("too many messages wait for this peer")]
-pub struct Busy;
 
 impl Exchanges {
     /// No exchanges yet. The first message ID and the jitter come from `seed`, which should differ between peers
@@ -637,72 +561,4 @@ impl Exchanges {
             );
         }
     }
-}
-
-impl Outgoing {
-    /// What answers a message of the peer's: an acknowledgement, a reset, or a response in one.
-    fn reply(datagram: Vec<u8>) -> Self {
-        let empty = datagram.len() == ACKNOWLEDGEMENT;
-        let priority = if empty { Priority::Acknowledgement } else { Priority::Reply };
-        Self { datagram, priority, exchange: None, expires: None, repeat: false }
-    }
-}
-
-/// A message of ours that waits for its turn.
-#[derive(Debug)]
-struct Waiting {
-    exchange: ExchangeId,
-    message: Message,
-    priority: Priority,
-}
-
-/// A message of the peer's, remembered for its repeats.
-#[derive(Debug)]
-struct Received {
-    expires: Instant,
-    /// Until when its sender waits for the reply, if this was its first transmission (§4.8.2: MAX_TRANSMIT_WAIT).
-    awaited: Instant,
-    reply: Reply,
-    /// Whether somebody else keeps a record of it.
-    recorded: bool,
-}
-
-#[derive(Debug)]
-enum Reply {
-    /// None is due: the message was not confirmable.
-    None,
-    /// An acknowledgement, at the latest at this time.
-    Owed { due: Instant },
-    /// This one, again for every repeat.
-    Sent(Vec<u8>),
-}
-
-impl Reply {
-    fn due(&self) -> Option<Instant> {
-        match self {
-            Self::Owed { due } => Some(*due),
-            _ => None,
-        }
-    }
-
-    fn is_due(&self, now: Instant) -> bool {
-        self.due().is_some_and(|due| due <= now)
-    }
-}
-
-/// A confirmable message of ours that is not yet acknowledged.
-#[derive(Debug)]
-struct Sent {
-    exchange: ExchangeId,
-    datagram: Vec<u8>,
-    priority: Priority,
-    repeats: u32,
-    first_timeout: Duration,
-    timeout: Duration,
-    /// When it is repeated or given up; not while its datagram waits in a queue.
-    due: Option<Instant>,
-    /// When its last bit left for the first time.
-    first_departure: Option<Instant>,
-    /// When its last bit left for the last time.
-    last_departure: Option<Instant>,
 }

@@ -41,6 +41,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether it is for the response to the same request.
+    pub fn is_for_same(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+
     fn of(message: &Message, block1: Option<Block>, block2: Option<Block>, limits: &TransferLimits) -> Self {
         let first = Block { number: 0, more: false, size: limits.block };
         Self {

@@ -77,7 +77,7 @@ def observes(talk):
 
 
 def counts(talk):
-    """What the link carried and lost, of all of this; up is from the client to the gateway"""
+    """What the link carried and lost, of all of this, in its own time: twenty times ours. Up is from the client to the gateway"""
     talk.world.counts(talk.transcript)
 
 

@@ -40,19 +40,30 @@ class SlowWorld(World):
     def __enter__(self):
         super().__enter__()
         self.behind = self.gateway
-        self.relay = subprocess.Popen(
-            [self.lowband, *self.relaying("127.0.0.1:0")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        line = self.relay.stderr.readline()
-        found = re.search(r"127\.0\.0\.1:[0-9]+", line)
-        assert found, f"the relay does not listen: {line}"
-        self.gateway = f"coap://{found[0]}"
+        with open(self.directory / "relay.log", "w") as log:
+            self.relay = subprocess.Popen(
+                [self.lowband, *self.relaying("127.0.0.1:0")], stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        self.gateway = self.wait_for_relay()
         return self
+
+    def wait_for_relay(self):
+        give_up = time.monotonic() + PATIENCE
+        while time.monotonic() < give_up and self.relay.poll() is None:
+            found = re.search(r"^relaying (\S+) to .*\n", self.relay_log())
+            if found:
+                return f"coap://{found[1]}"
+            time.sleep(0.02)
+        self.relay.kill()
+        raise AssertionError(f"the relay does not listen: {self.relay_log()}")
+
+    def relay_log(self):
+        return (self.directory / "relay.log").read_text()
 
     def relaying(self, listen):
         to = self.behind.removeprefix("coap://")
         link = ["--profile", "hf-100", "--speed", str(SPEED), "--seed", str(self.SEED)]
-        return ["link", "run", *link, "--listen", listen, "--to", to]
+        return ["link", "run", *link, "--listen", listen, "--to", to, "-v"]
 
     def __exit__(self, *error):
         if self.relay.poll() is None:
@@ -81,11 +92,12 @@ class SlowWorld(World):
         transcript.block(
             f"$ lowband gateway --insecure-coap --config gateway.toml --listen {behind}={LINK} --homeserver {self.homeserver} &"
         )
-        transcript.block(f"$ lowband {' '.join(self.relaying(listen))} &")
+        transcript.block(f"$ lowband {' '.join(self.relaying(listen))} 2> relay.log &")
 
     def counts(self, transcript):
         """Ends the relay and writes down what it counted. Something was lost, or this was no such link."""
         said = self.end_relay()
+        transcript.block(f"$ cat relay.log\n{self.relay_log()}")
         transcript.block(f"$ kill %2\n{said}")
         lost = re.findall(r" ([0-9]+) lost,", said)
         assert len(lost) == 2 and any(int(number) for number in lost), said

@@ -131,6 +131,10 @@ impl Endpoint {
         self.admit_recalled(association, now);
         let Some(peer) = self.peers.get_mut(&association) else { return };
         peer.exchanges.resume_ids(MessageId(next_id));
+        // A new peer may be one of these with a new address: see `admit`.
+        if next_id.wrapping_sub(self.first_id.0) < Self::IDS_USED {
+            self.first_id = MessageId(next_id.wrapping_add(Self::IDS_APART));
+        }
         peer.observations.resume(next_sequence);
         if link.is_some() {
             peer.announce(link.as_deref(), &self.config);

@@ -69,6 +69,8 @@ struct Pending {
 impl Endpoint {
     /// How many message IDs lie between the first of one peer and of the next.
     const IDS_APART: u16 = 257;
+    /// How many a peer may have used before those that are reserved, and a peer of it may still remember.
+    const IDS_USED: u16 = 4096;
 
     /// An endpoint without peers. All its randomness comes from `seed`.
     pub fn new(config: Config, seed: [u8; 32]) -> Self {

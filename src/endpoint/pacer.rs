@@ -19,6 +19,8 @@ pub(super) struct Pacers {
     due: BTreeSet<(Instant, Channel)>,
     /// Datagrams that may wait on one channel.
     limit: usize,
+    /// When the first channel was there. What was sent before is not known.
+    since: Option<Instant>,
 }
 
 /// What is sent one after the other.
@@ -52,7 +54,7 @@ struct Pacer {
 
 impl Pacers {
     pub(super) fn new(limit: usize) -> Self {
-        Self { channels: BTreeMap::new(), due: BTreeSet::new(), limit: limit.max(1) }
+        Self { channels: BTreeMap::new(), due: BTreeSet::new(), limit: limit.max(1), since: None }
     }
 
     /// Puts a datagram into a channel's queue; returns the one that had to give way, if any.
@@ -114,7 +116,8 @@ impl Pacers {
         now: Instant,
         act: impl FnOnce(&mut Pacer) -> T,
     ) -> T {
-        let pacer = self.channels.entry(channel.clone()).or_insert_with(|| Pacer::new(pace, now));
+        let since = *self.since.get_or_insert(now);
+        let pacer = self.channels.entry(channel.clone()).or_insert_with(|| Pacer::new(pace, since, now));
         let done = act(pacer);
         self.place(channel);
         done
@@ -131,9 +134,10 @@ impl Pacers {
 }
 
 impl Pacer {
-    fn new(pace: &Pace, now: Instant) -> Self {
+    /// A channel on which nothing was sent since then, or nothing that still counts.
+    fn new(pace: &Pace, since: Instant, now: Instant) -> Self {
         Self {
-            budget: Budget::new(pace, now),
+            budget: Budget::new(pace, since),
             pace: pace.clone(),
             queue: BTreeMap::new(),
             next: 0,
@@ -168,7 +172,7 @@ impl Pacer {
 }
 
 /// How much longer this end may be on the air, under a duty cycle: a bucket that fills slowly. It is so small, and fills so
-/// slowly, that in no hour the share is exceeded, the bucket's content included. It is empty at first: what was sent before
+/// slowly, that in no hour the share is exceeded, the bucket's content included. It is empty at the start: what was sent before
 /// a restart is not known any more.
 #[derive(Debug)]
 struct Budget {
@@ -186,12 +190,12 @@ impl Budget {
     /// most half of an hour's share. What it holds more, it must fill more slowly.
     const BYTES: usize = 192;
 
-    fn new(pace: &Pace, now: Instant) -> Self {
+    fn new(pace: &Pace, since: Instant) -> Self {
         let greatest = pace.sending.of(pace.mtu.min(Self::BYTES)).as_secs_f64();
         let hourly = pace.duty_cycle * Self::HOUR;
         let most = greatest.min(hourly / 2.0);
         let rate = (pace.duty_cycle < 1.0).then_some((hourly - most) / Self::HOUR);
-        Self { rate, most, seconds: if rate.is_some() { 0.0 } else { most }, at: now }
+        Self { rate, most, seconds: if rate.is_some() { 0.0 } else { most }, at: since }
     }
 
     fn held(&self, now: Instant) -> f64 {
@@ -319,5 +323,21 @@ mod tests {
             // One that is longer than the bucket is deep is begun in its hour and counts in it whole.
             assert!(sum <= 36.0 + 8.0, "{sum} s in the hour before {end:?}");
         }
+    }
+
+    #[test]
+    fn a_channel_that_was_forgotten_has_all_that_it_had_saved() {
+        let pace = Pace { sending: Airtime { overhead: 13, ..HF.sending }, duty_cycle: 0.01, mtu: 51, ..HF };
+        let mut pacers = Pacers::new(8);
+        pacers.push(&channel(), &pace, queued(Priority::Message, &[1; 37]), at(0));
+        // 50 bytes: 4 s, of which all are still to be saved.
+        assert_eq!(sends(&mut pacers, 300_000), None);
+        assert_eq!(sends(&mut pacers, 900_000), Some(vec![1; 37]));
+        pacers.forget_idle(at(905_000));
+        assert_eq!(pacers.channels.len(), 1);
+        pacers.forget_idle(at(1_800_000));
+        assert!(pacers.channels.is_empty());
+        pacers.push(&channel(), &pace, queued(Priority::Message, &[2; 37]), at(1_800_000));
+        assert_eq!(sends(&mut pacers, 1_800_000), Some(vec![2; 37]));
     }
 }

@@ -1,7 +1,7 @@
 """The same client over 100 bit/s: `coap-client` of libcoap, with its own timers, which are those of RFC 7252.
 
-In CBOR, and with a shape that leaves out what a device has no use for: an answer then is a datagram, so that each end waits for
-the other by turns, and what is lost follows from the seed alone.
+In CBOR with integer keys (option 257), and with a shape that leaves out what a device has no use for: an answer then
+is a datagram, each end waits for the other by turns, and what is lost follows from the seed alone.
 """
 
 import io
@@ -58,7 +58,7 @@ def sends(talk):
 
 def observes(talk):
     """Alice observes /sync (path 7) while bob sends five messages over HTTP: all five arrive, in order, once"""
-    command = f'{CLIENT} -s 160 -O 256,$ALICE -o /dev/stdout "$GATEWAY/7?since=$SINCE&filter=$FILTER"'
+    command = f'{CLIENT} -s 160 -A 60 -O 256,$ALICE -O 257,0x01 -o /dev/stdout "$GATEWAY/7?since=$SINCE&filter=$FILTER"'
     process = subprocess.Popen(["bash", "-c", f"exec {command}"], env=talk.environment(), stdout=subprocess.PIPE)
     answers, heard = Answers(talk, process.stdout), Heard(talk.variables["ROOM"])
     talk.transcript.block(f"$ {command} | # and each answer through lowband decode")

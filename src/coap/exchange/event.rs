@@ -42,7 +42,7 @@ pub struct Outgoing {
     pub datagram: Vec<u8>,
     /// How pressing it is.
     pub priority: Priority,
-    /// The exchange whose wait for an acknowledgement begins when it has left: see [`Exchanges::departed`].
+    /// The exchange whose wait for an acknowledgement begins when it has left: see [`super::Exchanges::departed`].
     pub exchange: Option<ExchangeId>,
     /// From when on it is of no use to the peer any more.
     pub expires: Option<Instant>,
@@ -50,17 +50,17 @@ pub struct Outgoing {
     pub repeat: bool,
 }
 
-/// One of our own confirmable messages, from [`Exchanges::send`] until it is reported as ended.
+/// One of our own confirmable messages, from [`super::Exchanges::send`] until it is reported as ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ExchangeId(pub(super) u64);
 
 /// What happened with a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A request, once however often it came. It is answered with [`Exchanges::respond`].
+    /// A request, once however often it came. It is answered with [`super::Exchanges::respond`].
     Request(Message),
-    /// A response or a notification, once. A confirmable one is answered with [`Exchanges::acknowledge`] or
-    /// [`Exchanges::reject`].
+    /// A response or a notification, once. A confirmable one is answered with [`super::Exchanges::acknowledge`] or
+    /// [`super::Exchanges::reject`].
     Response(Message),
     /// The peer has this message of ours.
     Acknowledged(ExchangeId),

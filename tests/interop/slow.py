@@ -13,16 +13,17 @@ from world import World
 from world import registration
 
 SPEED = 20
-# What is lost follows from it and from what is sent when, which differs a little from run to run.
-SEED = 7
+LINK = f"hf-100x{SPEED}"
 # A message or an answer that has to be repeated four times takes as long as that.
 SLOW_PATIENCE = 170  # seconds
+# How long an observer goes on listening after the last message: for three times what a round trip takes.
+LISTENS_ON = 6  # seconds
 TEXTS = ["one", "two", "three", "four", "five"]
 # What a device on such a link asks for: messages, and little else.
 FILTER = {
     "presence": {"types": []},
     "account_data": {"types": []},
-    "event_fields": ["type", "event_id", "sender", "content.body", "content.msgtype"],
+    "event_fields": ["type", "event_id", "sender", "content.body"],
     "room": {"ephemeral": {"types": []}, "account_data": {"types": []}},
 }
 
@@ -30,23 +31,43 @@ FILTER = {
 class SlowWorld(World):
     """A world whose peers are at the other end of hf-100, twenty times as fast as it is."""
 
+    LISTEN = f"127.0.0.1:0={LINK}"
+    # What is lost follows from it and from the order in which datagrams are sent.
+    SEED = 7
+    # What the gateway leaves out of /sync: a table of docs/shaping.md.
+    SHAPE = ""
+
     def __enter__(self):
         super().__enter__()
         self.behind = self.gateway
-        self.relay = subprocess.Popen(
-            [
-                self.lowband, "link", "run", "--profile", "hf-100", "--speed", str(SPEED), "--seed", str(SEED),
-                "--listen", "127.0.0.1:0", "--to", self.behind.removeprefix("coap://"),
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )  # fmt: skip
-        line = self.relay.stderr.readline()
-        found = re.search(r"127\.0\.0\.1:[0-9]+", line)
-        assert found, f"the relay does not listen: {line}"
-        self.gateway = f"coap://{found[0]}"
+        with open(self.directory / "relay.log", "w") as log:
+            self.relay = subprocess.Popen(
+                [self.lowband, *self.relaying("127.0.0.1:0")], stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        self.gateway = self.wait_for_relay()
         return self
+
+    def wait_for_relay(self):
+        give_up = time.monotonic() + PATIENCE
+        while time.monotonic() < give_up and self.relay.poll() is None:
+            found = re.search(r"^relaying (\S+) to .*\n", self.relay_log())
+            if found:
+                return f"coap://{found[1]}"
+            time.sleep(0.02)
+        self.relay.kill()
+        raise AssertionError(f"the relay does not listen: {self.relay_log()}")
+
+    def relay_log(self):
+        return (self.directory / "relay.log").read_text()
+
+    def is_unfair(self):
+        """Whether an empty acknowledgement of the client's was lost. libcoap 4.3.1 does not acknowledge a repeated message."""
+        return re.search(r" up +4 B .* lost$", self.relay_log(), re.MULTILINE) is not None
+
+    def relaying(self, listen):
+        to = self.behind.removeprefix("coap://")
+        link = ["--profile", "hf-100", "--speed", str(SPEED), "--seed", str(self.SEED)]
+        return ["link", "run", *link, "--listen", listen, "--to", to, "-v"]
 
     def __exit__(self, *error):
         if self.relay.poll() is None:
@@ -60,11 +81,33 @@ class SlowWorld(World):
 
     def options(self):
         config = self.directory / "gateway.toml"
-        config.write_text(f'default-link = "slow"\ndefault-shape = "lean"\n\n[link.slow]\nlike = "hf-100"\nspeed = {SPEED}\n')
+        config.write_text(self.config())
         return ["--config", config]
 
+    def config(self):
+        shape = f'shape = "buoy"\n\n[shape.buoy]\n{self.SHAPE}' if self.SHAPE else ""
+        return f'[link.{LINK}]\nlike = "hf-100"\nspeed = {SPEED}\n{shape}'
+
+    def tell(self, transcript):
+        """What there is between the client and the homeserver."""
+        listen = self.gateway.removeprefix("coap://")
+        behind = self.behind.removeprefix("coap://")
+        transcript.block(f"$ cat gateway.toml\n{self.config()}")
+        transcript.block(
+            f"$ lowband gateway --insecure-coap --config gateway.toml --listen {behind}={LINK} --homeserver {self.homeserver} &"
+        )
+        transcript.block(f"$ lowband {' '.join(self.relaying(listen))} 2> relay.log &")
+
+    def counts(self, transcript):
+        """Ends the relay and writes down what it counted. Something was lost, or this was no such link."""
+        said = self.end_relay()
+        transcript.block(f"$ cat relay.log\n{self.relay_log()}")
+        transcript.block(f"$ kill %2\n{said}")
+        lost = re.findall(r" ([0-9]+) lost,", said)
+        assert len(lost) == 2 and any(int(number) for number in lost), said
+
     def prepare(self):
-        """Two users with a room: their tokens, the room, and what alice asks of /sync after that."""
+        """Two users with a room: their tokens, the room, and alice's filter."""
         tokens = {}
         for name in "alice", "bob":
             status, answer = self.http("POST", "/_matrix/client/v3/register", None, registration(name))
@@ -75,8 +118,11 @@ class SlowWorld(World):
         assert self.http("POST", f"/_matrix/client/v3/join/{room}", tokens["bob"], {})[0] == 200
         target = "/_matrix/client/v3/user/@alice:lowband.test/filter"
         number = self.http("POST", target, tokens["alice"], FILTER)[1]["filter_id"]
-        since = self.answer("/_matrix/client/v3/sync?timeout=0", tokens["alice"])["next_batch"]
-        return tokens, room, f"since={since}&filter={number}"
+        return tokens, room, number
+
+    def position(self, token):
+        """Where a user's /sync stands now."""
+        return self.answer("/_matrix/client/v3/sync?timeout=0", token)["next_batch"]
 
     def sends(self, room, token, number, text):
         target = f"/_matrix/client/v3/rooms/{room}/send/m.room.message/five{number}"

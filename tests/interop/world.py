@@ -15,6 +15,8 @@ PATIENCE = 20  # seconds
 
 
 class World:
+    LISTEN = "127.0.0.1:0"
+
     def __init__(self, lowband):
         self.lowband = lowband.resolve()
 
@@ -31,7 +33,7 @@ class World:
         assert self.homeserver, "Synapse did not start"
         with open(self.directory / "gateway.log", "w") as log:
             self.gateway_process = subprocess.Popen(
-                [self.lowband, "gateway", "--insecure-coap", "--listen", "127.0.0.1:0", "--homeserver", self.homeserver]
+                [self.lowband, "gateway", "--insecure-coap", "--listen", self.LISTEN, "--homeserver", self.homeserver]
                 + self.options(),
                 stderr=log,
             )

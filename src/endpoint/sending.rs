@@ -3,9 +3,9 @@
 use tracing::debug;
 
 use super::pacer::{Channel, Queued};
-use super::peer::Terms;
+use super::peer::{Peer, Terms};
 use super::{Address, Association, Endpoint};
-use crate::coap::{Instant, Outgoing};
+use crate::coap::{ExchangeId, Instant, Outgoing};
 
 impl Endpoint {
     /// Sends a datagram to a peer, at once or when it is its turn.
@@ -23,19 +23,19 @@ impl Endpoint {
         if length > pace.mtu {
             self.counters.too_long += 1;
             debug!(remote = %address.remote, length, mtu = pace.mtu, "datagram does not fit into the link");
-            if let (Some(exchange), Some(peer)) = (outgoing.exchange, self.peers.get_mut(&association)) {
+            if let Some((peer, exchange)) = self.sender(association, &outgoing) {
                 peer.too_long(exchange, length, pace.mtu, now);
             }
             return;
         }
-        if let (Some(exchange), Some(peer)) = (outgoing.exchange, self.peers.get_mut(&association)) {
+        if let Some((peer, exchange)) = self.sender(association, &outgoing) {
             peer.exchanges.held(exchange);
         }
         let given_way = self.pacers.push(&channel, &pace, Queued { association, address, outgoing }, now);
         if let Some(Queued { association, outgoing, .. }) = given_way {
             // As if it had left and was lost: what is repeated is tried again.
             self.counters.overflowed += 1;
-            if let (Some(exchange), Some(peer)) = (outgoing.exchange, self.peers.get_mut(&association)) {
+            if let Some((peer, exchange)) = self.sender(association, &outgoing) {
                 peer.exchanges.departed(exchange, now);
             }
         }
@@ -81,12 +81,17 @@ impl Endpoint {
         if outgoing.repeat {
             self.counters.repeated_bytes += length;
         }
-        self.datagrams.push_back((address, outgoing.datagram));
-        let Some(exchange) = outgoing.exchange else { return };
-        if let Some(peer) = self.peers.get_mut(&association) {
+        if let Some((peer, exchange)) = self.sender(association, &outgoing) {
             peer.exchanges.departed(exchange, last_bit);
             self.place(association);
         }
+        self.datagrams.push_back((address, outgoing.datagram));
+    }
+
+    /// The exchange that a datagram is of, if any, and whose it is, if it is still here.
+    fn sender(&mut self, association: Association, outgoing: &Outgoing) -> Option<(&mut Peer, ExchangeId)> {
+        let exchange = outgoing.exchange?;
+        Some((self.peers.get_mut(&association)?, exchange))
     }
 
     /// Whether a datagram that has waited still means something to its peer.

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::code::Code;
 use super::message::{Kind, Message, MessageId};
-use super::parameters::{ACKNOWLEDGEMENT, Parameters};
+use super::parameters::{ACKNOWLEDGEMENT, Answer, Parameters};
 use super::priority::Priority;
 use super::time::Instant;
 use entry::{Received, Reply, Sent, Waiting};
@@ -565,8 +565,7 @@ impl Exchanges {
         while self.may_start() && !self.waiting.is_empty() {
             let Some(id) = self.ids.take(now, self.parameters.exchange_lifetime()) else { return };
             let Some(Waiting { exchange, message, priority }) = self.waiting.pop_front() else { return };
-            // A request may be answered by a whole block in the acknowledgement; anything else by no more than that.
-            let answer = if message.code.is_request() { self.parameters.largest } else { ACKNOWLEDGEMENT };
+            let answer = Answer::to(message.code);
             let datagram = Message { id, ..message }.encode();
             // §4.2: the first timeout is between ACK_TIMEOUT and ACK_TIMEOUT * ACK_RANDOM_FACTOR.
             let shortest = self.round_trip.timeout(self.parameters.ack_timeout)

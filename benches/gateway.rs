@@ -196,7 +196,7 @@ fn config(homeserver: &http::Uri) -> net::gateway::Config {
     let mut upstream = net::upstream::Config::new(homeserver.clone());
     upstream.idle_timeout = Duration::from_secs(2);
     net::gateway::Config {
-        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        listen: vec!["127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()],
         gateway: machine,
         state: None,
         upstream,

@@ -7,7 +7,7 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use lowband::coap::{Instant, OptionNumber, RequestError};
@@ -21,7 +21,7 @@ use support::notation;
 #[test]
 fn answers_leave_from_the_address_that_was_asked() {
     let mut server = with(config());
-    let elsewhere = Address { local: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 253)), ..PEER };
+    let elsewhere = Address { local: (Ipv4Addr::new(192, 0, 2, 253), 5683).into(), ..PEER };
     server.gets(0, "CON [MID=1, TOK=0xaa], GET, /x");
     let key = server.is_asked(0, "GET, /x");
     // The same id at another of our addresses is another message.

@@ -33,7 +33,7 @@ use tokio::time;
 fn config(homeserver: &str, listen: &[&str]) -> Config {
     let homeserver: Uri = homeserver.parse().unwrap();
     Config {
-        listen: listen.iter().map(|address| address.parse().unwrap()).collect(),
+        listen: listen.iter().map(|address| address.parse::<SocketAddr>().unwrap().into()).collect(),
         gateway: gateway::Config::new(homeserver.clone()),
         state: None,
         upstream: upstream::Config::new(homeserver),

@@ -408,7 +408,10 @@ impl World {
 
 fn address(instruction: u8) -> Address {
     let port = 1000 + u16::from(instruction >> 4) % ADDRESSES;
-    Address { remote: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), local: Ipv4Addr::LOCALHOST.into() }
+    Address {
+        remote: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        local: SocketAddr::from((Ipv4Addr::LOCALHOST, 5683)),
+    }
 }
 
 /// One of the seeds with an id and a token of few values, and perhaps one byte replaced and the end cut off.

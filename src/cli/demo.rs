@@ -97,7 +97,7 @@ async fn start_minimal() -> Result<homeserver::Server, Failure> {
 fn start_gateway(homeserver: &Uri) -> Result<net::gateway::Server, Failure> {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let config = net::gateway::Config {
-        listen: vec![any],
+        listen: vec![any.into()],
         gateway: gateway::Config::new(homeserver.clone()),
         state: None,
         upstream: net::upstream::Config::new(homeserver.clone()),

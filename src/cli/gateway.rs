@@ -57,14 +57,13 @@ async fn serve(effective: Effective) -> Result<(), Failure> {
     // From here on a signal ends the gateway in order, even before it serves.
     let mut signals =
         Signals::new().map_err(|error| Failure::new(format_args!("cannot take signals: {error}")))?;
-    let endpoint = effective.server.gateway.endpoint.clone();
+    let (endpoint, listen) = (effective.server.gateway.endpoint.clone(), effective.server.listen.clone());
     let server = Server::bind(effective.server).map_err(explain)?;
-    for address in server.addresses() {
+    for (address, listener) in server.addresses().into_iter().zip(listen) {
         // Where standard error is closed, nobody wants to know.
         let _ = writeln!(io::stderr(), "listening on coap://{address}");
-    }
-    for (address, link) in &endpoint.listeners {
-        if let Some(terms) = endpoint.links.get(link) {
+        let link = listener.link.as_ref().or(endpoint.link.as_ref());
+        if let Some((link, terms)) = link.and_then(|link| endpoint.links.get_key_value(link)) {
             let (ack_timeout, block) = (terms.parameters.ack_timeout, terms.block.bytes());
             info!(%address, link, ?ack_timeout, block, "timing by link");
         }

@@ -1,6 +1,6 @@
 //! Who a peer is, and where.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 pub struct Address {
     /// The peer's address and port.
     pub remote: SocketAddr,
-    /// Our address that the peer's datagrams came to; unspecified on a client's socket.
-    pub local: IpAddr,
+    /// Our address and port that the peer's datagrams came to; unspecified on a client's socket.
+    pub local: SocketAddr,
 }
 
 /// Whom we speak with, wherever it is: all that is known of a peer hangs on this. For plain CoAP it is made from the peer's

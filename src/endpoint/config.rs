@@ -1,7 +1,7 @@
 //! How an endpoint behaves, and how much it takes up.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::Address;
 use crate::coap::{Limits, Parameters, TransferLimits};
@@ -30,7 +30,7 @@ pub struct Config {
     /// The links that are known, by the names under which peers may announce them (option Link).
     pub links: BTreeMap<String, Terms>,
     /// The links of the peers that come to these addresses of ours; an unspecified address stands for all of its family.
-    pub listeners: BTreeMap<IpAddr, String>,
+    pub listeners: BTreeMap<SocketAddr, String>,
     /// The link of all other peers, if it is known.
     pub link: Option<String>,
     /// Datagrams that wait for their turn on one channel at a time; the least pressing goes first.
@@ -43,9 +43,10 @@ impl Config {
     /// The name of the link of a peer that has announced none.
     pub(super) fn link_of(&self, address: Address) -> Option<&str> {
         let any: IpAddr = match address.local {
-            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
+        let any = SocketAddr::new(any, address.local.port());
         let listener = self.listeners.get(&address.local).or_else(|| self.listeners.get(&any));
         listener.or(self.link.as_ref()).map(String::as_str)
     }

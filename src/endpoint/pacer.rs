@@ -3,7 +3,7 @@
 //! Knows nothing of peers: whether a datagram is still of use when its turn comes is asked of others.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub(super) struct Pacers {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Channel {
     /// A listener's, which all peers with this link share.
-    Shared(IpAddr, Arc<str>),
+    Shared(SocketAddr, Arc<str>),
     /// One peer's own.
     Own(Association),
 }
@@ -247,7 +247,7 @@ mod tests {
 
     fn queued(priority: Priority, bytes: &[u8]) -> Queued {
         let address =
-            Address { remote: "192.0.2.2:5683".parse().unwrap(), local: "192.0.2.1".parse().unwrap() };
+            Address { remote: "192.0.2.2:5683".parse().unwrap(), local: "192.0.2.1:5683".parse().unwrap() };
         let datagram = bytes.to_vec();
         let outgoing = Outgoing { datagram, priority, exchange: None, expires: None, repeat: false };
         Queued { association: address.into(), address, outgoing }

@@ -201,7 +201,10 @@ mod tests {
 
     fn observation() -> (Key, StoredObservation) {
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let association = Association::from(Address { remote: SocketAddr::new(ip, 5683), local: ip });
+        let association = Association::from(Address {
+            remote: SocketAddr::new(ip, 5683),
+            local: SocketAddr::new(ip, 5683),
+        });
         let answer = br#"{"next_batch":"s2","device_one_time_keys_count":{"signed_curve25519":50}}"#;
         let summary = sync::summary(answer).unwrap();
         let position = || StoredPosition { since: "s1".into(), counters: summary.counters.clone() };

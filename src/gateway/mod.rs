@@ -77,7 +77,6 @@ pub enum Input<'a> {
 
 /// What to do next. What was taken to be stored is to be durable before anything is done that was taken after it.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "each output is handed on at once, and few are held")]
 pub enum Output {
     /// Keep a record for [`Gateway::restore`], in the place of the one with the same key.
     Store {

@@ -76,7 +76,7 @@ impl Client {
             machine: Endpoint::new(config, seed),
             clock: Clock::start(),
             // The peer is known by the connected socket: there is nothing to choose from.
-            address: Address { remote, local: any },
+            address: Address { remote, local: SocketAddr::new(any, 0) },
             socket,
             waiting: BTreeMap::new(),
             watch,

@@ -59,19 +59,21 @@ impl Server {
     /// Binds all addresses. From here on datagrams wait in the sockets for [`Server::run`].
     ///
     /// # Errors
-    /// An address that cannot be bound, two that cannot be told apart, certificates that cannot be read, no randomness, a state
+    /// An address that cannot be bound, certificates that cannot be read, no randomness, a state
     /// file that cannot be used.
     ///
     /// # Panics
     /// Outside a tokio runtime.
     pub fn bind(mut config: Config) -> Result<Self, StartError> {
-        check_distinct(&config.listen)?;
         config.gateway.endpoint.durable = config.state.is_some();
         let upstream = Upstream::new(&config.upstream)?;
         let mut sockets = Vec::new();
-        for address in &config.listen {
+        for Listener { address, link } in &config.listen {
             let bound = Socket::bind(*address);
-            sockets.push(bound.map_err(|source| StartError::Bind { address: *address, source })?);
+            let socket = bound.map_err(|source| StartError::Bind { address: *address, source })?;
+            let link = link.clone().map(|link| (socket.local(), link));
+            config.gateway.endpoint.listeners.extend(link);
+            sockets.push(socket);
         }
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| StartError::Randomness(error.to_string()))?;
@@ -292,8 +294,8 @@ impl Outside {
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The UDP addresses, in any order. `[::]` takes IPv6 alone: for both, list `0.0.0.0` too.
-    pub listen: Vec<SocketAddr>,
-    /// The machine. Whether its memories are stored follows from `state`.
+    pub listen: Vec<Listener>,
+    /// The machine. Whether its memories are stored follows from `state`, and its listeners from `listen`.
     pub gateway: gateway::Config,
     /// The file that observers, access tokens and requests under way outlast a restart in; none means that they do not.
     pub state: Option<PathBuf>,
@@ -303,6 +305,21 @@ pub struct Config {
     pub grace: Duration,
     /// How often the counters are logged; at least a second.
     pub report: Duration,
+}
+
+/// Where peers come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// The address and port; port 0 takes a free port.
+    pub address: SocketAddr,
+    /// The link of the peers that come there, of those that the endpoint knows; none where that of all others holds.
+    pub link: Option<String>,
+}
+
+impl From<SocketAddr> for Listener {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, link: None }
+    }
 }
 
 /// A gateway that cannot start.
@@ -317,9 +334,6 @@ pub enum StartError {
         /// Why not.
         source: io::Error,
     },
-    /// Two addresses where one datagram's own destination does not say which of them it came to.
-    #[error("cannot tell {0} and {1} apart: they share an address and differ in the port")]
-    Ambiguous(SocketAddr, SocketAddr),
     /// The state file.
     #[error("cannot use the state in {}: {source}", path.display())]
     State {
@@ -364,24 +378,6 @@ pub struct DatagramCounters {
     pub receive_errors: u64,
 }
 
-/// Checks that each datagram's own destination will say which of these addresses it came to: an [`Address`] knows its local
-/// address and not its port, so no two sockets may share the one and differ in the other.
-///
-/// # Errors
-/// [`StartError::Ambiguous`].
-pub fn check_distinct(listen: &[SocketAddr]) -> Result<(), StartError> {
-    for (at, first) in listen.iter().enumerate() {
-        for second in listen.iter().skip(at + 1) {
-            let one_is_wildcard = first.ip().is_unspecified() || second.ip().is_unspecified();
-            let share = first.ip() == second.ip() || one_is_wildcard && first.is_ipv4() == second.is_ipv4();
-            if share {
-                return Err(StartError::Ambiguous(*first, *second));
-            }
-        }
-    }
-    Ok(())
-}
-
 /// Ready once a datagram may be in one of the sockets.
 async fn readable(sockets: &[Socket]) {
     std::future::poll_fn(|context| {
@@ -401,22 +397,4 @@ fn report(counters: &Counters) {
 
 fn count(length: usize) -> u64 {
     u64::try_from(length).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(listen: &[&str]) -> Result<(), String> {
-        let listen: Vec<_> = listen.iter().map(|address| address.parse().unwrap()).collect();
-        check_distinct(&listen).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn addresses_that_share_an_ip_address_are_refused_and_others_are_not() {
-        assert_eq!(check(&["127.0.0.1:5683", "[::1]:5683", "127.0.0.2:5683"]), Ok(()));
-        assert_eq!(check(&["0.0.0.0:5683", "[::]:5683"]), Ok(()));
-        assert!(check(&["127.0.0.1:5683", "127.0.0.1:5684"]).unwrap_err().contains("127.0.0.1:5684"));
-        assert!(check(&["[::1]:5684", "0.0.0.0:5683", "127.0.0.1:5684"]).is_err());
-    }
 }

@@ -60,9 +60,10 @@ impl Socket {
     }
 
     /// Whether this is the socket that a datagram from this local address leaves by.
-    pub(crate) fn serves(&self, local: IpAddr) -> bool {
-        let ours = self.local.ip();
-        ours == local || ours.is_unspecified() && ours.is_ipv4() == local.is_ipv4()
+    pub(crate) fn serves(&self, local: SocketAddr) -> bool {
+        let ours = self.local;
+        let any = ours.ip().is_unspecified() && ours.is_ipv4() == local.is_ipv4();
+        ours.port() == local.port() && (ours.ip() == local.ip() || any)
     }
 
     /// Ready once a datagram may be there.
@@ -76,7 +77,7 @@ impl Socket {
     /// What the system says, about this socket or about something that it sent before. The socket can go on.
     pub fn receive(&self, batch: &mut Batch) -> io::Result<()> {
         batch.received = 0;
-        batch.bound = self.local.ip();
+        batch.bound = self.local;
         let mut slices: Vec<_> = batch.buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
         let metas = &mut batch.metas;
         let received =
@@ -99,7 +100,7 @@ impl Socket {
             ecn: None,
             contents: datagram,
             segment_size: None,
-            src_ip: (!address.local.is_unspecified()).then_some(address.local),
+            src_ip: (!address.local.ip().is_unspecified()).then_some(address.local.ip()),
         };
         // Without tokio's readiness: nobody waits for room, and it does not know of any before the first wait.
         self.state.try_send((&self.io).into(), &transmit)
@@ -134,7 +135,7 @@ pub struct Batch {
     buffers: Vec<Vec<u8>>,
     metas: Vec<RecvMeta>,
     received: usize,
-    bound: IpAddr,
+    bound: SocketAddr,
 }
 
 impl Batch {
@@ -149,7 +150,7 @@ impl Batch {
             buffers: vec![vec![0; Self::BUFFER]; Self::SIZE],
             metas: vec![RecvMeta::default(); Self::SIZE],
             received: 0,
-            bound: IpAddr::from([0, 0, 0, 0]),
+            bound: SocketAddr::from(([0; 4], 0)),
         }
     }
 
@@ -161,9 +162,9 @@ impl Batch {
         let filled = self.metas.iter().zip(&self.buffers).take(self.received);
         filled
             .filter_map(|(meta, buffer)| {
-                let local = meta.dst_ip.unwrap_or(self.bound);
-                let address = Address { remote: meta.addr, local };
-                (!is_to_many(local)).then_some((address, buffer.get(..meta.len)?, meta.stride.max(1)))
+                let ip = meta.dst_ip.unwrap_or(self.bound.ip());
+                let address = Address { remote: meta.addr, local: SocketAddr::new(ip, self.bound.port()) };
+                (!is_to_many(ip)).then_some((address, buffer.get(..meta.len)?, meta.stride.max(1)))
             })
             .flat_map(|(address, run, stride)| {
                 // A datagram of no bytes is no run of any length.
@@ -178,8 +179,8 @@ impl Default for Batch {
     }
 }
 
-fn is_to_many(local: IpAddr) -> bool {
-    local.is_multicast() || local == IpAddr::from([255; 4])
+fn is_to_many(ip: IpAddr) -> bool {
+    ip.is_multicast() || ip == IpAddr::from([255; 4])
 }
 
 #[cfg(test)]
@@ -211,7 +212,7 @@ mod tests {
         let received = receive(&socket, &mut Batch::new()).await;
         let [(address, datagram)] = received.as_slice() else { panic!("{received:?}") };
         assert_eq!(datagram, b"question");
-        assert_eq!(*address, Address { remote: peer.local_addr().unwrap(), local: asked.ip() });
+        assert_eq!(*address, Address { remote: peer.local_addr().unwrap(), local: asked });
 
         socket.send(*address, b"answer").unwrap();
         let mut answer = [0; 16];
@@ -224,15 +225,14 @@ mod tests {
         let socket = Socket::bind("[::]:0".parse().unwrap()).unwrap();
         let same_port = SocketAddr::from(([0, 0, 0, 0], socket.local().port()));
         let over_ipv4 = Socket::bind(same_port).expect("an IPv6 socket leaves IPv4 alone");
-        assert!(
-            !socket.serves("127.0.0.1".parse().unwrap()) && over_ipv4.serves("127.0.0.1".parse().unwrap())
-        );
+        let asked = SocketAddr::from(([127, 0, 0, 1], socket.local().port()));
+        assert!(!socket.serves(asked) && over_ipv4.serves(asked));
 
         let asked: SocketAddr = format!("[::1]:{}", socket.local().port()).parse().unwrap();
         let peer = peer("[::1]:0");
         peer.send_to(b"question", asked).unwrap();
         let received = receive(&socket, &mut Batch::new()).await;
-        assert_eq!(received[0].0.local, asked.ip());
+        assert_eq!(received[0].0.local, asked);
         socket.send(received[0].0, b"answer").unwrap();
         assert_eq!(peer.recv_from(&mut [0; 16]).unwrap(), (6, asked));
     }
@@ -278,7 +278,7 @@ mod tests {
     async fn a_datagram_larger_than_the_link_is_fragmented_and_arrives() {
         let socket = Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let peer = peer("127.0.0.1:0");
-        let address = Address { remote: peer.local_addr().unwrap(), local: socket.local().ip() };
+        let address = Address { remote: peer.local_addr().unwrap(), local: socket.local() };
         socket.send(address, &[7; 65_507]).unwrap();
         assert_eq!(peer.recv(&mut [0; 65_535]).unwrap(), 65_507);
     }
@@ -287,7 +287,7 @@ mod tests {
     async fn a_datagram_that_cannot_leave_is_an_error_and_the_socket_goes_on() {
         let socket = Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let peer = peer("127.0.0.1:0");
-        let address = Address { remote: peer.local_addr().unwrap(), local: socket.local().ip() };
+        let address = Address { remote: peer.local_addr().unwrap(), local: socket.local() };
         assert!(socket.send(address, &vec![0; 65_508]).is_err());
         socket.send(address, b"still here").unwrap();
         assert_eq!(peer.recv(&mut [0; 16]).unwrap(), 10);

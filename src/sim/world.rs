@@ -196,7 +196,7 @@ impl World {
             let config = peer::Config {
                 user: format!("@device{number}:example.org"),
                 token: format!("syt_device{number}_token"),
-                gateway: Address { remote: GATEWAY, local: Ipv4Addr::UNSPECIFIED.into() },
+                gateway: Address { remote: GATEWAY, local: (Ipv4Addr::UNSPECIFIED, 0).into() },
                 endpoint: endpoint.clone(),
                 pause,
                 refresh: device.refresh,
@@ -349,7 +349,7 @@ impl World {
     fn arrive_at_gateway(&mut self, peer: PeerNumber, datagram: &[u8]) {
         let remote = self.addresses.iter().find(|(_, other)| **other == peer).map(|(address, _)| *address);
         let Some(remote) = remote else { return };
-        let address = Address { remote, local: GATEWAY.ip() };
+        let address = Address { remote, local: GATEWAY };
         self.tell_gateway(Input::Datagram { address, datagram });
     }
 

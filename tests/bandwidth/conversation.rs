@@ -174,7 +174,7 @@ impl Conversation {
         self.answer = operation.answer.clone();
         let mut request = self.request(operation);
         request.observe = observe;
-        let address = Address { remote: GATEWAY, local: Ipv4Addr::UNSPECIFIED.into() };
+        let address = Address { remote: GATEWAY, local: (Ipv4Addr::UNSPECIFIED, 0).into() };
         self.asked = Some(self.device.request(address, request, began));
         self.drain();
         self.finish(began)
@@ -267,13 +267,13 @@ impl Conversation {
         while let Some(arrival) = self.channel.poll(self.now) {
             match arrival.to {
                 End::Gateway => {
-                    let address = Address { remote: DEVICE, local: GATEWAY.ip() };
+                    let address = Address { remote: DEVICE, local: GATEWAY };
                     let input = Input::Datagram { address, datagram: &arrival.datagram };
                     self.gateway.handle(input, self.now);
                 }
                 End::Peer if self.away => {}
                 End::Peer => {
-                    let address = Address { remote: GATEWAY, local: Ipv4Addr::UNSPECIFIED.into() };
+                    let address = Address { remote: GATEWAY, local: (Ipv4Addr::UNSPECIFIED, 0).into() };
                     self.device.handle(address, &arrival.datagram, self.now);
                 }
             }

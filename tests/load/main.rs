@@ -62,7 +62,7 @@ async fn ten_peers_over_sockets_get_no_error() {
     let homeserver = homeserver::Server::bind(any, homeserver::Config::default()).await.unwrap();
     let url: http::Uri = homeserver.url().parse().unwrap();
     let gateway = net::gateway::Server::bind(net::gateway::Config {
-        listen: vec![any],
+        listen: vec![any.into()],
         gateway: gateway::Config::new(url.clone()),
         state: None,
         upstream: net::upstream::Config::new(url),

@@ -102,7 +102,7 @@ impl World {
     }
 
     fn request(&mut self, client: usize, request: coap::Request) {
-        let gateway = Address { remote: SocketAddr::new(LOCAL, 5683), local: LOCAL };
+        let gateway = Address { remote: SocketAddr::new(LOCAL, 5683), local: SocketAddr::new(LOCAL, 5683) };
         self.clients[client].request(gateway, request, self.now);
         self.drain();
     }
@@ -131,7 +131,8 @@ impl World {
                 self.gateway.handle(input, self.now);
             }
             Arrival::ToClient(client, datagram) => {
-                let gateway = Address { remote: SocketAddr::new(LOCAL, 5683), local: LOCAL };
+                let gateway =
+                    Address { remote: SocketAddr::new(LOCAL, 5683), local: SocketAddr::new(LOCAL, 5683) };
                 self.clients[client].handle(gateway, &datagram, self.now);
             }
             Arrival::Call(id, request) => {
@@ -190,5 +191,5 @@ impl World {
 }
 
 fn address_of(client: usize) -> Address {
-    Address { remote: SocketAddr::new(LOCAL, 10_000 + client as u16), local: LOCAL }
+    Address { remote: SocketAddr::new(LOCAL, 10_000 + client as u16), local: SocketAddr::new(LOCAL, 5683) }
 }

@@ -383,7 +383,7 @@ fn config() -> Config {
 }
 
 fn gateway_address() -> Address {
-    Address { remote: std::net::SocketAddr::new(PEER.local, 5683), local: PEER.remote.ip() }
+    Address { remote: PEER.local, local: PEER.remote }
 }
 
 fn request(method: Code, path: &[&str]) -> Request {

@@ -20,7 +20,7 @@ pub(crate) const OTHER: Address = peer(2);
 pub(crate) const fn peer(number: u16) -> Address {
     Address {
         remote: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), number),
-        local: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 254)),
+        local: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 254)), 5683),
     }
 }
 

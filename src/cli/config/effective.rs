@@ -14,6 +14,7 @@ use lowband::link::Profile;
 use lowband::link::Terms;
 use lowband::matrix::rewrite::Advertise;
 use lowband::net;
+use lowband::net::gateway::Listener;
 use lowband::net::upstream;
 use tracing_subscriber::EnvFilter;
 
@@ -72,7 +73,7 @@ impl Reader<'_> {
         let homeserver = self.required("homeserver", homeserver);
         let links = &self.settings.links;
         let default_link = self.required("default-link", |name| link(name, links));
-        let listen = self.listen(default_link.as_deref());
+        let listen = self.listen();
         let shaping = &self.settings.shaping;
         let shape = self.optional("default-shape", |name| {
             let wrong = |hint| Wrong::new(format!("there is no shape {name:?}")).hint(hint);
@@ -108,7 +109,6 @@ impl Reader<'_> {
         gateway.shape = shape;
         gateway.shapes_by_link = shaping.by_link.clone();
         gateway.endpoint.links = terms(links);
-        gateway.endpoint.listeners = listen.links;
         gateway.endpoint.link = default_link;
         let mut upstream = upstream::Config::new(homeserver.clone());
         upstream.homeserver_ca = homeserver_ca;
@@ -120,26 +120,18 @@ impl Reader<'_> {
         Some(Effective {
             warnings: warnings(&homeserver),
             homeserver,
-            server: net::gateway::Config {
-                listen: listen.addresses,
-                gateway,
-                state,
-                upstream,
-                grace: grace?,
-                report: report?,
-            },
+            server: net::gateway::Config { listen, gateway, state, upstream, grace: grace?, report: report? },
             log: log?,
             log_format: log_format?,
         })
     }
 
     /// The addresses with the links behind them, if plain CoAP may be served there.
-    fn listen(&mut self, default_link: Option<&str>) -> Option<Listen> {
+    fn listen(&mut self) -> Option<Vec<Listener>> {
         let plain = self.required("insecure-coap", switch);
         let public = self.required("insecure-public", switch);
         let links = &self.settings.links;
-        let listeners = self.all("listen", |text| listener(text, links))?;
-        let (listen, named): (Vec<_>, Vec<_>) = listeners.into_iter().unzip();
+        let listen = self.all("listen", |text| listener(text, links))?;
         let (plain, public) = (plain?, public?);
         if listen.is_empty() {
             return self.wrong("listen", Wrong::new("no address").hint("an address is like 127.0.0.1:5683"));
@@ -153,22 +145,13 @@ impl Reader<'_> {
                 wrong.hint("--insecure-coap if nobody else is on the link, or it is protected below UDP"),
             );
         }
-        if let Some(open) = listen.iter().find(|address| !address.ip().is_loopback()).filter(|_| !public) {
+        let mut addresses = listen.iter().map(|listener| listener.address);
+        if let Some(open) = addresses.find(|address| !address.ip().is_loopback()).filter(|_| !public) {
             let wrong =
                 Wrong::new(format!("{open} is not loopback: plain CoAP would be served to other hosts"));
             return self.wrong("listen", wrong.hint("--insecure-public if that is meant"));
         }
-        match net::gateway::check_distinct(&listen) {
-            Ok(()) => {
-                let links = named.into_iter().map(|name| name.or_else(|| default_link.map(str::to_owned)));
-                let links =
-                    listen.iter().map(SocketAddr::ip).zip(links.collect::<Option<Vec<_>>>()?).collect();
-                Some(Listen { addresses: listen, links })
-            }
-            Err(error) => {
-                self.wrong("listen", Wrong::new(error.to_string()).hint("one port for each address"))
-            }
-        }
+        Some(listen)
     }
 
     fn check_certificates(&mut self, config: &upstream::Config) {
@@ -228,12 +211,6 @@ impl Reader<'_> {
     }
 }
 
-/// Where to listen, and the link behind each address.
-struct Listen {
-    addresses: Vec<SocketAddr>,
-    links: BTreeMap<IpAddr, String>,
-}
-
 /// What is wrong with a value, before it is known where it stands.
 struct Wrong {
     message: String,
@@ -291,11 +268,10 @@ fn address(text: &str) -> Result<SocketAddr, Wrong> {
 }
 
 /// An address, and the name of the link behind it where `=NAME` follows.
-fn listener(text: &str, links: &Links) -> Result<(SocketAddr, Option<String>), Wrong> {
-    match text.split_once('=') {
-        Some((at, name)) => Ok((address(at.trim_end())?, Some(link(name.trim_start(), links)?))),
-        None => Ok((address(text)?, None)),
-    }
+fn listener(text: &str, links: &Links) -> Result<Listener, Wrong> {
+    let (at, name) = text.split_once('=').map_or((text, None), |(at, name)| (at, Some(name)));
+    let link = name.map(|name| link(name.trim_start(), links)).transpose()?;
+    Ok(Listener { address: address(at.trim_end())?, link })
 }
 
 fn link(name: &str, links: &Links) -> Result<String, Wrong> {

@@ -228,7 +228,7 @@ impl Endpoint {
         let peer = self.peers.get(&association);
         let Some(expires) = peer.and_then(|peer| peer.exchanges.remembered_until(message.id)) else { return };
         if answer.payload.len() > Self::LONGEST_ANSWER {
-            return;
+            return self.forget(MemoryKey::Request(association, message.id.0));
         }
         let memory = Memory::Request {
             expires,

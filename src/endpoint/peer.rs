@@ -514,7 +514,8 @@ impl Peer {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let forgotten = self.announced.then(|| self.heard + ANNOUNCED);
+        // While something else is kept of it, that goes first.
+        let forgotten = (self.announced && self.is_at_rest()).then(|| self.heard + ANNOUNCED);
         [self.exchanges.deadline(), self.server.deadline(), self.client.deadline(), forgotten]
             .into_iter()
             .flatten()
@@ -542,11 +543,12 @@ impl Peer {
     /// Whether nothing would be lost if this peer were forgotten.
     pub(super) fn is_idle(&self, now: Instant) -> bool {
         let announced = self.announced && now < self.heard + ANNOUNCED;
-        !announced
-            && self.is_expendable()
-            && self.exchanges.is_idle()
-            && self.server.is_idle()
-            && self.outcomes.is_empty()
+        !announced && self.is_at_rest()
+    }
+
+    /// Whether nothing is kept of it but its link.
+    fn is_at_rest(&self) -> bool {
+        self.is_expendable() && self.exchanges.is_idle() && self.server.is_idle() && self.outcomes.is_empty()
     }
 
     /// Whether only its memory of what has been would be lost.

@@ -37,6 +37,7 @@ impl Endpoint {
             self.counters.overflowed += 1;
             if let Some((peer, exchange)) = self.sender(association, &outgoing) {
                 peer.exchanges.departed(exchange, now);
+                self.place(association);
             }
         }
     }

@@ -403,7 +403,7 @@ impl Exchanges {
                 continue;
             }
             // §4.2. §4.3: a ping is not repeated; whoever wonders asks again.
-            if sent.repeats >= parameters.max_retransmit || sent.datagram.len() == ACKNOWLEDGEMENT {
+            if sent.repeats >= parameters.max_retransmit || sent.datagram.get(1) == Some(&0) {
                 given_up.push(*id);
                 continue;
             }
@@ -475,7 +475,8 @@ impl Exchanges {
     pub fn recall(&mut self, message: &Message, reply: Option<Vec<u8>>, expires: Instant, now: Instant) {
         self.remember(message, now);
         let Some(received) = self.received.get_mut(&message.id) else { return };
-        received.expires = expires;
+        // The clock may have been ahead before the restart.
+        received.expires = received.expires.min(expires);
         received.recorded = true;
         if let Some(datagram) = reply.filter(|_| message.kind == Kind::Confirmable) {
             self.remembered_bytes += datagram.len();

@@ -410,9 +410,10 @@ mod tests {
         let links = Links::of_file(None).expect("the built-in ones");
         let read = |text: &str| listener(text, &links).ok();
         let here = SocketAddr::from(([127, 0, 0, 1], 1));
-        assert_eq!(read("127.0.0.1:1"), Some((here, None)));
-        assert_eq!(read("127.0.0.1:1=hf-100"), Some((here, Some("hf-100".into()))));
-        assert_eq!(read("127.0.0.1:1 = hf-100"), Some((here, Some("hf-100".into()))));
+        let expected = |link: Option<&str>| Some(Listener { address: here, link: link.map(str::to_owned) });
+        assert_eq!(read("127.0.0.1:1"), expected(None));
+        assert_eq!(read("127.0.0.1:1=hf-100"), expected(Some("hf-100")));
+        assert_eq!(read("127.0.0.1:1 = hf-100"), expected(Some("hf-100")));
         for wrong in ["127.0.0.1:1=", "127.0.0.1:1=hf", "=hf-100", "127.0.0.1:1=hf-100=lan"] {
             assert_eq!(read(wrong), None, "{wrong}");
         }

@@ -11,10 +11,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::code::Code;
 use super::message::{Kind, Message, MessageId};
-use super::parameters::{ACKNOWLEDGEMENT, Answer, Parameters};
+use super::parameters::{Answer, Parameters};
 use super::priority::Priority;
 use super::time::Instant;
 use entry::{Received, Reply, Sent, Waiting};
+use event::is_empty;
 pub use event::{Answered, Busy, Counts, Event, ExchangeId, Limits, Outgoing};
 use ids::{Jitter, MessageIds};
 use round_trip::RoundTrip;
@@ -403,7 +404,7 @@ impl Exchanges {
                 continue;
             }
             // §4.2. §4.3: a ping is not repeated; whoever wonders asks again.
-            if sent.repeats >= parameters.max_retransmit || sent.datagram.len() == ACKNOWLEDGEMENT {
+            if sent.repeats >= parameters.max_retransmit || is_empty(&sent.datagram) {
                 given_up.push(*id);
                 continue;
             }
@@ -475,7 +476,8 @@ impl Exchanges {
     pub fn recall(&mut self, message: &Message, reply: Option<Vec<u8>>, expires: Instant, now: Instant) {
         self.remember(message, now);
         let Some(received) = self.received.get_mut(&message.id) else { return };
-        received.expires = expires;
+        // The clock may have been ahead before the restart.
+        received.expires = received.expires.min(expires);
         received.recorded = true;
         if let Some(datagram) = reply.filter(|_| message.kind == Kind::Confirmable) {
             self.remembered_bytes += datagram.len();

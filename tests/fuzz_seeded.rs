@@ -16,6 +16,8 @@ mod datagram;
 mod json_to_cbor;
 #[path = "support/mutator.rs"]
 mod mutator;
+#[path = "../fuzz/bodies/oscore.rs"]
+mod oscore;
 #[path = "../fuzz/bodies/path.rs"]
 mod path;
 
@@ -62,6 +64,17 @@ fn json_to_cbor_survives() {
         .collect();
     seeds.extend(recorded_bodies());
     try_all("json_to_cbor", seeds, json_to_cbor::run);
+}
+
+/// Each input is tried many times over, and each try derives keys: so there are fewer of them.
+#[test]
+fn oscore_survives() {
+    let appendix_c = include_str!("vectors/oscore/rfc8613-appendix-c.txt").lines();
+    let values = appendix_c.filter_map(|line| line.split_once(' ')).map(|(_, value)| value);
+    let mut seeds: Vec<Vec<u8>> = values.map(from_hex).collect();
+    // Those that are opened: an option and a ciphertext, and the datagrams.
+    seeds.extend(oscore::seeds());
+    try_some(inputs() / 20, "oscore", seeds, oscore::run);
 }
 
 #[test]

@@ -241,7 +241,7 @@ fn responses_that_cannot_be_opened_are_dropped_and_the_right_one_is_still_taken(
     for (message, error) in [
         (unprotected, ResponseError::Unprotected(Code::UNAUTHORIZED)),
         (elsewhere, ResponseError::Forged),
-        (first.message, ResponseError::Forged),
+        (first.message, ResponseError::UnknownContext),
         (with_kid, ResponseError::UnknownContext),
         (with_context, HeaderError::Parts.into()),
         (with_block, ResponseError::OuterBlock),
@@ -316,7 +316,8 @@ fn the_blocks_of_a_burst_come_in_any_order_and_keep_their_common_value() {
     };
     assert_eq!(opens(1), Ok(1));
     assert_eq!(opens(2), Ok(1));
-    assert_eq!(opens(0), Err(ResponseError::Replayed), "without a number it is older than what has come");
+    assert_eq!(opens(0), Ok(1), "the one without a number of its own");
+    assert_eq!(opens(0), Err(ResponseError::Replayed));
     assert_eq!(opens(3), Ok(2));
     assert_eq!(opens(1), Err(ResponseError::Replayed));
 }
@@ -465,8 +466,8 @@ fn over_1000_restarts_of_both_sequence_numbers_only_grow_and_no_nonce_is_used_tw
         client.crash(at(10 * restart));
         server.crash(at(10 * restart + 1));
         assert!(client.context.sequence() >= least, "restart {restart}");
-        // As many as end within a block, and beyond it.
-        for id in 0..restart % 300 {
+        // Mostly a few, and sometimes as many as end within a block, or beyond it.
+        for id in 0..if restart % 16 == 0 { restart % 300 } else { restart % 4 } {
             let (sealed, _) = client.asks(&message(&format!("CON [MID={id}], GET, /{restart}")));
             nonces.saw(&sealed);
             if id == 0 {
@@ -475,7 +476,7 @@ fn over_1000_restarts_of_both_sequence_numbers_only_grow_and_no_nonce_is_used_tw
         }
         least = client.context.sequence();
     }
-    assert!(nonces.len() > 100_000);
+    assert!(nonces.len() > 5_000, "{}", nonces.len());
     assert!(least < 1_000 * (Context::AHEAD + 300));
 }
 

@@ -106,8 +106,7 @@ impl SentRequest {
     pub(super) fn is_fresh(&self, partial_iv: Option<PartialIv>) -> bool {
         match partial_iv {
             Some(partial_iv) => self.come.is_fresh(partial_iv),
-            // §4.1.3.5.2: a notification without a number is the oldest.
-            None => !self.bare && self.newest.is_none(),
+            None => !self.bare,
         }
     }
 
@@ -116,6 +115,7 @@ impl SentRequest {
     /// RFC 7641 orders notifications by 24 bits and by time; these are ordered by their numbers alone, however late they come, and so
     /// are passed on with values that only grow.
     pub(super) fn accept(&mut self, partial_iv: Option<PartialIv>, place: Place) -> Option<u32> {
+        // §4.1.3.5.2: a notification without a number is the oldest.
         let is_newest = partial_iv > self.newest || self.newest.is_none();
         let starts = match place {
             Place::Response if !self.observes => false,
@@ -185,7 +185,8 @@ mod tests {
     fn a_notification_without_a_number_is_the_oldest() {
         let mut sent = observing();
         assert_eq!(sent.accept(piv(0), Place::Notification), Some(1));
-        assert!(!sent.is_fresh(None));
+        assert_eq!(sent.accept(None, Place::Notification), None);
+        assert_eq!(sent.accept(None, Place::Block(1)), None);
     }
 
     #[test]

@@ -31,15 +31,6 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// Inputs that are opened.
-pub fn seeds() -> Vec<Vec<u8>> {
-    let as_parts = |message: &Message| {
-        let option = message.options.get(OptionNumber::OSCORE).unwrap_or_default();
-        [&[option.len() as u8], option, &message.payload].concat()
-    };
-    exchange().iter().flat_map(|message| [message.encode(), as_parts(message)]).collect()
-}
-
 /// What was not sealed by the other endpoint is not opened, and changes nothing; a replay of what was sealed is served by nobody who cannot
 /// know whether it is one.
 fn open(message: &Message) {

@@ -57,8 +57,9 @@ impl fmt::Debug for Challenges {
 }
 
 /// The request that answers a challenge: the same as before, with the Echo option of the response, which was opened, to it. It is to be
-/// protected anew, with a message ID and a token of its own. `None` where the response is no challenge, or asks for what the request
-/// had already: to say that again would be a loop.
+/// protected anew and needs a message ID of its own; under the same token, its [`super::SentRequest`] takes the place of the one before.
+///
+/// `None` where the response is no challenge, or asks for what the request had already: to say that again would be a loop.
 pub fn answer_challenge(request: &Message, response: &Message) -> Option<Message> {
     let echo = response.options.get(OptionNumber::ECHO).filter(|_| response.code == Code::UNAUTHORIZED)?;
     if request.options.get(OptionNumber::ECHO) == Some(echo) {

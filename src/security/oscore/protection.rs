@@ -114,4 +114,28 @@ mod tests {
             (0..=u16::MAX).filter(|number| class(OptionNumber(*number)) == Class::Both).collect();
         assert_eq!(both, [6, 258]);
     }
+
+    #[test]
+    fn a_plaintext_that_is_no_message_is_refused_and_any_other_is_joined() {
+        let outer = Message::empty(Kind::Confirmable, MessageId(1));
+        let refused: [&[u8]; 9] = [
+            b"",
+            b"\x00",             // no code
+            b"\x00\xffx",        // no code, and a payload
+            b"\x61",             // a code of a reserved class
+            b"\x01\xff",         // a marker without payload
+            b"\x01\xb5abc",      // an option cut short
+            b"\x01\xf0",         // a reserved delta
+            b"\x01\x90",         // protected itself
+            b"\x01\x30\x60\xff", // options, and a marker without payload
+        ];
+        for plaintext in refused {
+            assert_eq!(join(&outer, plaintext), None, "{plaintext:02x?}");
+        }
+        let joined = join(&outer, b"\x01\xb1a\xffx").unwrap();
+        assert_eq!((joined.kind, joined.id, joined.code), (outer.kind, outer.id, Code::GET));
+        assert_eq!(joined.payload, "x");
+        // Neither the version nor the type nor the token can be said inside.
+        assert_eq!(join(&outer, b"\x45").unwrap().token, Token::EMPTY);
+    }
 }

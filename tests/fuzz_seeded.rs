@@ -16,6 +16,8 @@ mod datagram;
 mod json_to_cbor;
 #[path = "support/mutator.rs"]
 mod mutator;
+#[path = "../fuzz/bodies/oscore.rs"]
+mod oscore;
 #[path = "../fuzz/bodies/path.rs"]
 mod path;
 
@@ -37,6 +39,15 @@ const INPUTS: u64 = 100_000;
 /// What one input may make a target hold at once: the limit of an output (1 MiB) in all its shapes, far below what a
 /// length field of an input can name.
 const MEMORY: i64 = 16 << 20;
+
+/// What the target of OSCORE opens: a request and the response to it, each as a datagram, and as the length of its option, the option and
+/// the ciphertext.
+const OPENED: [&str; 4] = [
+    "4102000001920900fffa299508ec71b93806de0c",
+    "020900fa299508ec71b93806de0c",
+    "614400000190fff0fbb15c26fda235f1d97e",
+    "00f0fbb15c26fda235f1d97e",
+];
 
 #[test]
 fn cbor_to_json_survives() {
@@ -62,6 +73,16 @@ fn json_to_cbor_survives() {
         .collect();
     seeds.extend(recorded_bodies());
     try_all("json_to_cbor", seeds, json_to_cbor::run);
+}
+
+/// Each input is tried many times over, and each try derives keys: so there are fewer of them.
+#[test]
+fn oscore_survives() {
+    let appendix_c = include_str!("vectors/oscore/rfc8613-appendix-c.txt").lines();
+    let values = appendix_c.filter_map(|line| line.split_once(' ')).map(|(_, value)| value);
+    let mut seeds: Vec<Vec<u8>> = values.map(from_hex).collect();
+    seeds.extend(OPENED.iter().map(|hex| from_hex(hex)));
+    try_some(inputs() / 20, "oscore", seeds, oscore::run);
 }
 
 #[test]

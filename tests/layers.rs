@@ -28,7 +28,8 @@ const LAYERS: &[Layer] = &[
     Layer { name: "matrix", uses: &["codec"], kind: Kind::Pure },
     Layer { name: "translate", uses: &["coap", "codec", "matrix"], kind: Kind::Pure },
     Layer { name: "link", uses: &["coap"], kind: Kind::Pure },
-    Layer { name: "endpoint", uses: &["coap", "link"], kind: Kind::Pure },
+    Layer { name: "security", uses: &["coap"], kind: Kind::Pure },
+    Layer { name: "endpoint", uses: &["coap", "link", "security"], kind: Kind::Pure },
     Layer { name: "inspect", uses: &["coap", "codec", "matrix"], kind: Kind::Pure },
     Layer {
         name: "gateway",

@@ -7,6 +7,7 @@ pub(crate) mod figure;
 pub(crate) mod gateway;
 pub(crate) mod link;
 pub(crate) mod notation;
+pub(crate) mod oscore;
 
 use std::collections::VecDeque;
 use std::fmt::Debug;

@@ -272,6 +272,7 @@ fn a_memory_of_a_clock_that_was_ahead_does_not_swallow_what_comes_later() {
         message: datagram("CON [MID=1, TOK=0xaa], GET, /x").into(),
         answer: Some(datagram("ACK [MID=1, TOK=0xaa], 2.05, 0..3").into()),
         separate: false,
+        binding: None,
     };
     endpoint.recall([(MemoryKey::Request(PEER.into(), 1), memory)], at(0));
     endpoint.handle(PEER, &datagram("CON [MID=1, TOK=0xaa], GET, /x"), at(1_000));

@@ -13,20 +13,17 @@ pub struct Address {
     pub local: SocketAddr,
 }
 
-/// Whom we speak with, wherever it is: all that is known of a peer hangs on this. For plain CoAP it is made from the peer's
-/// address, so that a peer with a new address is another one.
+/// Whom we speak with: all that is known of a peer hangs on this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Association(Address);
+pub enum Association {
+    /// Whoever is at this address: with a new address, it is another one.
+    Plain(Address),
+    /// A device with keys of its own, wherever it is, by a number that no other has had or will have.
+    Device(u64),
+}
 
 impl From<Address> for Association {
     fn from(address: Address) -> Self {
-        Self(address)
-    }
-}
-
-impl Association {
-    /// Where it is.
-    pub(super) fn address(self) -> Address {
-        self.0
+        Self::Plain(address)
     }
 }

@@ -37,6 +37,8 @@ pub struct Config {
     pub queued: usize,
     /// Whether what must survive a restart is reported, by [`super::Endpoint::poll_memory`].
     pub durable: bool,
+    /// Whether the nonces of what is sealed are told, by [`super::Endpoint::poll_used`].
+    pub tell_nonces: bool,
 }
 
 impl Config {
@@ -68,6 +70,7 @@ impl Default for Config {
             link: None,
             queued: 1_024,
             durable: false,
+            tell_nonces: false,
         }
     }
 }

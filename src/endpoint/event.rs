@@ -71,6 +71,12 @@ pub struct Counters {
     pub malformed: u64,
     /// Datagrams of new peers dropped because there are too many.
     pub peers_refused: u64,
+    /// Protected messages that could not be opened, or had come before.
+    pub unopened: u64,
+    /// Requests that had to prove that they are fresh.
+    pub challenges: u64,
+    /// Times that a device was found at another address.
+    pub moved: u64,
     /// Bytes of UDP payload that were sent before.
     pub repeated_bytes: u64,
     /// Milliseconds on the air of what was sent, on links that are known.

@@ -8,11 +8,12 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::peer::{Asked, Peer};
-use super::{Association, Endpoint, Event, Pending, RequestKey};
+use super::{Address, Association, Binding, Endpoint, Event, KeysNumber, Pending, RequestKey};
 use crate::coap::{
     Instant, Kind, Message, MessageId, ObservationId, OptionNumber, Options, Priority, Request,
     ServerTransfers,
 };
+use crate::security::oscore::State;
 
 /// What a memory is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -23,6 +24,8 @@ pub enum MemoryKey {
     Request(Association, u16),
     /// An observation.
     Observation(ObservationId),
+    /// What some keys were used for.
+    Context(KeysNumber),
 }
 
 /// What is to be remembered.
@@ -36,6 +39,8 @@ pub enum Memory {
         next_sequence: u32,
         /// The link that it has announced.
         link: Option<String>,
+        /// Where it was last.
+        address: Address,
     },
     /// A request.
     Request {
@@ -47,6 +52,8 @@ pub enum Memory {
         answer: Option<Bytes>,
         /// Whether the answer went in a confirmable message of its own, whose arrival is not known.
         separate: bool,
+        /// What its answer is bound to, where it was protected.
+        binding: Option<Binding>,
     },
     /// An observation.
     Observation {
@@ -54,7 +61,11 @@ pub enum Memory {
         association: Association,
         /// The message that registered it.
         registration: Bytes,
+        /// What its notifications are bound to, where it was protected.
+        binding: Option<Binding>,
     },
+    /// What some keys were used for.
+    Context(State),
 }
 
 /// What was kept, and is not readable, or is of a peer for which there is no room any more.
@@ -92,12 +103,15 @@ impl Endpoint {
     /// Takes in what was remembered before a restart, before anything else. Requests that were not answered are reported again.
     pub fn recall(&mut self, memories: impl IntoIterator<Item = (MemoryKey, Memory)>, now: Instant) {
         let mut memories: Vec<_> = memories.into_iter().collect();
-        // Peers before what is theirs.
-        memories.sort_by_key(|(key, _)| *key);
+        // Keys, then peers, then what is theirs.
+        memories.sort_by_key(|(key, _)| (!matches!(key, MemoryKey::Context(_)), *key));
         for (key, memory) in memories {
             let recalled = match (key, memory) {
-                (MemoryKey::Peer(association), Memory::Peer { next_id, next_sequence, link }) => {
-                    self.recall_peer(association, next_id, next_sequence, link, now)
+                (MemoryKey::Context(number), Memory::Context(state)) => {
+                    self.recall_context(number, state, now).ok_or(Unreadable)
+                }
+                (MemoryKey::Peer(association), Memory::Peer { next_id, next_sequence, link, address }) => {
+                    self.recall_peer(association, (next_id, next_sequence), link, address, now)
                 }
                 (MemoryKey::Request(..), Memory::Request { expires, .. }) if expires <= now => {
                     self.forget(key);
@@ -105,10 +119,10 @@ impl Endpoint {
                 }
                 (
                     MemoryKey::Request(association, _),
-                    Memory::Request { expires, message, answer, separate },
-                ) => self.recall_request(association, (expires, message), answer, separate, now),
-                (MemoryKey::Observation(id), Memory::Observation { association, registration }) => {
-                    self.recall_observation(id, association, &registration, now)
+                    Memory::Request { expires, message, answer, separate, binding },
+                ) => self.recall_request(association, (expires, message, binding), answer, separate, now),
+                (MemoryKey::Observation(id), Memory::Observation { association, registration, binding }) => {
+                    self.recall_observation(id, association, (&registration, binding))
                 }
                 _ => Err(Unreadable),
             };
@@ -126,12 +140,14 @@ impl Endpoint {
     fn recall_peer(
         &mut self,
         association: Association,
-        next_id: u16,
-        next_sequence: u32,
+        (next_id, next_sequence): (u16, u32),
         link: Option<String>,
+        address: Address,
         now: Instant,
     ) -> Result<(), Unreadable> {
-        self.admit_recalled(association, now);
+        if !self.peers.contains_key(&association) {
+            self.admit(association, address, now);
+        }
         let peer = self.peers.get_mut(&association).ok_or(Unreadable)?;
         peer.exchanges.resume_ids(MessageId(next_id));
         // A new peer may be one of these with a new address: see `admit`.
@@ -148,18 +164,18 @@ impl Endpoint {
     fn recall_request(
         &mut self,
         association: Association,
-        (expires, message): (Instant, Bytes),
+        (expires, message, binding): (Instant, Bytes, Option<Binding>),
         answer: Option<Bytes>,
         separate: bool,
         now: Instant,
     ) -> Result<(), Unreadable> {
         let message = Message::decode(&message).map_err(|_| Unreadable)?;
         let answer = answer.map(|answer| Message::decode(&answer)).transpose().map_err(|_| Unreadable)?;
+        self.reserve_numbers(association);
         let number = self.number();
-        self.admit_recalled(association, now);
         let peer = self.peers.get_mut(&association).ok_or(Unreadable)?;
         let (request, plan) = ServerTransfers::recall(&message, &peer.transfers);
-        let asked = Asked::of(&message);
+        let mut asked = Asked::of(&message, binding);
         let Some(answer) = answer else {
             peer.exchanges.recall(&message, None, expires, now);
             let (key, bytes) = (RequestKey(number), request.payload.len());
@@ -173,7 +189,7 @@ impl Endpoint {
             return Ok(());
         };
         // Its blocks can be had again, and its repeats get the answer that was given.
-        let reply = peer.recalled_reply(&asked, plan, answer, now);
+        let Ok(reply) = peer.recalled_reply(&mut asked, plan, answer, now) else { return Err(Unreadable) };
         let datagram = Message { kind: Kind::Acknowledgement, id: message.id, ..reply.clone() }.encode();
         peer.exchanges.recall(&message, Some(datagram), expires, now);
         if separate {
@@ -187,34 +203,36 @@ impl Endpoint {
         &mut self,
         id: ObservationId,
         association: Association,
-        registration: &[u8],
-        now: Instant,
+        (registration, binding): (&[u8], Option<Binding>),
     ) -> Result<(), Unreadable> {
         let message = Message::decode(registration).map_err(|_| Unreadable)?;
         self.next_number = self.next_number.max(id.0);
-        self.admit_recalled(association, now);
         let peer = self.peers.get_mut(&association).ok_or(Unreadable)?;
         let (_, plan) = ServerTransfers::recall(&message, &peer.transfers);
         peer.observations.register(message.token, id, plan);
+        peer.bind(id, binding.as_ref());
         self.observations.insert(id, association);
         Ok(())
     }
 
-    /// A peer of before the restart, if there is room for it.
-    fn admit_recalled(&mut self, association: Association, now: Instant) {
-        if !self.peers.contains_key(&association) {
-            self.admit(association, association.address(), now);
-        }
-    }
-
     /// Remembers a request that is passed on.
-    pub(super) fn remember_request(&mut self, association: Association, message: &Message) {
+    pub(super) fn remember_request(
+        &mut self,
+        association: Association,
+        message: &Message,
+        binding: Option<Binding>,
+    ) {
         let Some(peer) = self.peers.get_mut(&association) else { return };
         let Some(expires) = peer.exchanges.remembered_until(message.id) else { return };
         peer.exchanges.record(message.id);
         let message_id = message.id.0;
-        let memory =
-            Memory::Request { expires, message: message.encode().into(), answer: None, separate: false };
+        let memory = Memory::Request {
+            expires,
+            message: message.encode().into(),
+            answer: None,
+            separate: false,
+            binding,
+        };
         self.memories.push_back((MemoryKey::Request(association, message_id), Some(memory)));
     }
 
@@ -224,7 +242,7 @@ impl Endpoint {
         association: Association,
         message: &Message,
         answer: &Message,
-        separate: bool,
+        (separate, binding): (bool, Option<Binding>),
     ) {
         let peer = self.peers.get(&association);
         let Some(expires) = peer.and_then(|peer| peer.exchanges.remembered_until(message.id)) else { return };
@@ -236,6 +254,7 @@ impl Endpoint {
             message: message.encode().into(),
             answer: Some(answer.encode().into()),
             separate,
+            binding,
         };
         self.memories.push_back((MemoryKey::Request(association, message.id.0), Some(memory)));
     }
@@ -248,7 +267,8 @@ impl Endpoint {
         registration: &Message,
     ) {
         let registration = Message { payload: Bytes::new(), ..registration.clone() }.encode().into();
-        let memory = Memory::Observation { association, registration };
+        let binding = self.peers.get(&association).and_then(|peer| peer.binding(id)).cloned();
+        let memory = Memory::Observation { association, registration, binding };
         self.memories.push_back((MemoryKey::Observation(id), Some(memory)));
     }
 

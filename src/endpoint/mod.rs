@@ -6,6 +6,7 @@
 
 mod address;
 mod config;
+mod devices;
 mod event;
 mod memory;
 mod pacer;
@@ -24,12 +25,15 @@ use crate::coap::{
     Instant, Kind, Message, MessageId, ObservationId, Observe, Outgoing, Plan, Priority, Request,
     RequestError, Response, Step, Token,
 };
+use crate::security::oscore::{Challenges, Sealed, Used, is_protected};
 pub use address::{Address, Association};
 pub use config::Config;
+use devices::Devices;
+pub use devices::KeysNumber;
 pub use event::{Counters, Event, RequestId, RequestKey};
 pub use memory::{Memory, MemoryKey};
 use pacer::Pacers;
-pub use peer::PeerAirtime;
+pub use peer::{Binding, PeerAirtime};
 use peer::{Outcome, Peer};
 use queues::{Places, Queues};
 
@@ -40,6 +44,7 @@ pub struct Endpoint {
     chance: ChaCha8Rng,
     /// In boxes: a map has room for up to twice as many as it holds.
     peers: BTreeMap<Association, Box<Peer>>,
+    devices: Devices,
     queues: Queues,
     pacers: Pacers,
     pending: BTreeMap<RequestKey, Pending>,
@@ -52,6 +57,7 @@ pub struct Endpoint {
     datagrams: VecDeque<(Address, Vec<u8>)>,
     events: VecDeque<Event>,
     memories: VecDeque<(MemoryKey, Option<Memory>)>,
+    used: VecDeque<Used>,
     counters: Counters,
 }
 
@@ -72,18 +78,24 @@ impl Endpoint {
     const IDS_APART: u16 = 257;
     /// How many a peer may have used before those that are reserved, and a peer of it may still remember.
     const IDS_USED: u16 = 4096;
+    /// How long a peer may take to answer a challenge, at least.
+    const FRESH: Duration = Duration::from_secs(4 * 3600);
 
     /// An endpoint without peers. All its randomness comes from `seed`.
     pub fn new(config: Config, seed: [u8; 32]) -> Self {
         let mut chance = ChaCha8Rng::from_seed(seed);
         // RFC 7252 §4.4: it begins with one that cannot be guessed.
         let first_id = MessageId(chance.next_u32() as u16);
+        let mut secret = [0; 32];
+        chance.fill_bytes(&mut secret);
+        let devices = Devices::new(Challenges::new(secret, Self::FRESH));
         Self {
             pacers: Pacers::new(config.queued),
             config,
             chance,
             first_id,
             peers: BTreeMap::new(),
+            devices,
             queues: Queues::default(),
             pending: BTreeMap::new(),
             pending_bytes: 0,
@@ -93,6 +105,7 @@ impl Endpoint {
             datagrams: VecDeque::new(),
             events: VecDeque::new(),
             memories: VecDeque::new(),
+            used: VecDeque::new(),
             counters: Counters::default(),
         }
     }
@@ -113,7 +126,27 @@ impl Endpoint {
                 return;
             }
         };
-        let association = Association::from(address);
+        if message.code.is_request() && is_protected(&message) {
+            return self.handle_protected(address, message, datagram.len(), now);
+        }
+        let expects = |peer: &&Association| self.peers.get(*peer).is_some_and(|peer| peer.expects(&message));
+        let device = if message.code.is_request() {
+            None
+        } else {
+            self.devices.at(address).find(|peer| expects(&peer))
+        };
+        self.take_in(address, device.unwrap_or(address.into()), message, datagram.len(), now);
+    }
+
+    /// Takes in a message that nothing more is to be asked about.
+    fn take_in(
+        &mut self,
+        address: Address,
+        association: Association,
+        message: Message,
+        length: usize,
+        now: Instant,
+    ) {
         if !self.peers.contains_key(&association) {
             // A stranger has nothing to say but requests: the rest makes no state.
             if !message.code.is_request() {
@@ -124,10 +157,13 @@ impl Endpoint {
                 return;
             }
         }
-        self.heard(association, address, datagram.len(), now);
+        self.heard(association, address, length, now);
         self.with_peer(association, now, |peer, _| {
             peer.hear(now);
-            peer.exchanges.receive(message, now);
+            match message.code.is_request() {
+                true => peer.exchanges.receive(message, now),
+                false => peer.receive_answer(message, now),
+            }
         });
     }
 
@@ -145,8 +181,20 @@ impl Endpoint {
         request: Request,
         now: Instant,
     ) -> RequestId {
+        self.request_to(address.into(), priority, address, request, now)
+    }
+
+    /// As [`Endpoint::request_as`], of one with keys ([`Endpoint::admit_keys`]) that is at this address, unless it has been heard of at
+    /// another: protected.
+    pub fn request_to(
+        &mut self,
+        association: Association,
+        priority: Priority,
+        address: Address,
+        request: Request,
+        now: Instant,
+    ) -> RequestId {
         let id = RequestId(self.number());
-        let association = Association::from(address);
         if !self.peers.contains_key(&association) && !self.admit(association, address, now) {
             self.events.push_back(Event::Failed { id, error: RequestError::Busy });
             return id;
@@ -167,16 +215,17 @@ impl Endpoint {
 
     /// Answers a peer's request.
     pub fn respond(&mut self, key: RequestKey, response: Response, now: Instant) {
-        let Some(Pending { association, request, plan, memory, .. }) = self.take_pending(key) else {
+        let Some(Pending { association, mut request, plan, memory, .. }) = self.take_pending(key) else {
             return;
         };
-        let remembered = memory.map(|message| (message, request.whole_answer(&response)));
+        let remembered =
+            memory.map(|message| (message, request.whole_answer(&response), request.binding.clone()));
         let mut separate = false;
         self.with_peer(association, now, |peer, _| {
-            separate = peer.respond(&request, plan, response, None, now);
+            separate = peer.respond(&mut request, plan, response, None, now);
         });
-        if let Some((message, answer)) = remembered {
-            self.remember_answer(association, &message, &answer, separate);
+        if let Some((message, answer, binding)) = remembered {
+            self.remember_answer(association, &message, &answer, (separate, binding));
         }
     }
 
@@ -188,7 +237,7 @@ impl Endpoint {
         response: Response,
         now: Instant,
     ) -> Option<ObservationId> {
-        let Pending { association, request, plan, observe, memory, .. } = self.take_pending(key)?;
+        let Pending { association, mut request, plan, observe, memory, .. } = self.take_pending(key)?;
         let id = ObservationId(self.number());
         let mut accepted = false;
         self.with_peer(association, now, |peer, config| {
@@ -197,12 +246,12 @@ impl Endpoint {
             if accepted {
                 peer.register(&request, id, plan.clone(), now);
             }
-            peer.respond(&request, plan, response, accepted.then_some(id), now);
+            peer.respond(&mut request, plan, response, accepted.then_some(id), now);
         });
         if let Some(message) = memory {
             // What it is answered is the observation's to remember.
             let acknowledgement = Message::empty(Kind::Acknowledgement, message.id);
-            self.remember_answer(association, &message, &acknowledgement, false);
+            self.remember_answer(association, &message, &acknowledgement, (false, None));
             if accepted {
                 self.remember_observation(id, association, &message);
             }
@@ -305,6 +354,12 @@ impl Endpoint {
         self.datagrams.pop_front()
     }
 
+    /// The next nonce that a message was sealed with, for those who see to it that none is used twice. Only where
+    /// [`Config::tell_nonces`] is set.
+    pub fn poll_used(&mut self) -> Option<Used> {
+        self.used.pop_front()
+    }
+
     /// The next thing that happened.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
@@ -349,6 +404,7 @@ impl Endpoint {
     }
 
     fn touch(&mut self, association: Association, now: Instant, act: impl FnOnce(&mut Peer, &Config)) {
+        self.reserve_numbers(association);
         let Some(peer) = self.peers.get_mut(&association) else { return };
         act(peer, &self.config);
         self.pump(association, now);
@@ -362,7 +418,9 @@ impl Endpoint {
             self.pacers.forget_idle(now);
             return self.drop_peer(association);
         }
+        let sealed = std::mem::take(&mut peer.protection.sealed);
         peer.rest();
+        sealed.iter().for_each(|sealed| self.note(sealed));
         self.remember_peer(association);
         self.place(association);
     }
@@ -413,6 +471,7 @@ impl Endpoint {
             Outcome::UnknownLink => self.counters.unknown_links += 1,
             Outcome::Client(step) => self.report_client(step),
             Outcome::BadOption => self.counters.bad_options += 1,
+            Outcome::Unopened => self.counters.unopened += 1,
             Outcome::Unexpected => self.counters.unexpected_responses += 1,
             Outcome::AnswerDropped => self.counters.answers_dropped += 1,
         }
@@ -439,7 +498,7 @@ impl Endpoint {
     fn admit_request(
         &mut self,
         association: Association,
-        asked: peer::Asked,
+        mut asked: peer::Asked,
         request: Request,
         plan: Plan,
         memory: Option<Message>,
@@ -457,7 +516,7 @@ impl Endpoint {
         let bytes = request.payload.len();
         if peer.pending.len() >= self.config.pending || self.pending_bytes + bytes > self.config.bytes {
             self.counters.requests_refused += 1;
-            peer.respond(&asked, plan, peer::too_busy(), None, now);
+            peer.respond(&mut asked, plan, peer::too_busy(), None, now);
             return;
         }
         self.next_number += 1;
@@ -467,7 +526,7 @@ impl Endpoint {
         self.counters.requests += 1;
         let observe = request.observe;
         if let Some(message) = &memory {
-            self.remember_request(association, message);
+            self.remember_request(association, message, asked.binding.clone());
         }
         self.pending.insert(key, Pending { association, request: asked, plan, observe, bytes, memory });
         self.events.push_back(Event::Request { key, association, request, recalled: false });
@@ -493,14 +552,18 @@ impl Endpoint {
         // must not have the ids of what we said then.
         peer.exchanges.resume_ids(self.first_id);
         self.first_id = MessageId(self.first_id.0.wrapping_add(Self::IDS_APART));
+        peer.protection.contexts = self.devices.take(association);
+        self.devices.arrive(association, address);
         self.peers.insert(association, Box::new(peer));
         true
     }
 
     fn drop_peer(&mut self, association: Association) {
-        if let Some(peer) = self.peers.remove(&association) {
+        if let Some(mut peer) = self.peers.remove(&association) {
             self.queues.shift(association, peer.placed, Places::default());
             self.forget_peer(association, &peer);
+            self.devices.leave(association, peer.address);
+            self.devices.put_back(std::mem::take(&mut peer.protection.contexts));
         }
     }
 
@@ -520,6 +583,12 @@ impl Endpoint {
         }
         self.send(association, address, outgoing, now);
         self.flush(now);
+    }
+
+    fn note(&mut self, sealed: &Sealed) {
+        if self.config.tell_nonces {
+            self.used.push_back(sealed.used.clone());
+        }
     }
 
     fn fresh_token(&mut self, association: Association) -> Token {

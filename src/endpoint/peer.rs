@@ -3,6 +3,7 @@
 mod link;
 mod observing;
 mod options;
+mod protection;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -13,12 +14,14 @@ use super::memory;
 use super::queues::Places;
 use super::{Address, Config, RequestKey};
 use crate::coap::{
-    Answered, ClientTransfers, Code, Delivery, Event, ExchangeId, Exchanges, Instant, Kind, Message,
-    MessageId, ObservationId, Observations, OptionNumber, Plan, Priority, Received, Reply, Request,
+    Answer, Answered, Busy, ClientTransfers, Code, Delivery, Event, ExchangeId, Exchanges, Instant, Kind,
+    Message, MessageId, ObservationId, Observations, OptionNumber, Plan, Priority, Received, Reply, Request,
     RequestError, Response, ServerTransfers, Step, Token, TransferLimits,
 };
 pub(super) use link::Terms;
 use options::{is_known_in_request, is_known_in_response};
+pub use protection::Binding;
+use protection::Protection;
 
 /// All that is known of one peer.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub(super) struct Peer {
     pub(super) transfers: TransferLimits,
     /// Its link.
     pub(super) terms: Terms,
+    /// What its messages are protected with.
+    pub(super) protection: Protection,
     /// What it has taken up of its link.
     pub(super) airtime: PeerAirtime,
     /// Its requests that wait for their answer.
@@ -71,12 +76,14 @@ pub(super) struct Asked {
     message: (Kind, MessageId),
     /// RFC 7967 §2.1: a bit for each class of response that the client does not want.
     unwanted: u32,
+    /// What its responses are bound to, where it was protected.
+    pub(super) binding: Option<Binding>,
 }
 
 impl Asked {
-    pub(super) fn of(message: &Message) -> Self {
+    pub(super) fn of(message: &Message, binding: Option<Binding>) -> Self {
         let unwanted = message.options.get_uint(OptionNumber::NO_RESPONSE).unwrap_or(0);
-        Self { token: message.token, message: (message.kind, message.id), unwanted }
+        Self { token: message.token, message: (message.kind, message.id), unwanted, binding }
     }
 
     /// A response to it as one message, whatever its length.
@@ -134,6 +141,8 @@ pub(super) enum Outcome {
     Unexpected,
     /// An answer that could not be sent.
     AnswerDropped,
+    /// A response that could not be opened.
+    Unopened,
 }
 
 impl Peer {
@@ -143,6 +152,7 @@ impl Peer {
             exchanges: Exchanges::new(config.parameters.clone(), config.exchanges.clone(), seed),
             transfers: config.transfers.clone(),
             terms: Terms::default(),
+            protection: Protection::default(),
             airtime: PeerAirtime::default(),
             reserved: None,
             announced: false,
@@ -205,20 +215,21 @@ impl Peer {
     }
 
     fn receive_request(&mut self, message: Message, config: &Config, now: Instant) {
+        let binding = self.take_binding();
         let in_bursts = self.answers_in_bursts(&message, config);
         let is_known = |number| is_known_in_request(number) || in_bursts && number == OptionNumber::Q_BLOCK2;
         let options = match message.options.clone().understood(is_known) {
             Ok(options) => options,
-            Err(number) => return self.refuse_option(&message, number, now),
+            Err(number) => return self.refuse_option(&message, binding, number, now),
         };
         let message = Message { options, ..message };
         if let Some(link) = message.options.get(OptionNumber::LINK) {
             self.announce(str::from_utf8(link).ok(), config);
         }
-        let asked = Asked::of(&message);
+        let mut asked = Asked::of(&message, binding);
         match self.server.receive(&message, &self.transfers, now) {
             Received::Answer(reply) => {
-                self.answer(&asked, reply, now);
+                self.answer(&mut asked, reply, now);
             }
             Received::Request(request, plan) => {
                 // RFC 7641 §4.1: a registration with the same token takes the place of the one before; Observe 1 removes it.
@@ -235,12 +246,18 @@ impl Peer {
     }
 
     /// RFC 7252 §5.4.1: 4.02 for a confirmable request; a non-confirmable one is rejected by silence.
-    fn refuse_option(&mut self, message: &Message, number: OptionNumber, now: Instant) {
+    fn refuse_option(
+        &mut self,
+        message: &Message,
+        binding: Option<Binding>,
+        number: OptionNumber,
+        now: Instant,
+    ) {
         self.outcomes.push_back(Outcome::BadOption);
         if message.kind == Kind::Confirmable {
-            let asked = Asked { token: message.token, message: (message.kind, message.id), unwanted: 0 };
+            let mut asked = Asked { unwanted: 0, ..Asked::of(message, binding) };
             let payload = Bytes::from(format!("{number} ({}) is not understood", number.0));
-            self.answer(&asked, Reply { payload, ..Reply::empty(Code::BAD_OPTION) }, now);
+            self.answer(&mut asked, Reply { payload, ..Reply::empty(Code::BAD_OPTION) }, now);
         }
     }
 
@@ -260,6 +277,12 @@ impl Peer {
         if let Some(exchange) = request {
             self.purposes.remove(&exchange);
             self.exchanges.forget(exchange, now);
+        }
+        if let Some(again) = self.answer_to_challenge(&message) {
+            if kind == Kind::Confirmable {
+                self.exchanges.acknowledge(id);
+            }
+            return self.send_request(again, Priority::Message, now);
         }
         let in_bursts = self.transfers.q_block;
         let is_known = |number| is_known_in_response(number) || in_bursts && number == OptionNumber::Q_BLOCK2;
@@ -296,8 +319,11 @@ impl Peer {
     }
 
     fn send_request(&mut self, message: Message, priority: Priority, now: Instant) {
-        let token = message.token;
-        match self.exchanges.send(message, priority, now) {
+        let (token, answer) = (message.token, Answer::to(message.code));
+        let sent = self
+            .sealed_request(message)
+            .and_then(|sealed| self.exchanges.send_for(sealed, answer, priority, now));
+        match sent {
             Ok(exchange) => drop(self.purposes.insert(exchange, Purpose::Request(token))),
             Err(_) => {
                 let step = self.client.fail(token, RequestError::Busy);
@@ -359,11 +385,13 @@ impl Peer {
                     // What was too long will be so again: §4.2, an error is the last notification.
                     RequestError::TooLong { .. } => {
                         let token = self.observations.get(id).map(|(token, _)| token);
-                        self.end_observation(id, now);
                         if let Some(token) = token {
                             let last = message(token, Reply::empty(Code::INTERNAL_SERVER_ERROR));
-                            let _ = self.exchanges.send(last, Priority::Notification, now);
+                            let last = self.sealed_for(id, last);
+                            let _ =
+                                last.and_then(|last| self.exchanges.send(last, Priority::Notification, now));
                         }
+                        self.end_observation(id, now);
                         Some(Outcome::Deregistered(id))
                     }
                     _ => {
@@ -432,14 +460,15 @@ impl Peer {
         self.forget_unwanted(now);
         if let Some(message) = message {
             // It is best effort: a peer that does not hear it gets a reset for its next notification.
-            let _ = self.exchanges.send(message, Priority::Message, now);
+            let sealed = self.sealed_request(message);
+            let _ = sealed.and_then(|sealed| self.exchanges.send(sealed, Priority::Message, now));
         }
     }
 
     /// Answers a request; for an observer, with its first notification. Returns whether in a confirmable message of its own.
     pub(super) fn respond(
         &mut self,
-        asked: &Asked,
+        asked: &mut Asked,
         plan: Plan,
         response: Response,
         observer: Option<ObservationId>,
@@ -456,21 +485,22 @@ impl Peer {
     /// The reply to a request's repeats after a restart, as it was given; its further blocks can be had again.
     pub(super) fn recalled_reply(
         &mut self,
-        asked: &Asked,
+        asked: &mut Asked,
         plan: Plan,
         answer: Message,
         now: Instant,
-    ) -> Message {
+    ) -> Result<Message, Busy> {
         if answer.is_empty() {
-            return answer;
+            return Ok(answer);
         }
         let response = Response { code: answer.code, options: answer.options, payload: answer.payload };
-        message(asked.token, self.server.respond(plan, response, None, &self.transfers, now))
+        let reply = message(asked.token, self.server.respond(plan, response, None, &self.transfers, now));
+        self.sealed(reply, asked.binding.as_mut())
     }
 
     /// Sends the answer to a request's message; where a delivery depends on it, in a confirmable message. Returns whether it
     /// is one of its own.
-    fn answer(&mut self, asked: &Asked, mut reply: Reply, now: Instant) -> bool {
+    fn answer(&mut self, asked: &mut Asked, mut reply: Reply, now: Instant) -> bool {
         // RFC 7967 §2.1: 2, 8 and 16 for the classes 2, 4 and 5.
         let class = reply.code.class();
         if reply.delivers.is_none() && matches!(class, 2 | 4 | 5) && asked.unwanted & 1 << (class - 1) != 0 {
@@ -480,8 +510,8 @@ impl Peer {
         let delivers = reply.delivers;
         let notifies = reply.options.get(OptionNumber::OBSERVE).is_some();
         let rest = std::mem::take(&mut reply.rest);
-        let message = message(asked.token, reply);
-        let sent = match delivers {
+        let sealed = self.sealed(message(asked.token, reply), asked.binding.as_mut());
+        let sent = sealed.and_then(|message| match delivers {
             None => self.exchanges.respond(asked.message, message, now),
             Some(delivery) => self.exchanges.respond_confirmed(asked.message, message, now).map(|exchange| {
                 let purpose = self.deliveries.get(&delivery).map(|id| match notifies {
@@ -491,9 +521,12 @@ impl Peer {
                 self.purposes.extend(purpose.map(|purpose| (exchange, purpose)));
                 Answered::Confirmable(exchange)
             }),
-        };
+        });
         // Answers that others wait for go before these many blocks.
-        self.send_burst(asked.token, rest, Priority::Notification, now);
+        for block in rest {
+            let sealed = self.sealed(message(asked.token, block), asked.binding.as_mut());
+            self.send_block(sealed, Priority::Notification, now);
+        }
         if sent.is_err() {
             self.outcomes.push_back(Outcome::AnswerDropped);
             let undelivered = delivers.and_then(|delivery| self.abandon(delivery));
@@ -502,12 +535,10 @@ impl Peer {
         matches!(sent, Ok(Answered::Confirmable(_)))
     }
 
-    /// Sends the blocks of a burst; what does not arrive is asked for.
-    fn send_burst(&mut self, token: Token, blocks: Vec<Reply>, priority: Priority, now: Instant) {
-        for block in blocks {
-            if self.exchanges.send_in_burst(message(token, block), priority, now).is_err() {
-                return self.outcomes.push_back(Outcome::AnswerDropped);
-            }
+    /// Sends a block of a burst; what does not arrive is asked for.
+    fn send_block(&mut self, block: Result<Message, Busy>, priority: Priority, now: Instant) {
+        if block.and_then(|block| self.exchanges.send_in_burst(block, priority, now)).is_err() {
+            self.outcomes.push_back(Outcome::AnswerDropped);
         }
     }
 
@@ -563,6 +594,7 @@ impl Peer {
             self.deliveries = BTreeMap::new();
         }
         self.outcomes.shrink_to_fit();
+        self.forget_sent();
         self.server.rest();
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::ExchangeId;
 use crate::coap::message::Message;
+use crate::coap::parameters::Answer;
 use crate::coap::priority::Priority;
 use crate::coap::time::Instant;
 
@@ -12,6 +13,7 @@ use crate::coap::time::Instant;
 pub(super) struct Waiting {
     pub(super) exchange: ExchangeId,
     pub(super) message: Message,
+    pub(super) answer: Answer,
     pub(super) priority: Priority,
 }
 

@@ -187,7 +187,8 @@ impl Exchanges {
     }
 
     /// Forgets a remembered message; an acknowledgement that it is still owed goes out first.
-    fn forget_received(&mut self, id: MessageId) {
+    /// Forgets a message of the peer's: what comes with its id is new.
+    pub fn forget_received(&mut self, id: MessageId) {
         self.remembered.retain(|remembered| *remembered != id);
         let Some(received) = self.received.remove(&id) else { return };
         if received.recorded {
@@ -222,6 +223,21 @@ impl Exchanges {
     /// # Errors
     /// [`Busy`] where too many wait already.
     pub fn send(&mut self, message: Message, priority: Priority, now: Instant) -> Result<ExchangeId, Busy> {
+        let answer = Answer::to(message.code);
+        self.send_for(message, answer, priority, now)
+    }
+
+    /// As [`Exchanges::send`], where something else is expected to answer it than its code says.
+    ///
+    /// # Errors
+    /// [`Busy`] where too many wait already.
+    pub fn send_for(
+        &mut self,
+        message: Message,
+        answer: Answer,
+        priority: Priority,
+        now: Instant,
+    ) -> Result<ExchangeId, Busy> {
         let is_its_turn = self.waiting.is_empty() && self.may_start();
         if !is_its_turn && self.waiting.len() >= self.limits.waiting {
             return Err(Busy);
@@ -230,7 +246,7 @@ impl Exchanges {
         self.next_exchange += 1;
         let message = Message { kind: Kind::Confirmable, ..message };
         let at = self.waiting.iter().position(|waiting| waiting.priority > priority);
-        let waiting = Waiting { exchange, message, priority };
+        let waiting = Waiting { exchange, message, answer, priority };
         self.waiting.insert(at.unwrap_or(self.waiting.len()), waiting);
         self.start_waiting(now);
         Ok(exchange)
@@ -357,6 +373,16 @@ impl Exchanges {
     /// Whether a message still waits for its acknowledgement, so that its datagram is of use.
     pub fn is_open(&self, exchange: ExchangeId) -> bool {
         self.sent.values().any(|sent| sent.exchange == exchange)
+    }
+
+    /// Whether a message of the peer's with this id is remembered.
+    pub fn knows(&self, id: MessageId) -> bool {
+        self.received.contains_key(&id)
+    }
+
+    /// Whether a message of ours with this id waits for its acknowledgement.
+    pub fn awaits(&self, id: MessageId) -> bool {
+        self.sent.contains_key(&id)
     }
 
     /// Whether nothing of a message has left yet.
@@ -566,8 +592,9 @@ impl Exchanges {
     fn start_waiting(&mut self, now: Instant) {
         while self.may_start() && !self.waiting.is_empty() {
             let Some(id) = self.ids.take(now, self.parameters.exchange_lifetime()) else { return };
-            let Some(Waiting { exchange, message, priority }) = self.waiting.pop_front() else { return };
-            let answer = Answer::to(message.code);
+            let Some(Waiting { exchange, message, answer, priority }) = self.waiting.pop_front() else {
+                return;
+            };
             let datagram = Message { id, ..message }.encode();
             // §4.2: the first timeout is between ACK_TIMEOUT and ACK_TIMEOUT * ACK_RANDOM_FACTOR.
             let shortest = self.round_trip.timeout(self.parameters.ack_timeout)

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{Outcome, Peer};
 use crate::coap::{Message, MessageId, OptionNumber, TransferLimits};
-use crate::endpoint::Config;
 use crate::endpoint::memory::Memory;
+use crate::endpoint::{Address, Config};
 use crate::link::Pace;
 
 /// A peer's link: its name, and how fast it may be spoken to.
@@ -57,6 +57,13 @@ impl Peer {
         }
     }
 
+    /// It is at another address now; returns the one before.
+    pub(in crate::endpoint) fn move_to(&mut self, address: Address) -> Address {
+        // So that it is remembered with what is reserved.
+        self.reserved = None;
+        std::mem::replace(&mut self.address, address)
+    }
+
     /// Whether a peer is answered in bursts that wishes for it: only on a link where the bursts are paced. Its message may say so
     /// of its link.
     pub(super) fn answers_in_bursts(&self, message: &Message, config: &Config) -> bool {
@@ -82,6 +89,6 @@ impl Peer {
         let (next_id, next_sequence) = (id.0.wrapping_add(AHEAD), sequence.saturating_add(AHEAD.into()));
         self.reserved = Some((MessageId(next_id), next_sequence));
         let link = self.terms.link.as_deref().filter(|_| self.announced).map(str::to_owned);
-        Some(Memory::Peer { next_id, next_sequence, link })
+        Some(Memory::Peer { next_id, next_sequence, link, address: self.address })
     }
 }

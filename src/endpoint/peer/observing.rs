@@ -30,6 +30,7 @@ impl Peer {
             self.end_observation(replaced, now);
             self.outcomes.push_back(Outcome::Deregistered(replaced));
         }
+        self.bind(id, asked.binding.as_ref());
     }
 
     /// Sends a notification, or its first block.
@@ -86,9 +87,13 @@ impl Peer {
         let mut rest = std::mem::take(&mut reply.rest);
         if let Some(last) = rest.pop() {
             rest.insert(0, std::mem::replace(&mut reply, last));
-            self.send_burst(token, rest, priority, now);
+            for block in rest {
+                let sealed = self.sealed_for(id, message(token, block));
+                self.send_block(sealed, priority, now);
+            }
         }
-        let Ok(exchange) = self.exchanges.send(message(token, reply), priority, now) else {
+        let sealed = self.sealed_for(id, message(token, reply));
+        let Ok(exchange) = sealed.and_then(|sealed| self.exchanges.send(sealed, priority, now)) else {
             let undelivered = delivery.and_then(|delivery| self.abandon(delivery));
             self.outcomes.push_back(Outcome::AnswerDropped);
             return self.outcomes.extend(undelivered.map(Outcome::Undelivered));
@@ -116,6 +121,7 @@ impl Peer {
     /// Ends an observation, and what is under way for it.
     pub(in crate::endpoint) fn end_observation(&mut self, id: ObservationId, now: Instant) {
         self.observations.end(id);
+        self.unbind(id);
         let of_it = |(_, other): &(&Delivery, &ObservationId)| **other == id;
         let deliveries: Vec<_> =
             self.deliveries.iter().filter(of_it).map(|(delivery, _)| *delivery).collect();

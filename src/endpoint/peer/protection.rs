@@ -1,0 +1,207 @@
+//! A peer whose messages are protected by OSCORE, in both roles: between its exchanges, which see what is on the link, and all that
+//! is above them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tracing::debug;
+
+use super::{Outcome, Peer};
+use crate::coap::{Busy, Code, Instant, Kind, Message, ObservationId, Token};
+use crate::endpoint::devices::KeysNumber;
+use crate::security::oscore::{
+    Context, PartialIv, RequestBinding, Sealed, SentRequest, answer_challenge, is_protected,
+};
+
+/// What a peer's messages are protected with; empty where they are not.
+#[derive(Debug, Default)]
+pub(in crate::endpoint) struct Protection {
+    pub(in crate::endpoint) contexts: BTreeMap<KeysNumber, Box<Context>>,
+    /// What the request that is being taken in is bound to.
+    opened: Option<Binding>,
+    /// What notifications are bound to.
+    observations: BTreeMap<ObservationId, Binding>,
+    /// Our own requests, by their tokens.
+    sent: BTreeMap<Token, Sent>,
+    /// The keys and the number of the newest request.
+    newest: Option<(KeysNumber, PartialIv)>,
+    /// What was sealed, for those who see to it that no nonce is used twice.
+    pub(in crate::endpoint) sealed: Vec<Sealed>,
+}
+
+/// What the responses to a request are bound to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Binding {
+    keys: KeysNumber,
+    request: RequestBinding,
+}
+
+/// A request of ours, as it was before it was protected, and what opens its responses: one for each time that it was sent with the same
+/// token, of which the last few count.
+#[derive(Debug)]
+struct Sent {
+    message: Message,
+    requests: Vec<SentRequest>,
+}
+
+impl Protection {
+    /// How many requests with one token may have responses under way.
+    const UNDER_WAY: usize = 4;
+
+    /// Whether the peer's messages are protected.
+    pub(in crate::endpoint) fn is_on(&self) -> bool {
+        !self.contexts.is_empty()
+    }
+
+    /// Whether a request is newer than all before it.
+    pub(in crate::endpoint) fn is_newest(&self, keys: KeysNumber, request: &RequestBinding) -> bool {
+        self.newest.is_none_or(|(number, newest)| number < keys || request.partial_iv() > newest)
+    }
+
+    fn seal_request(&mut self, message: Message) -> Option<Message> {
+        let context = self.contexts.last_entry()?.into_mut();
+        let (sealed, request) = context.protect_request(&message).ok()?;
+        let sent = self
+            .sent
+            .entry(message.token)
+            .or_insert_with(|| Sent { message: message.clone(), requests: Vec::new() });
+        let request = match sent.requests.first() {
+            Some(before) => request.continues(before),
+            None => request,
+        };
+        sent.message = message;
+        sent.requests.insert(0, request);
+        sent.requests.truncate(Self::UNDER_WAY);
+        self.sealed.push(sealed.clone());
+        Some(sealed.message)
+    }
+
+    fn seal_response(&mut self, message: &Message, binding: &mut Binding) -> Option<Message> {
+        let context = self.contexts.get_mut(&binding.keys)?;
+        let sealed = context.protect_response(message, &mut binding.request).ok()?;
+        self.sealed.push(sealed.clone());
+        Some(sealed.message)
+    }
+
+    /// Opens a response to a request of ours.
+    fn open_response(&mut self, message: &Message) -> Option<Message> {
+        let sent = self.sent.get_mut(&message.token)?;
+        let context = self.contexts.last_key_value()?.1;
+        sent.requests.iter_mut().find_map(|request| context.open_response(message, request).ok())
+    }
+}
+
+impl Peer {
+    /// Takes in a request that was opened.
+    pub(in crate::endpoint) fn open(
+        &mut self,
+        keys: KeysNumber,
+        message: Message,
+        request: RequestBinding,
+        now: Instant,
+    ) {
+        if self.protection.is_newest(keys, &request) {
+            self.protection.newest = Some((keys, request.partial_iv()));
+        }
+        // It is known to be new, whatever came with its message ID before.
+        self.exchanges.forget_received(message.id);
+        self.protection.opened = Some(Binding { keys, request });
+        self.exchanges.receive(message, now);
+    }
+
+    /// What the request that is being taken in is bound to.
+    pub(super) fn take_binding(&mut self) -> Option<Binding> {
+        self.protection.opened.take()
+    }
+
+    /// Takes in a message that answers one of ours. What cannot be opened has changed nothing.
+    pub(in crate::endpoint) fn receive_answer(&mut self, message: Message, now: Instant) {
+        if message.is_empty() || !self.protection.is_on() {
+            return self.exchanges.receive(message, now);
+        }
+        match self.protection.open_response(&message) {
+            Some(opened) => self.exchanges.receive(opened, now),
+            None => {
+                debug!(remote = %self.address.remote, code = %message.code, protected = is_protected(&message), "response not opened");
+                self.outcomes.push_back(Outcome::Unopened);
+            }
+        }
+    }
+
+    /// Whether a message that is no request is of this peer: it answers one of ours.
+    pub(in crate::endpoint) fn expects(&self, message: &Message) -> bool {
+        match message.kind {
+            Kind::Acknowledgement | Kind::Reset => self.exchanges.awaits(message.id),
+            _ => message.code.is_response() && self.client.contains(message.token),
+        }
+    }
+
+    /// A response as it goes on the link.
+    pub(super) fn sealed(
+        &mut self,
+        message: Message,
+        binding: Option<&mut Binding>,
+    ) -> Result<Message, Busy> {
+        match binding {
+            Some(binding) => self.protection.seal_response(&message, binding).ok_or(Busy),
+            // What would go in clear to one who speaks under protection goes nowhere.
+            None if self.protection.is_on() => Err(Busy),
+            None => Ok(message),
+        }
+    }
+
+    /// A notification as it goes on the link.
+    pub(super) fn sealed_for(&mut self, id: ObservationId, message: Message) -> Result<Message, Busy> {
+        let mut binding = self.protection.observations.remove(&id);
+        let sealed = self.sealed(message, binding.as_mut());
+        self.protection.observations.extend(binding.map(|binding| (id, binding)));
+        sealed
+    }
+
+    /// A request of ours as it goes on the link.
+    pub(super) fn sealed_request(&mut self, message: Message) -> Result<Message, Busy> {
+        if !self.protection.is_on() {
+            return Ok(message);
+        }
+        self.protection.seal_request(message).ok_or(Busy)
+    }
+
+    /// An observation's notifications are bound to its registration.
+    pub(in crate::endpoint) fn bind(&mut self, id: ObservationId, binding: Option<&Binding>) {
+        self.protection.observations.extend(binding.map(|binding| (id, binding.clone())));
+    }
+
+    /// What an observation is bound to.
+    pub(in crate::endpoint) fn binding(&self, id: ObservationId) -> Option<&Binding> {
+        self.protection.observations.get(&id)
+    }
+
+    pub(super) fn unbind(&mut self, id: ObservationId) {
+        self.protection.observations.remove(&id);
+    }
+
+    /// The request that answers a challenge, where a response is one (RFC 8613 Appendix B.1.2).
+    pub(super) fn answer_to_challenge(&self, response: &Message) -> Option<Message> {
+        let sent =
+            self.protection.sent.get(&response.token).filter(|_| response.code == Code::UNAUTHORIZED)?;
+        answer_challenge(&sent.message, response)
+    }
+
+    /// Forgets what opens responses that nobody waits for.
+    pub(super) fn forget_sent(&mut self) {
+        if !self.protection.sent.is_empty() {
+            let in_use = self.client.tokens();
+            self.protection.sent.retain(|token, _| in_use.contains(token));
+        }
+    }
+
+    /// Forgets keys, and what depends on them.
+    pub(in crate::endpoint) fn revoke(&mut self, keys: KeysNumber, now: Instant) {
+        self.protection.contexts.remove(&keys);
+        let bound = self.protection.observations.iter().filter(|(_, binding)| binding.keys == keys);
+        for id in bound.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.end_observation(id, now);
+            self.outcomes.push_back(Outcome::Deregistered(id));
+        }
+    }
+}

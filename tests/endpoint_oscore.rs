@@ -1,0 +1,344 @@
+//! Endpoints whose messages are protected by OSCORE (RFC 8613), over a link that loses, repeats and keeps what it likes, and through
+//! restarts: what is asked is answered, what is observed arrives, and no nonce is used twice.
+
+#![cfg(test)]
+
+#[expect(clippy::allow_attributes, reason = "each test file uses another part of it")]
+#[allow(dead_code, reason = "each test file uses another part of it")]
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use lowband::coap::{Code, Instant, Kind, Message, ObservationId, OptionNumber, Priority, Response};
+use lowband::endpoint::{Address, Association, Config, Endpoint, Event, Memory, MemoryKey};
+use lowband::security::oscore::{Parameters, Secret, is_protected};
+use support::endpoint::{OTHER, PEER, config, request, response};
+
+const DEVICE: Association = Association::Device(7);
+/// The gateway, as the device sees it.
+const GATEWAY: Address = PEER;
+
+fn parameters() -> Parameters {
+    Parameters::new(Secret::from([7; 16]), b"", b"\x01")
+}
+
+fn at(milliseconds: u64) -> Instant {
+    Instant::START + Duration::from_millis(milliseconds)
+}
+
+/// A gateway and a device with a link between them, which does with each datagram as it is told.
+struct World {
+    gateway: Endpoint,
+    device: Endpoint,
+    /// Where the device is, as the gateway sees it.
+    place: Address,
+    kept: BTreeMap<MemoryKey, Memory>,
+    nonces: BTreeSet<(Vec<u8>, Vec<u8>)>,
+    /// What was on the link, the device's and the gateway's.
+    seen: [Vec<Vec<u8>>; 2],
+    /// What the gateway was asked, and answers at once.
+    asked: Vec<String>,
+    observation: Option<ObservationId>,
+    /// What became of the device's requests.
+    came: VecDeque<Event>,
+    delivered: u32,
+    lose: fn(bool, usize) -> bool,
+    now: Instant,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut device = Endpoint::new(Config { tell_nonces: true, ..config() }, [1; 32]);
+        device.admit_keys(1, DEVICE, parameters()).unwrap();
+        Self {
+            gateway: gateway(2),
+            device,
+            place: OTHER,
+            kept: BTreeMap::new(),
+            nonces: BTreeSet::new(),
+            seen: Default::default(),
+            asked: Vec::new(),
+            observation: None,
+            came: VecDeque::new(),
+            delivered: 0,
+            lose: |_, _| false,
+            now: at(0),
+        }
+    }
+
+    fn ask(&mut self, what: &str) {
+        self.device.request_to(DEVICE, Priority::Message, GATEWAY, request(what), self.now);
+        self.run(self.now);
+    }
+
+    fn run(&mut self, until: Instant) {
+        let mut rounds = 0;
+        loop {
+            self.settle();
+            let due = [self.gateway.deadline(), self.device.deadline()].into_iter().flatten().min();
+            let Some(due) = due.filter(|due| *due <= until) else { break };
+            rounds += 1;
+            assert!(rounds < 10_000, "there is no end to it");
+            self.now = self.now.max(due);
+            self.gateway.advance(self.now);
+            self.device.advance(self.now);
+        }
+        self.now = self.now.max(until);
+    }
+
+    /// Carries what waits, until nothing does.
+    fn settle(&mut self) {
+        loop {
+            self.keep();
+            let mut idle = true;
+            while let Some(event) = self.gateway.poll_event() {
+                idle = false;
+                self.serve(event);
+            }
+            self.keep();
+            self.came.extend(std::iter::from_fn(|| self.device.poll_event()));
+            while let Some((_, datagram)) = self.device.poll_datagram() {
+                idle = false;
+                self.seen[0].push(datagram.clone());
+                if !(self.lose)(true, self.seen[0].len()) {
+                    self.gateway.handle(self.place, &datagram, self.now);
+                }
+            }
+            while let Some((to, datagram)) = self.gateway.poll_datagram() {
+                idle = false;
+                self.seen[1].push(datagram.clone());
+                if to == self.place && !(self.lose)(false, self.seen[1].len()) {
+                    self.device.handle(GATEWAY, &datagram, self.now);
+                }
+            }
+            if idle {
+                return;
+            }
+        }
+    }
+
+    /// What is to be kept is on the disk before anything leaves; and no nonce is used twice.
+    fn keep(&mut self) {
+        while let Some((key, memory)) = self.gateway.poll_memory() {
+            match memory {
+                Some(memory) => drop(self.kept.insert(key, memory)),
+                None => drop(self.kept.remove(&key)),
+            }
+        }
+        for endpoint in [&mut self.gateway, &mut self.device] {
+            while let Some(used) = endpoint.poll_used() {
+                assert!(self.nonces.insert((used.key.to_vec(), used.nonce)), "a nonce was used twice");
+            }
+        }
+    }
+
+    fn serve(&mut self, event: Event) {
+        match event {
+            Event::Request { key, association, request, .. } => {
+                if association != DEVICE {
+                    return self.gateway.respond(key, response("4.01"), self.now);
+                }
+                let path: Vec<_> =
+                    request.options.all(OptionNumber::URI_PATH).map(String::from_utf8_lossy).collect();
+                self.asked.push(path.join("/"));
+                match request.observe {
+                    Some(_) => {
+                        self.observation =
+                            self.gateway.accept_observation(key, response("2.05, 0..10"), self.now);
+                    }
+                    None if path == ["large"] => {
+                        let payload = vec![5; 3_000].into();
+                        self.gateway.respond(
+                            key,
+                            Response { payload, ..Response::new(Code::CONTENT) },
+                            self.now,
+                        );
+                    }
+                    None => self.gateway.respond(key, response("2.05, 0..10"), self.now),
+                }
+            }
+            Event::Delivered(_) => self.delivered += 1,
+            _ => {}
+        }
+    }
+
+    /// The gateway is killed, and comes again with what it has kept.
+    fn restart(&mut self, seed: u8) {
+        self.gateway = gateway(seed);
+        self.gateway.recall(self.kept.clone(), self.now);
+        self.observation = self.gateway.observations().next();
+    }
+
+    fn answers(&self) -> usize {
+        self.came.iter().filter(|event| matches!(event, Event::Response { .. })).count()
+    }
+}
+
+fn gateway(seed: u8) -> Endpoint {
+    let mut gateway = Endpoint::new(Config { durable: true, tell_nonces: true, ..config() }, [seed; 32]);
+    gateway.admit_keys(1, DEVICE, parameters().mirrored()).unwrap();
+    gateway
+}
+
+#[test]
+fn a_request_and_its_answer_are_protected_and_cost_few_bytes() {
+    let mut world = World::new();
+    world.ask("GET, /7");
+    assert_eq!(world.asked, ["7"]);
+    assert_eq!(world.answers(), 1);
+    let [up, down] = &world.seen;
+    for datagram in up.iter().chain(down) {
+        let message = Message::decode(datagram).unwrap();
+        assert!(is_protected(&message));
+        assert_eq!(message.options.get(OptionNumber::URI_PATH), None);
+    }
+    // In clear: 4 bytes, the token, and the path; and 4 bytes, the token, and a payload of 10.
+    let token = Message::decode(&up[0]).unwrap().token.as_slice().len();
+    assert_eq!(up[0].len(), 4 + token + 2 + 13);
+    assert_eq!(down[0].len(), 4 + token + 1 + 10 + 11);
+}
+
+#[test]
+fn what_was_heard_on_the_link_and_is_sent_again_changes_nothing() {
+    let mut world = World::new();
+    world.ask("PUT, /9, 0..3");
+    world.run(at(400_000));
+    let heard = world.seen[0].clone();
+    let answered = world.seen[1].len();
+    // From where it came, and from elsewhere; whole, and with each of its bits turned.
+    for datagram in &heard {
+        world.gateway.handle(world.place, datagram, world.now);
+        world.gateway.handle(PEER, datagram, world.now);
+        for bit in 0..datagram.len() * 8 {
+            let mut changed = datagram.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            world.gateway.handle(world.place, &changed, world.now);
+        }
+    }
+    world.settle();
+    assert_eq!(world.asked, ["9"]);
+    for told in &world.seen[1][answered..] {
+        let told = Message::decode(told).unwrap();
+        assert!(told.is_empty() || told.code.class() == 4, "{told:?}");
+    }
+    // The device is still where it was, and is served.
+    world.ask("GET, /7");
+    assert_eq!(world.asked, ["9", "7"]);
+    assert_eq!(world.answers(), 2);
+}
+
+#[test]
+fn a_lost_answer_is_had_by_a_repeat_and_the_request_is_done_once() {
+    let mut world = World::new();
+    world.lose = |up, number| !up && number == 1;
+    world.ask("PUT, /9, 0..3");
+    world.run(at(60_000));
+    assert_eq!((world.asked.len(), world.answers()), (1, 1));
+    assert_eq!(
+        world.seen[1][0], world.seen[1][1],
+        "the same bytes, not another message under the same nonce"
+    );
+}
+
+#[test]
+fn a_body_in_blocks_crosses_with_each_block_protected() {
+    let mut world = World::new();
+    world.ask("GET, /large");
+    world.run(at(60_000));
+    let Some(Event::Response { response, .. }) = world.came.pop_front() else { panic!("{:?}", world.came) };
+    assert_eq!(response.payload.len(), 3_000);
+    assert_eq!(world.asked, ["large"]);
+}
+
+#[test]
+fn a_device_with_another_address_is_told_there_what_it_observes() {
+    let mut world = World::new();
+    world.ask("GET, /7, Observe:0");
+    world.run(at(10_000));
+    assert_eq!((world.answers(), world.delivered), (1, 1));
+    // It moves, and says something.
+    world.place = Address { remote: "203.0.113.9:40000".parse().unwrap(), ..OTHER };
+    world.ask("GET, /8");
+    world.run(at(20_000));
+    let observation = world.observation.unwrap();
+    world.gateway.notify(observation, response("2.05, 0..20"), Priority::Notification, world.now);
+    world.run(at(30_000));
+    assert_eq!((world.answers(), world.delivered), (3, 2));
+    assert_eq!(world.gateway.counters().moved, 1);
+    // An older datagram of it, kept back on the way until now, does not bring it back.
+    let late = world.seen[0][0].clone();
+    world.gateway.handle(OTHER, &late, world.now);
+    world.gateway.notify(observation, response("2.05, 0..30"), Priority::Notification, world.now);
+    world.run(at(40_000));
+    assert_eq!((world.answers(), world.delivered), (4, 3));
+}
+
+#[test]
+fn after_a_restart_a_device_proves_that_it_is_fresh_and_is_told_the_rest() {
+    let mut world = World::new();
+    world.ask("GET, /7, Observe:0");
+    world.run(at(10_000));
+    let heard = world.seen[0][0].clone();
+    world.restart(3);
+    // What was heard before is not served again: whoever sends it is asked for an Echo that only the device can give.
+    world.gateway.handle(world.place, &heard, world.now);
+    world.settle();
+    assert_eq!(world.asked, ["7"]);
+    world.ask("GET, /8");
+    world.run(at(20_000));
+    assert_eq!(world.asked, ["7", "8"]);
+    assert!(world.gateway.counters().challenges >= 1);
+    let observation = world.observation.expect("it goes on");
+    world.gateway.notify(observation, response("2.05, 0..20"), Priority::Notification, world.now);
+    world.run(at(30_000));
+    assert_eq!(world.answers(), 3);
+}
+
+#[test]
+fn in_a_hundred_restarts_at_any_moment_no_nonce_is_used_twice_and_nobody_is_locked_out() {
+    let mut world = World::new();
+    world.lose = |up, number| (number * 7 + usize::from(up)) % 5 == 0;
+    for round in 0..100_u8 {
+        world.device.request_to(DEVICE, Priority::Message, GATEWAY, request("GET, /7"), world.now);
+        world.run(world.now + Duration::from_millis(u64::from(round) * 37));
+        world.restart(round);
+        world.run(world.now + Duration::from_secs(100));
+    }
+    // All but those that were lost five times over.
+    assert!(world.answers() >= 95, "{}", world.answers());
+}
+
+#[test]
+fn revoked_keys_open_nothing_and_what_was_observed_with_them_ends() {
+    let mut world = World::new();
+    world.ask("GET, /7, Observe:0");
+    world.run(at(10_000));
+    world.gateway.revoke_keys(1, world.now);
+    world.settle();
+    assert_eq!(world.gateway.observations().count(), 0);
+    world.ask("GET, /8");
+    world.run(at(200_000));
+    assert_eq!(world.asked, ["7"]);
+    assert!(world.kept.keys().all(|key| !matches!(key, MemoryKey::Context(_))));
+}
+
+#[test]
+fn a_response_that_nobody_vouches_for_ends_no_request() {
+    let mut world = World::new();
+    world.lose = |up, _| up;
+    world.ask("GET, /7");
+    let asked = Message::decode(&world.seen[0][0]).unwrap();
+    let forged = Message {
+        kind: Kind::Acknowledgement,
+        code: Code::NOT_FOUND,
+        options: Default::default(),
+        payload: Default::default(),
+        ..asked
+    };
+    world.device.handle(GATEWAY, &forged.encode(), world.now);
+    world.lose = |_, _| false;
+    world.run(at(60_000));
+    let Some(Event::Response { response, .. }) = world.came.pop_front() else { panic!("{:?}", world.came) };
+    assert_eq!(response.code, Code::CONTENT);
+}

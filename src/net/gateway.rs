@@ -28,6 +28,7 @@ use super::clock::Clock;
 use super::socket::Batch;
 use super::socket::Socket;
 use super::store;
+use super::store::Room;
 use super::store::Store;
 use super::store::StoreError;
 use super::upstream;
@@ -223,7 +224,9 @@ impl Outside {
             match output {
                 Output::Store { key, value } => {
                     if let Some(store) = &mut self.store {
-                        store.put(key, value);
+                        let is_of_request = gateway::is_of_request(&key);
+                        let room = if is_of_request { Room::Requests } else { Room::Others };
+                        store.put(room, key, value, now);
                     }
                 }
                 Output::Datagram { address, datagram } => self.send(address, &datagram),

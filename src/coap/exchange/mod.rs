@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::code::Code;
 use super::message::{Kind, Message, MessageId};
-use super::parameters::{ACKNOWLEDGEMENT, Answer, Parameters};
+use super::parameters::{Answer, Parameters};
 use super::priority::Priority;
 use super::time::Instant;
 use entry::{Received, Reply, Sent, Waiting};
@@ -240,7 +240,7 @@ impl Exchanges {
     /// # Errors
     /// [`Busy`] where too many wait already.
     pub fn ping(&mut self, now: Instant) -> Result<ExchangeId, Busy> {
-        let ping = Message::empty(Kind::Confirmable, self.ids.next());
+        let ping = Message::empty(Kind::Confirmable, MessageId(0));
         self.send(ping, Priority::Acknowledgement, now)
     }
 

@@ -15,6 +15,7 @@ use super::parameters::{Answer, Parameters};
 use super::priority::Priority;
 use super::time::Instant;
 use entry::{Received, Reply, Sent, Waiting};
+use event::is_empty;
 pub use event::{Answered, Busy, Counts, Event, ExchangeId, Limits, Outgoing};
 use ids::{Jitter, MessageIds};
 use round_trip::RoundTrip;
@@ -403,7 +404,7 @@ impl Exchanges {
                 continue;
             }
             // §4.2. §4.3: a ping is not repeated; whoever wonders asks again.
-            if sent.repeats >= parameters.max_retransmit || sent.datagram.get(1) == Some(&0) {
+            if sent.repeats >= parameters.max_retransmit || is_empty(&sent.datagram) {
                 given_up.push(*id);
                 continue;
             }

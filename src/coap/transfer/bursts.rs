@@ -106,13 +106,12 @@ impl ClientTransfers {
             return Step::Nothing;
         }
         let collected = match asked.collected.take() {
-            Some(collected) => Some(collected),
+            Some(collected) => collected,
             None => match Collected::new(message, block, limits, now) {
                 Ok(collected) => collected,
                 Err(error) => return self.fail(token, error),
             },
         };
-        let Some(collected) = collected else { return Step::Nothing };
         let withheld = asked.observation.is_some();
         let collected = asked.collected.insert(collected);
         // From now on it is waited for blocks.

@@ -257,7 +257,7 @@ impl Exchanges {
     /// # Errors
     /// [`Busy`] where too many wait already.
     pub fn ping(&mut self, now: Instant) -> Result<ExchangeId, Busy> {
-        let ping = Message::empty(Kind::Confirmable, self.ids.next());
+        let ping = Message::empty(Kind::Confirmable, MessageId(0));
         self.send(ping, Priority::Acknowledgement, now)
     }
 

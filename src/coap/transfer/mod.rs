@@ -21,9 +21,10 @@ use super::option::OptionNumber;
 pub struct TransferLimits {
     /// The greatest body that is taken in, in bytes: a request's at a server, a response's at a client.
     pub body: usize,
-    /// Bodies held at a time in each direction; the one unused for longest goes first.
+    /// Bodies that a server holds at a time in each direction; the one unused for longest goes first. A client holds one for each of
+    /// its requests.
     pub bodies: usize,
-    /// Bytes of all bodies held at a time in each direction.
+    /// Bytes of all bodies that a server holds at a time in each direction.
     pub bytes: usize,
     /// How long a body is held after its last block was asked for or came.
     pub lifetime: Duration,

@@ -301,25 +301,16 @@ impl Peer {
 
     fn follow_with(&mut self, step: Step, priority: Priority, now: Instant) {
         match step {
-            Step::Send(message) => self.send_request(message, priority, now),
-            Step::SendBurst { before, last } => {
-                // What is short and pressing goes before these many blocks, but the last one after the others.
-                let priority =
-                    if before.is_empty() { priority } else { priority.max(Priority::Notification) };
-                for block in before {
-                    if self.exchanges.send_in_burst(block, priority, now).is_err() {
-                        self.outcomes.push_back(Outcome::AnswerDropped);
-                    }
-                }
-                self.send_request(last, priority, now);
-            }
+            Step::Send(message) => self.send_request(Vec::new(), message, priority, now),
+            Step::SendBurst { before, last } => self.send_request(before, last, priority, now),
             step => self.outcomes.push_back(Outcome::Client(step)),
         }
     }
 
-    fn send_request(&mut self, message: Message, priority: Priority, now: Instant) {
+    /// Sends a request's message, after the other blocks of its burst.
+    fn send_request(&mut self, before: Vec<Message>, message: Message, priority: Priority, now: Instant) {
         let token = message.token;
-        match self.exchanges.send(message, priority, now) {
+        match self.exchanges.send_after(before, message, priority, now) {
             Ok(exchange) => drop(self.purposes.insert(exchange, Purpose::Request(token))),
             Err(_) => {
                 let step = self.client.fail(token, RequestError::Busy);
@@ -398,8 +389,10 @@ impl Peer {
         if priority == Priority::Background {
             self.supersede(&request, now);
         }
-        let first = self.client.start(id, request, token, &self.transfers);
-        self.follow_with(first, priority, now);
+        let first = self.client.start(id, request, token, &self.transfers, now);
+        // Bodies that have begun go on before others begin: their server need not hold all of them.
+        let behind = matches!(&first, Step::SendBurst { .. });
+        self.follow_with(first, if behind { priority.max(Priority::Notification) } else { priority }, now);
     }
 
     /// Fails the earlier request for the same path that has not left yet: what it says holds no more.

@@ -150,7 +150,14 @@ impl ClientTransfers {
     }
 
     /// Starts a request under a number and a token that no other request has; returns what to send.
-    pub fn start(&mut self, id: u64, request: Request, token: Token, limits: &TransferLimits) -> Step {
+    pub fn start(
+        &mut self,
+        id: u64,
+        request: Request,
+        token: Token,
+        limits: &TransferLimits,
+        now: Instant,
+    ) -> Step {
         let mut asked = Asked::new(id, request, limits);
         let first = self.offer(&mut asked, token, limits).unwrap_or_else(|| {
             // RFC 9177 §4.1: not together with Block1.
@@ -161,6 +168,10 @@ impl ClientTransfers {
             Step::Send(asked.next_upload(token, limits))
         });
         self.asked.insert(token, asked);
+        // Nobody may be there to hear a first message. One after others of its body is worth the patience.
+        if matches!(&first, Step::SendBurst { before, .. } if !before.is_empty()) {
+            self.note_sent(&first, now);
+        }
         first
     }
 

@@ -187,3 +187,145 @@ impl Gathered {
         body.freeze()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::coap::code::Code;
+    use crate::coap::message::MessageId;
+    use crate::coap::option::Options;
+
+    const LENGTH: usize = 16 * 25 + 7;
+
+    /// A block of 16 bytes of that body.
+    fn block(number: u32, kind: Kind, announced: bool) -> (Message, Block) {
+        let body: Vec<_> = (0..LENGTH).map(|at| at as u8).collect();
+        let (from, to) = (number as usize * 16, LENGTH.min(number as usize * 16 + 16));
+        let mut options = Options::new();
+        if announced {
+            options.push_uint(OptionNumber::SIZE1, LENGTH as u32);
+        }
+        let payload = Bytes::copy_from_slice(body.get(from..to).unwrap());
+        let message =
+            Message { kind, code: Code::PUT, id: MessageId(1), token: Token::EMPTY, options, payload };
+        (message, Block { number, more: to < LENGTH, size: BlockSize::MIN })
+    }
+
+    fn gathered(numbers: impl IntoIterator<Item = u32>, announced: bool) -> Gathered {
+        let (first, of_it) = block(0, Kind::NonConfirmable, announced);
+        let mut gathered = Gathered::new(&first, of_it);
+        for number in numbers {
+            take_in(&mut gathered, number, Kind::NonConfirmable, announced);
+        }
+        gathered
+    }
+
+    fn take_in(gathered: &mut Gathered, number: u32, kind: Kind, announced: bool) -> Next {
+        let (message, block) = block(number, kind, announced);
+        gathered.take_in(&message, block, &TransferLimits::default(), Instant::START)
+    }
+
+    fn up_to(number: u32) -> Next {
+        Next::Continue(Block { number, more: true, size: BlockSize::MIN })
+    }
+
+    #[test]
+    fn the_end_of_a_set_is_answered_and_a_confirmable_block_always() {
+        let mut body = gathered(0..9, true);
+        assert_eq!(take_in(&mut body, 9, Kind::NonConfirmable, true), up_to(9));
+        assert_eq!(take_in(&mut body, 10, Kind::NonConfirmable, true), Next::Wait);
+        assert_eq!(take_in(&mut body, 11, Kind::Confirmable, true), up_to(11));
+        assert_eq!(take_in(&mut body, 4, Kind::Confirmable, true), up_to(11));
+    }
+
+    #[test]
+    fn what_is_missing_is_told_once_a_confirmable_block_ends_a_burst() {
+        let mut body = gathered([0, 2, 3, 6], true);
+        // It may be on its way yet.
+        assert_eq!(take_in(&mut body, 7, Kind::Confirmable, true), Next::Wait);
+        assert_eq!(take_in(&mut body, 9, Kind::Confirmable, true), Next::Missing(vec![1, 4, 5, 8]));
+        assert_eq!(body.ask_at, None);
+        assert_eq!(take_in(&mut body, 1, Kind::NonConfirmable, true), Next::Wait);
+        assert_eq!(take_in(&mut body, 8, Kind::Confirmable, true), Next::Missing(vec![4, 5]));
+    }
+
+    #[test]
+    fn after_silence_the_rest_of_the_set_is_missing_where_it_is_known_to_be_there() {
+        let limits = TransferLimits::default();
+        let missing = |numbers: &[u32], announced| {
+            gathered(numbers.iter().copied(), announced).ask_again(&limits, Instant::START)
+        };
+        assert_eq!(missing(&[0, 2], true), Next::Missing(vec![1, 3, 4, 5, 6, 7, 8, 9]));
+        assert_eq!(missing(&[0, 2], false), Next::Missing(vec![1]));
+        assert_eq!(missing(&[0, 1], true), Next::Missing((2..10).collect()));
+        assert_eq!(missing(&[0, 1], false), up_to(1));
+        let set: Vec<_> = (0..10).collect();
+        assert_eq!(missing(&set, true), up_to(9));
+        let most: Vec<_> = (0..24).collect();
+        assert_eq!(missing(&most, true), Next::Missing(vec![24, 25]));
+    }
+
+    #[test]
+    fn silence_is_asked_about_four_times() {
+        let mut body = gathered([0, 2], true);
+        let mut asked = Vec::new();
+        while let Some(at) = body.ask_at {
+            asked.push(at.since(Instant::START).as_secs());
+            body.ask_again(&TransferLimits::default(), at);
+        }
+        assert_eq!(asked, [4, 4 + 8, 4 + 8 + 16, 4 + 8 + 16 + 32]);
+    }
+
+    #[test]
+    fn a_block_beyond_the_end_or_of_another_size_differs() {
+        let mut body = gathered([0], true);
+        let (message, of_it) = block(1, Kind::Confirmable, true);
+        let mut differs = |message: &Message, block| {
+            body.take_in(message, block, &TransferLimits::default(), Instant::START) == Next::Differs
+        };
+        assert!(differs(&message, Block { number: 25, ..of_it }));
+        assert!(differs(&message, Block { more: false, ..of_it }));
+        assert!(differs(&message, Block { size: BlockSize::MAX, ..of_it }));
+        let (longer, of_it) = block(1, Kind::Confirmable, false);
+        assert!(!differs(&longer, of_it));
+        let mut body = gathered([20], false);
+        let (mut shorter, of_it) = block(1, Kind::Confirmable, false);
+        shorter.options.push_uint(OptionNumber::SIZE1, 300);
+        assert_eq!(body.take_in(&shorter, of_it, &TransferLimits::default(), Instant::START), Next::Differs);
+    }
+
+    proptest! {
+        /// In whatever order, however often, and whether or not the length is known before the end.
+        #[test]
+        fn a_body_is_whole_once_all_of_it_is_there(
+            numbers in prop::collection::vec(0_u32..26, 0..60),
+            rest in Just((0_u32..26).collect::<Vec<_>>()).prop_shuffle(),
+            announced in any::<bool>(),
+            confirmed in any::<bool>(),
+        ) {
+            let kind = if confirmed { Kind::Confirmable } else { Kind::NonConfirmable };
+            let mut body = gathered([], announced);
+            let mut here = std::collections::BTreeSet::new();
+            for number in numbers.into_iter().chain(rest) {
+                here.insert(number);
+                let next = take_in(&mut body, number, kind, announced);
+                if here.len() == 26 {
+                    let expected: Vec<_> = (0..LENGTH).map(|at| at as u8).collect();
+                    prop_assert_eq!(next, Next::Whole(expected.into()));
+                    break;
+                }
+                match next {
+                    Next::Wait => prop_assert!(body.ask_at.is_some()),
+                    Next::Continue(block) => prop_assert!((0..=block.number).all(|it| here.contains(&it))),
+                    Next::Missing(missing) => {
+                        prop_assert!((1..=10).contains(&missing.len()));
+                        prop_assert!(missing.iter().all(|number| !here.contains(number)));
+                    }
+                    other => prop_assert!(false, "{:?}", other),
+                }
+            }
+        }
+    }
+}

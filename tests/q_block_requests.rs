@@ -10,8 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lowband::coap::{
-    Block, Code, Instant, Kind, Message, OptionNumber, Priority, Request, RequestError, Response,
-    TransferLimits,
+    Block, Code, Instant, Kind, Message, OptionNumber, Request, RequestError, Response, TransferLimits,
 };
 use lowband::endpoint::{Config, Endpoint, Event, RequestId};
 use lowband::link::{End, Profile};

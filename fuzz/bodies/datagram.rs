@@ -302,8 +302,8 @@ impl World {
     }
 
     fn request(&mut self, instruction: u8, program: &mut Program<'_>) {
-        // The request, and the deregistration where it is cancelled.
-        self.allowed += 2;
+        // The request, the other blocks of its burst, and the deregistration where it is cancelled.
+        self.allowed += 2 + self.burst;
         let mut request = Request::new(if program.byte().is_multiple_of(2) { Code::GET } else { Code::POST });
         request.options.push(OptionNumber::URI_PATH, "7");
         request.observe = program.byte().is_multiple_of(2).then_some(Observe::Register);

@@ -186,9 +186,9 @@ struct Budget {
 
 impl Budget {
     const HOUR: f64 = 3_600.0;
-    /// The bucket holds the airtime of a datagram of so many bytes, a block and its options, or of the link's greatest; but at
-    /// most half of an hour's share. What it holds more, it must fill more slowly.
-    const BYTES: usize = 192;
+    /// The bucket holds the airtime of a datagram of so many bytes, a block and more options than usual, or of the link's greatest; but at
+    /// most half of an hour's share. What it holds more, it must fill more slowly; what is longer than it is deep exceeds the share.
+    const BYTES: usize = 256;
 
     fn new(pace: &Pace, since: Instant) -> Self {
         let greatest = pace.sending.of(pace.mtu.min(Self::BYTES)).as_secs_f64();

@@ -295,8 +295,7 @@ fn progress(next: Next) -> Option<Reply> {
             let mut options = Options::new();
             options.push_uint(OptionNumber::CONTENT_FORMAT, content_format::MISSING_BLOCKS);
             let payload = Bytes::from(missing::encode(numbers));
-            let code = Code::REQUEST_ENTITY_INCOMPLETE;
-            Some(Reply { code, options, payload, delivers: None, rest: Vec::new() })
+            Some(Reply { options, payload, ..Reply::empty(Code::REQUEST_ENTITY_INCOMPLETE) })
         }
         Next::Missing(_) | Next::Wait | Next::Whole(_) | Next::Differs => None,
     }
@@ -306,5 +305,5 @@ fn progress(next: Next) -> Option<Reply> {
 fn go_on(number: OptionNumber, block: Block) -> Reply {
     let mut options = Options::new();
     options.push(number, block.encode());
-    Reply { code: Code::CONTINUE, options, payload: Bytes::new(), delivers: None, rest: Vec::new() }
+    Reply { options, ..Reply::empty(Code::CONTINUE) }
 }

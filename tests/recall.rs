@@ -178,8 +178,10 @@ fn a_memory_that_cannot_be_read_is_dropped_and_counted() {
         message: vec![0xff; 3].into(),
         answer: None,
         separate: false,
+        binding: None,
     };
-    let observation = Memory::Observation { association, registration: b"\x40".to_vec().into() };
+    let observation =
+        Memory::Observation { association, registration: b"\x40".to_vec().into(), binding: None };
     endpoint.recall(
         [
             (MemoryKey::Request(association, 1), request),

@@ -490,7 +490,7 @@ impl Endpoint {
                 self.requests.remove(&RequestId(id));
                 self.events.push_back(Event::Failed { id: RequestId(id), error });
             }
-            Step::Send(_) | Step::Nothing | Step::Unknown => {}
+            Step::Send(_) | Step::SendBurst { .. } | Step::Nothing | Step::Unknown => {}
         }
     }
 

@@ -19,7 +19,7 @@ use crate::coap::{
     RequestError, Response, ServerTransfers, Step, Token, TransferLimits,
 };
 pub(super) use link::Terms;
-use options::{is_known_in_request, is_known_in_response};
+use options::{is_known_in_request, is_known_in_response, is_of_bursts};
 pub use protection::Binding;
 use protection::Protection;
 
@@ -158,7 +158,7 @@ impl Peer {
             announced: false,
             watched: false,
             server: ServerTransfers::default(),
-            client: ClientTransfers::default(),
+            client: ClientTransfers::new((seed >> 32) as u32),
             observations: Observations::default(),
             pending: BTreeSet::new(),
             heard: now,
@@ -217,7 +217,7 @@ impl Peer {
     fn receive_request(&mut self, message: Message, config: &Config, now: Instant) {
         let binding = self.take_binding();
         let in_bursts = self.answers_in_bursts(&message, config);
-        let is_known = |number| is_known_in_request(number) || in_bursts && number == OptionNumber::Q_BLOCK2;
+        let is_known = |number| is_known_in_request(number) || in_bursts && is_of_bursts(number);
         let options = match message.options.clone().understood(is_known) {
             Ok(options) => options,
             Err(number) => return self.refuse_option(&message, binding, number, now),
@@ -231,7 +231,12 @@ impl Peer {
             Received::Answer(reply) => {
                 self.answer(&mut asked, reply, now);
             }
+            Received::Nothing => self.exchanges.acknowledge(asked.message.1),
             Received::Request(request, plan) => {
+                if message.options.get(OptionNumber::Q_BLOCK1).is_some() {
+                    // The last block that was missing may come unconfirmed; the answer to all of them is not to be lost for it.
+                    asked.message.0 = Kind::Confirmable;
+                }
                 // RFC 7641 §4.1: a registration with the same token takes the place of the one before; Observe 1 removes it.
                 if request.observe.is_some()
                     && let Some(id) = self.observations.remove(asked.token)
@@ -268,6 +273,10 @@ impl Peer {
             self.reject(kind, id);
             return self.outcomes.push_back(Outcome::Unexpected);
         }
+        // An answer is under way that says the same, or knows better, and the message for it goes on until it comes.
+        if kind == Kind::NonConfirmable && self.client.hears_again(&message) {
+            return;
+        }
         // §4.2: the response says that the request has arrived, even where the acknowledgement is lost.
         let request = self
             .purposes
@@ -282,10 +291,10 @@ impl Peer {
             if kind == Kind::Confirmable {
                 self.exchanges.acknowledge(id);
             }
-            return self.send_request(again, Priority::Message, now);
+            return self.send_request(Vec::new(), again, Priority::Message, now);
         }
         let in_bursts = self.transfers.q_block;
-        let is_known = |number| is_known_in_response(number) || in_bursts && number == OptionNumber::Q_BLOCK2;
+        let is_known = |number| is_known_in_response(number) || in_bursts && is_of_bursts(number);
         let step = match message.options.clone().understood(is_known) {
             Ok(options) => self.client.receive(&Message { options, ..message }, fresh, &self.transfers, now),
             Err(number) => {
@@ -309,8 +318,13 @@ impl Peer {
 
     /// Does what follows from a step of a request of ours.
     fn follow(&mut self, step: Step, now: Instant) {
+        self.follow_with(step, Priority::Message, now);
+    }
+
+    fn follow_with(&mut self, step: Step, priority: Priority, now: Instant) {
         match step {
-            Step::Send(message) => self.send_request(message, Priority::Message, now),
+            Step::Send(message) => self.send_request(Vec::new(), message, priority, now),
+            Step::SendBurst { before, last } => self.send_request(before, last, priority, now),
             step => {
                 self.outcomes.push_back(Outcome::Client(step));
                 self.forget_unwanted(now);
@@ -318,11 +332,13 @@ impl Peer {
         }
     }
 
-    fn send_request(&mut self, message: Message, priority: Priority, now: Instant) {
+    /// Sends a request's message, after the other blocks of its burst.
+    fn send_request(&mut self, before: Vec<Message>, message: Message, priority: Priority, now: Instant) {
         let (token, answer) = (message.token, Answer::to(message.code));
-        let sent = self
-            .sealed_request(message)
-            .and_then(|sealed| self.exchanges.send_for(sealed, answer, priority, now));
+        let before: Result<Vec<_>, _> = before.into_iter().map(|block| self.sealed_request(block)).collect();
+        let sealed = before.and_then(|before| Ok((before, self.sealed_request(message)?)));
+        let sent = sealed
+            .and_then(|(before, message)| self.exchanges.send_after(before, message, answer, priority, now));
         match sent {
             Ok(exchange) => drop(self.purposes.insert(exchange, Purpose::Request(token))),
             Err(_) => {
@@ -433,8 +449,10 @@ impl Peer {
         if priority == Priority::Background {
             self.supersede(&request, now);
         }
-        let first = self.client.start(id, request, token, &self.transfers);
-        self.send_request(first, priority, now);
+        let first = self.client.start(id, request, token, &self.transfers, now);
+        // Bodies that have begun go on before others begin: their server need not hold all of them.
+        let behind = matches!(&first, Step::SendBurst { .. });
+        self.follow_with(first, if behind { priority.max(Priority::Notification) } else { priority }, now);
     }
 
     /// Fails the earlier request for the same path that has not left yet: what it says holds no more.
@@ -501,9 +519,14 @@ impl Peer {
     /// Sends the answer to a request's message; where a delivery depends on it, in a confirmable message. Returns whether it
     /// is one of its own.
     fn answer(&mut self, asked: &mut Asked, mut reply: Reply, now: Instant) -> bool {
-        // RFC 7967 §2.1: 2, 8 and 16 for the classes 2, 4 and 5.
+        // RFC 7967 §2.1: 2, 8 and 16 for the classes 2, 4 and 5. That means responses, not what is said between blocks.
         let class = reply.code.class();
-        if reply.delivers.is_none() && matches!(class, 2 | 4 | 5) && asked.unwanted & 1 << (class - 1) != 0 {
+        let between = matches!(reply.code, Code::CONTINUE | Code::REQUEST_ENTITY_INCOMPLETE);
+        if reply.delivers.is_none()
+            && !between
+            && matches!(class, 2 | 4 | 5)
+            && asked.unwanted & 1 << (class - 1) != 0
+        {
             self.exchanges.acknowledge(asked.message.1);
             return false;
         }
@@ -554,6 +577,11 @@ impl Peer {
     pub(super) fn advance(&mut self, now: Instant) {
         self.exchanges.advance(now);
         self.server.expire(now);
+        while let Some((token, reply)) = self.server.ask_for_missing(&self.transfers, now) {
+            if self.exchanges.send_unconfirmed(message(token, reply), now).is_err() {
+                self.outcomes.push_back(Outcome::AnswerDropped);
+            }
+        }
         while let Some(step) = self.client.expire(&self.transfers, now) {
             self.follow(step, now);
         }

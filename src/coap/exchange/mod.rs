@@ -224,15 +224,18 @@ impl Exchanges {
     /// [`Busy`] where too many wait already.
     pub fn send(&mut self, message: Message, priority: Priority, now: Instant) -> Result<ExchangeId, Busy> {
         let answer = Answer::to(message.code);
-        self.send_for(message, answer, priority, now)
+        self.send_after(Vec::new(), message, answer, priority, now)
     }
 
-    /// As [`Exchanges::send`], where something else is expected to answer it than its code says.
+    /// The same for the last block of a burst: when it is its turn, the other blocks leave before it, which are not confirmed
+    /// (RFC 9177 §4.3). All of them let pass what is more pressing than a notification. What is expected to answer it need not be
+    /// what its code says, where that is protected.
     ///
     /// # Errors
     /// [`Busy`] where too many wait already.
-    pub fn send_for(
+    pub fn send_after(
         &mut self,
+        before: Vec<Message>,
         message: Message,
         answer: Answer,
         priority: Priority,
@@ -246,7 +249,7 @@ impl Exchanges {
         self.next_exchange += 1;
         let message = Message { kind: Kind::Confirmable, ..message };
         let at = self.waiting.iter().position(|waiting| waiting.priority > priority);
-        let waiting = Waiting { exchange, message, answer, priority };
+        let waiting = Waiting { exchange, before, message, answer, priority };
         self.waiting.insert(at.unwrap_or(self.waiting.len()), waiting);
         self.start_waiting(now);
         Ok(exchange)
@@ -592,9 +595,15 @@ impl Exchanges {
     fn start_waiting(&mut self, now: Instant) {
         while self.may_start() && !self.waiting.is_empty() {
             let Some(id) = self.ids.take(now, self.parameters.exchange_lifetime()) else { return };
-            let Some(Waiting { exchange, message, answer, priority }) = self.waiting.pop_front() else {
+            let Some(Waiting { exchange, before, message, answer, priority }) = self.waiting.pop_front()
+            else {
                 return;
             };
+            let priority = if before.is_empty() { priority } else { priority.max(Priority::Notification) };
+            for block in before {
+                // One that has no ID is lost: the answer to the last one tells.
+                let _ = self.send_in_burst(block, priority, now);
+            }
             let datagram = Message { id, ..message }.encode();
             // §4.2: the first timeout is between ACK_TIMEOUT and ACK_TIMEOUT * ACK_RANDOM_FACTOR.
             let shortest = self.round_trip.timeout(self.parameters.ack_timeout)

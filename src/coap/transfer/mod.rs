@@ -5,7 +5,12 @@
 mod bursts;
 mod client;
 mod collected;
+mod gathered;
+mod key;
+mod missing;
+mod offered;
 mod server;
+mod uploads;
 mod wanted;
 
 use std::time::Duration;
@@ -35,9 +40,9 @@ pub struct TransferLimits {
     pub patience: Duration,
     /// The greatest block that is sent, and asked for.
     pub block: BlockSize,
-    /// Whether a client wishes for responses in bursts of blocks (RFC 9177, Q-Block2).
+    /// Whether a client wishes for responses in bursts of blocks, and sends requests so (RFC 9177).
     pub q_block: bool,
-    /// How long a client waits for a block of a burst, after the one before it, until it asks for what is missing.
+    /// How long a block of a burst is waited for, after the one before it, until what is missing is asked for.
     pub receive_timeout: Duration,
 }
 
@@ -64,6 +69,7 @@ fn is_of_transfer(number: OptionNumber) -> bool {
         number,
         OptionNumber::BLOCK1
             | OptionNumber::BLOCK2
+            | OptionNumber::Q_BLOCK1
             | OptionNumber::Q_BLOCK2
             | OptionNumber::SIZE1
             | OptionNumber::SIZE2

@@ -45,8 +45,8 @@ struct Sent {
 }
 
 impl Protection {
-    /// How many requests with one token may have responses under way.
-    const UNDER_WAY: usize = 4;
+    /// How many requests with one token may have responses under way: a burst of blocks, and some that ask for what is missing.
+    const UNDER_WAY: usize = 16;
 
     /// Whether the peer's messages are protected.
     pub(in crate::endpoint) fn is_on(&self) -> bool {

@@ -28,6 +28,7 @@ const LAYERS: &[Layer] = &[
     Layer { name: "matrix", uses: &["codec"], kind: Kind::Pure },
     Layer { name: "translate", uses: &["coap", "codec", "matrix"], kind: Kind::Pure },
     Layer { name: "link", uses: &["coap"], kind: Kind::Pure },
+    Layer { name: "device", uses: &["coap", "matrix"], kind: Kind::Pure },
     Layer { name: "endpoint", uses: &["coap", "link"], kind: Kind::Pure },
     Layer { name: "inspect", uses: &["coap", "codec", "matrix"], kind: Kind::Pure },
     Layer {
@@ -37,7 +38,7 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         name: "net",
-        uses: &["coap", "endpoint", "gateway", "link", "sim", "translate"],
+        uses: &["coap", "device", "endpoint", "gateway", "link", "sim", "translate"],
         kind: Kind::Driver,
     },
     Layer {

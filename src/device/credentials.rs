@@ -370,7 +370,7 @@ mod tests {
         let line = oscore().to_line();
         assert_eq!(
             *line,
-            "lowband:pwBkYnVveQF0Z2F0ZXdheS5leGFtcGxlOjU2ODMCZmhmLTEwMANQAAECAwQFBgcICQoLDA0ODwRIEBESExQVFhcFQQEGQFoUhHM"
+            "lowband:pwBkYnVveQF0Z2F0ZXdheS5leGFtcGxlOjU2ODMCZmhmLTEwMANQAAECAwQFBgcICQoLDA0ODwRIEBESExQVFhcFQQEGQGdD7is"
         );
     }
 

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
+use serde::Serialize;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -319,7 +321,7 @@ fn base_36(mut number: u64) -> String {
 }
 
 /// How to give a device new keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rotation {
     /// What becomes of new keys that it was given before and has not used.
     pub unused: Unused,
@@ -328,7 +330,8 @@ pub struct Rotation {
 }
 
 /// What becomes of new keys that a device has not used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Unused {
     /// They stay, and there are no others: the device may have them already, and would be locked out.
     Keep,

@@ -43,6 +43,7 @@ pub use refresher::Output;
 pub use refresher::Refresher;
 pub use refresher::TokenError;
 pub use refresher::Verdict;
+pub(crate) use refresher::form;
 pub use routes::Routes;
 pub use routes::RoutesError;
 pub use secret::Secret;

@@ -373,7 +373,7 @@ fn one_line(text: &str) -> String {
 }
 
 /// Fields as `application/x-www-form-urlencoded`.
-fn form(fields: &[(&str, &str)]) -> String {
+pub(crate) fn form(fields: &[(&str, &str)]) -> String {
     let mut text = String::new();
     for (name, value) in fields {
         if !text.is_empty() {
@@ -503,7 +503,7 @@ mod tests {
         let (_, first) = uses(refresher.authorize(at(0)));
         refresher.unauthorized(first, SOFT, at(0));
         fetch(&mut refresher);
-        refresher.fetched(answer(401, "{\"errcode\":\"M_UNKNOWN_TOKEN\",\"error\":\"no\nmore\"}"), at(1));
+        refresher.fetched(answer(401, "{\"errcode\":\"M_UNKNOWN_TOKEN\",\"error\":\"no\\nmore\"}"), at(1));
         let ended = TokenError::Ended("M_UNKNOWN_TOKEN: no more".into());
         assert!(matches!(refresher.poll(), Some(Output::Failed(error)) if error == ended));
         assert_eq!(refresher.authorize(at(2)), Authorization::Refused(ended));

@@ -177,7 +177,7 @@ fn write(database: &Database, pending: &BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> R
     Ok(())
 }
 
-fn open(path: &Path) -> Result<Database, StoreError> {
+pub(super) fn open(path: &Path) -> Result<Database, StoreError> {
     let file = open_file(path)?;
     let database = |error: DatabaseError| match error {
         DatabaseError::DatabaseAlreadyOpen => StoreError::Locked,

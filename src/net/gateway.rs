@@ -25,6 +25,10 @@ use tracing::info;
 use tracing::warn;
 
 use super::clock::Clock;
+use super::desk;
+use super::desk::Desk;
+use super::desk::DeskError;
+use super::devices::Changed;
 use super::socket::Batch;
 use super::socket::Socket;
 use super::store;
@@ -47,6 +51,8 @@ pub struct Server {
     clock: Clock,
     batch: Batch,
     outside: Outside,
+    /// The devices, where they are kept.
+    desk: Option<Desk>,
     config: Config,
 }
 
@@ -86,8 +92,9 @@ impl Server {
             }
             None => None,
         };
+        let desk = config.devices.as_ref().map(Desk::open).transpose()?;
         let outside = Outside::new(sockets, upstream, store);
-        Ok(Self { machine, clock, batch: Batch::new(), outside, config })
+        Ok(Self { machine, clock, batch: Batch::new(), outside, desk, config })
     }
 
     /// The addresses that are bound, with their real ports, in the order of the configuration.
@@ -140,6 +147,10 @@ impl Server {
     /// Waits until something is there, then handles a bounded part of all that is. Dropped while it waits, it loses nothing.
     async fn turn(&mut self) {
         let finished = tokio::select! {
+            changed = changed(&mut self.desk, &self.clock) => {
+                self.apply(changed);
+                None
+            }
             () = readable(&self.outside.sockets) => None,
             Some(finished) = self.outside.calls.join_next() => Some(finished),
             () = self.clock.sleep_until(self.machine.deadline()) => None,
@@ -155,6 +166,11 @@ impl Server {
         if received.iter().any(Result::is_err) {
             time::sleep(Self::REST).await;
         }
+    }
+
+    /// A device is another now: what it was let in by may be gone.
+    fn apply(&mut self, Changed(name): Changed) {
+        info!(device = %name, "device changed");
     }
 
     fn receive(&mut self, index: usize) -> Result<(), ()> {
@@ -297,6 +313,8 @@ pub struct Config {
     pub gateway: gateway::Config,
     /// The file that observers, access tokens and requests under way outlast a restart in; none means that they do not.
     pub state: Option<PathBuf>,
+    /// The files of devices, and the socket on which changes of them are asked for; none means that there are no devices.
+    pub devices: Option<desk::Config>,
     /// The way to the homeserver.
     pub upstream: upstream::Config,
     /// How long answers in flight may take after the order to stop.
@@ -328,6 +346,9 @@ pub enum StartError {
         /// Why not.
         source: StoreError,
     },
+    /// The devices.
+    #[error(transparent)]
+    Devices(#[from] DeskError),
     /// The way to the homeserver.
     #[error(transparent)]
     Upstream(#[from] upstream::ConfigError),
@@ -380,6 +401,14 @@ pub fn check_distinct(listen: &[SocketAddr]) -> Result<(), StartError> {
         }
     }
     Ok(())
+}
+
+/// Ready once a device is another; never where there are none.
+async fn changed(desk: &mut Option<Desk>, clock: &Clock) -> Changed {
+    match desk {
+        Some(desk) => desk.changed(clock).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Ready once a datagram may be in one of the sockets.

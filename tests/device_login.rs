@@ -146,7 +146,11 @@ fn what_goes_wrong_with_a_password_is_told() {
             "refuses: HTTP 403, M_FORBIDDEN: user or password is wrong",
             "user and password",
         ),
-        (add("@buoy:localhost", "--login", "\n"), "there is no password in standard input", "first line"),
+        (
+            add("@buoy:localhost", "--login", "\n"),
+            "there is no password in standard input",
+            "it is the first line",
+        ),
         (
             add("@buoy:localhost", "--login=oauth", "horse"),
             "offers no OAuth 2.0 device authorization",
@@ -164,6 +168,19 @@ fn what_goes_wrong_with_a_password_is_told() {
     let (code, said) = desk.run("ftp://hs", &add, "horse");
     assert!(code == 2 && said.contains("neither an http: nor an https: URL"), "{said}");
     assert!(!desk.0.join("devices.key").exists());
+}
+
+#[test]
+fn nobody_logs_in_for_a_device_that_cannot_be() {
+    let (desk, homeserver) = (Desk::new("before"), Homeserver::start());
+    let add = ["add", "buoy", "--user", "@buoy:localhost", "--login", "--password-file", "-"];
+    assert_eq!(desk.run(&homeserver.url(), &add, "horse\n").0, 0);
+    // Nothing is asked of a homeserver that is not there.
+    let (code, said) = desk.run("http://127.0.0.1:9", &add, "horse\n");
+    assert!(code == 1 && said.contains("there is a device buoy already"), "{said}");
+    fs::remove_file(desk.0.join("devices.key")).unwrap();
+    let (code, said) = desk.run("http://127.0.0.1:9", &add, "horse\n");
+    assert!(code == 1 && said.contains("is missing"), "{said}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! cross the link, are here. Pure: time and random bytes are arguments, and what is kept is bytes that a driver puts into its file
 //! (`net::devices`). docs/devices.md is the page for people.
 
+mod admission;
 mod credentials;
 mod devices;
 mod limits;
@@ -21,6 +22,10 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::coap::Instant;
+pub use admission::Ask;
+pub use admission::Refusals;
+pub use admission::Refused;
+pub use admission::TokenOf;
 pub use credentials::Credentials;
 pub use credentials::CredentialsError;
 pub use credentials::Half;

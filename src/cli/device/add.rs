@@ -12,6 +12,7 @@ use lowband::device::Name;
 use lowband::device::NewDevice;
 use lowband::device::Pin;
 use lowband::device::Routes;
+use lowband::net::control::Answer;
 use lowband::net::control::Command;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -22,6 +23,7 @@ use super::Desk;
 use super::PlaceArgs;
 use super::list;
 use super::login::TokenArgs;
+use super::unexpected;
 use crate::cli::Failure;
 use crate::cli::config::size_argument;
 use crate::cli::config::time_argument;
@@ -122,6 +124,7 @@ pub(super) fn run(args: AddArgs) -> Result<(), Failure> {
         }
     };
     let routes = read_routes(&args.routes)?;
+    check_free(&desk, &args.name)?;
     let tokens = args.token.obtain(&settings, &args.user, args.name.as_str())?;
     if tokens.is_none() && !args.allow_token {
         return Err(Failure::usage("the device has no access token, and may not bring its own")
@@ -148,6 +151,17 @@ pub(super) fn run(args: AddArgs) -> Result<(), Failure> {
     output::tell(format_args!("device {name} added: {}", list::keys(&summary)));
     if args.security != SecurityKind::DtlsCertificate {
         output::tell(format_args!("hint: lowband device export {name} gives its half of the keys"));
+    }
+    Ok(())
+}
+
+/// Sees whether the devices can be had, and the name too, before somebody is asked for a password and a session is made.
+fn check_free(desk: &Desk, name: &Name) -> Result<(), Failure> {
+    let Answer::Devices(devices) = desk.ask(Command::List)? else { return Err(unexpected()) };
+    if devices.iter().any(|device| device.name == *name && device.revoked.is_none()) {
+        return Err(Failure::new(format_args!("there is a device {name} already")).hint(format_args!(
+            "lowband device rotate {name} gives it new keys; revoke {name} makes its name free"
+        )));
     }
     Ok(())
 }

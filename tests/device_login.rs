@@ -123,7 +123,7 @@ fn password_logs_a_device_in_as_its_user() {
     let add = ["add", "buoy", "--user", "@buoy:localhost", "--login", "--password-file", "-"];
     let (code, said) = desk.run(&homeserver.url(), &add, "horse\n");
     assert_eq!(code, 0, "{said}");
-    assert_eq!(desk.show("buoy")["token"], "fixed");
+    assert_eq!(desk.show("buoy")["token"], "renewed");
     // The password is nowhere, and the token is sealed.
     let file = fs::read(desk.0.join("devices")).unwrap();
     for word in ["horse", "syt_", "buoy:localhost"] {

@@ -1,7 +1,7 @@
 //! `lowband device` as people run it: with no gateway, beside one that runs, and every way to get it wrong.
 
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::io::BufRead;
@@ -320,7 +320,7 @@ fn certificate_is_known_by_its_fingerprint() {
     assert!(said.contains("needs a new certificate") && said.contains("--certificate FILE"), "{said}");
     let (_, said) = desk.fails(&["rotate", "hut", "--fingerprint", &id]);
     assert!(said.contains("has this certificate already"), "{said}");
-    desk.done(&["rotate", "hut", "--fingerprint", &"CD:".repeat(32).trim_end_matches(':').to_owned()]);
+    desk.done(&["rotate", "hut", "--fingerprint", "CD:".repeat(32).trim_end_matches(':')]);
 }
 
 /// A gateway that runs, with the devices of a desk.

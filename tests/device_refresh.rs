@@ -1,6 +1,6 @@
 //! A device's access token kept alive at the minimal homeserver, in virtual time.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::Duration;
 

@@ -22,7 +22,7 @@ pub use exchange::{Answered, Busy, Counts, Event, ExchangeId, Exchanges, Limits,
 pub use message::{DecodeError, Kind, Malformed, Message, MessageId, Token};
 pub use observe::{Observation, ObservationId, Observations, is_newer};
 pub use option::{OptionFormat, OptionNumber, Options, read_uint, uint};
-pub use parameters::{ACKNOWLEDGEMENT, Parameters};
+pub use parameters::{ACKNOWLEDGEMENT, Answer, Parameters};
 pub use priority::Priority;
 pub use request::{Observe, Request, Response, content_format};
 pub use time::Instant;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::airtime::Airtime;
+use super::code::Code;
 
 /// How messages are repeated and how long they are remembered. The default is RFC 7252's, §4.8, in which the length of a
 /// message means nothing.
@@ -22,6 +23,9 @@ pub struct Parameters {
     /// How long a confirmable request waits for its answer before it is acknowledged by an empty message (§5.2.2).
     /// Less than the peer's ACK_TIMEOUT, or the peer repeats itself meanwhile.
     pub piggyback_wait: Duration,
+    /// How much longer than an acknowledgement an answer may wait at the peer until it may be sent: where the peer's share of
+    /// the air is limited.
+    pub answer_wait: Duration,
     /// How long our messages are on the air.
     pub sending: Airtime,
     /// How long the peer's are.
@@ -41,10 +45,33 @@ impl Default for Parameters {
             nstart: 1,
             max_latency: Duration::from_secs(100),
             piggyback_wait: Duration::from_secs(1),
+            answer_wait: Duration::ZERO,
             sending: Airtime::NONE,
             receiving: Airtime::NONE,
             largest: 1152,
             refine: false,
+        }
+    }
+}
+
+/// What answers a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// An empty acknowledgement.
+    Acknowledgement,
+    /// What a request that changes something comes to: usually short, and at most a block.
+    Result,
+    /// What a request asks for: a whole block.
+    Content,
+}
+
+impl Answer {
+    /// What may come in the acknowledgement of a message with this code.
+    pub fn to(code: Code) -> Self {
+        match code {
+            Code::GET | Code::FETCH => Self::Content,
+            code if code.is_request() => Self::Result,
+            _ => Self::Acknowledgement,
         }
     }
 }
@@ -54,14 +81,19 @@ pub const ACKNOWLEDGEMENT: usize = 4;
 
 impl Parameters {
     /// The shortest wait for what answers a message of so many bytes, from the moment that its last bit has left: its own airtime,
-    /// once more for one that is stored and forwarded on its way, that of the answer, and ACK_TIMEOUT.
-    pub fn timeout(&self, message: usize, answer: usize) -> Duration {
-        self.ack_timeout + self.sending.of(message) + self.receiving.of(answer)
+    /// once more for one that is stored and forwarded on its way, that of the answer, how long that waits for its turn, and ACK_TIMEOUT.
+    pub fn timeout(&self, message: usize, answer: Answer) -> Duration {
+        let (answer, wait) = match answer {
+            Answer::Acknowledgement => (ACKNOWLEDGEMENT, Duration::ZERO),
+            Answer::Result => (self.largest, Duration::ZERO),
+            Answer::Content => (self.largest, self.answer_wait),
+        };
+        self.ack_timeout + self.sending.of(message) + self.receiving.of(answer) + wait
     }
 
     /// The same for the greatest message and the greatest answer, in either role.
     pub fn longest_timeout(&self) -> Duration {
-        self.timeout(self.largest, self.largest)
+        self.timeout(self.largest, Answer::Content)
     }
 
     /// MAX_TRANSMIT_SPAN: from the first transmission of a confirmable message to its last (§4.8.2).
@@ -122,6 +154,10 @@ mod tests {
         let sending = Airtime { bits_per_second: 100, overhead: 28, fragment: 0 };
         let parameters = Parameters { sending, receiving: sending, ..Parameters::default() };
         assert!(parameters.exchange_lifetime() >= parameters.max_transmit_wait());
-        assert_eq!(parameters.timeout(72, 22), Duration::from_secs(2 + 8 + 4));
+        // Four bytes and 28 of headers are on the air for 2.56 s.
+        assert_eq!(
+            parameters.timeout(72, Answer::Acknowledgement),
+            Duration::from_millis(2_000 + 8_000 + 2_560)
+        );
     }
 }

@@ -14,7 +14,7 @@ use super::queues::Places;
 use super::{Address, Config, RequestKey};
 use crate::coap::{
     Answered, ClientTransfers, Code, Delivery, Event, ExchangeId, Exchanges, Instant, Kind, Message,
-    MessageId, ObservationId, Observations, OptionNumber, Options, Plan, Priority, Received, Reply, Request,
+    MessageId, ObservationId, Observations, OptionNumber, Plan, Priority, Received, Reply, Request,
     RequestError, Response, ServerTransfers, Step, Token, TransferLimits,
 };
 pub(super) use link::Terms;
@@ -240,8 +240,7 @@ impl Peer {
         if message.kind == Kind::Confirmable {
             let asked = Asked { token: message.token, message: (message.kind, message.id), unwanted: 0 };
             let payload = Bytes::from(format!("{number} ({}) is not understood", number.0));
-            let (code, options) = (Code::BAD_OPTION, Options::new());
-            self.answer(&asked, Reply { code, options, payload, delivers: None, rest: Vec::new() }, now);
+            self.answer(&asked, Reply { payload, ..Reply::empty(Code::BAD_OPTION) }, now);
         }
     }
 
@@ -289,7 +288,10 @@ impl Peer {
     fn follow(&mut self, step: Step, now: Instant) {
         match step {
             Step::Send(message) => self.send_request(message, Priority::Message, now),
-            step => self.outcomes.push_back(Outcome::Client(step)),
+            step => {
+                self.outcomes.push_back(Outcome::Client(step));
+                self.forget_unwanted(now);
+            }
         }
     }
 
@@ -299,9 +301,18 @@ impl Peer {
             Ok(exchange) => drop(self.purposes.insert(exchange, Purpose::Request(token))),
             Err(_) => {
                 let step = self.client.fail(token, RequestError::Busy);
-                self.outcomes.push_back(Outcome::Client(step));
+                self.follow(step, now);
             }
         }
+    }
+
+    /// What nobody waits for is repeated no more.
+    fn forget_unwanted(&mut self, now: Instant) {
+        let in_use = self.client.tokens();
+        self.forget_purposes(
+            now,
+            |purpose| matches!(purpose, Purpose::Request(token) if !in_use.contains(token)),
+        );
     }
 
     fn acknowledged(&mut self, exchange: ExchangeId, now: Instant) {
@@ -345,6 +356,16 @@ impl Peer {
                         self.end_observation(id, now);
                         Some(Outcome::Deregistered(id))
                     }
+                    // What was too long will be so again: §4.2, an error is the last notification.
+                    RequestError::TooLong { .. } => {
+                        let token = self.observations.get(id).map(|(token, _)| token);
+                        self.end_observation(id, now);
+                        if let Some(token) = token {
+                            let last = message(token, Reply::empty(Code::INTERNAL_SERVER_ERROR));
+                            let _ = self.exchanges.send(last, Priority::Notification, now);
+                        }
+                        Some(Outcome::Deregistered(id))
+                    }
                     _ => {
                         self.watched = true;
                         unreported.map(Outcome::Undelivered)
@@ -356,10 +377,20 @@ impl Peer {
         }
     }
 
-    /// A message of ours is longer than the link carries.
-    pub(super) fn too_long(&mut self, exchange: ExchangeId, length: usize, most: usize, now: Instant) {
-        self.exchanges.forget(exchange, now);
-        self.failed(exchange, RequestError::TooLong { length, most }, now);
+    /// A message of ours is longer than the link carries. Returns whether it is given up; else something shorter is to be sent.
+    pub(super) fn too_long(
+        &mut self,
+        exchange: ExchangeId,
+        length: usize,
+        most: usize,
+        now: Instant,
+    ) -> bool {
+        let known = self.purposes.contains_key(&exchange);
+        if known {
+            self.exchanges.forget(exchange, now);
+            self.failed(exchange, RequestError::TooLong { length, most }, now);
+        }
+        known
     }
 
     /// Starts a request of ours.
@@ -398,12 +429,7 @@ impl Peer {
     /// Forgets a request of ours, or deregisters an observation.
     pub(super) fn cancel(&mut self, id: u64, now: Instant) {
         let message = self.client.cancel(id, &self.transfers);
-        // What nobody waits for is repeated no more.
-        let in_use = self.client.tokens();
-        self.forget_purposes(
-            now,
-            |purpose| matches!(purpose, Purpose::Request(token) if !in_use.contains(token)),
-        );
+        self.forget_unwanted(now);
         if let Some(message) = message {
             // It is best effort: a peer that does not hear it gets a reset for its next notification.
             let _ = self.exchanges.send(message, Priority::Message, now);
@@ -514,7 +540,8 @@ impl Peer {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let forgotten = self.announced.then(|| self.heard + ANNOUNCED);
+        // While something else is kept of it, that goes first.
+        let forgotten = (self.announced && self.is_at_rest()).then(|| self.heard + ANNOUNCED);
         [self.exchanges.deadline(), self.server.deadline(), self.client.deadline(), forgotten]
             .into_iter()
             .flatten()
@@ -542,11 +569,12 @@ impl Peer {
     /// Whether nothing would be lost if this peer were forgotten.
     pub(super) fn is_idle(&self, now: Instant) -> bool {
         let announced = self.announced && now < self.heard + ANNOUNCED;
-        !announced
-            && self.is_expendable()
-            && self.exchanges.is_idle()
-            && self.server.is_idle()
-            && self.outcomes.is_empty()
+        !announced && self.is_at_rest()
+    }
+
+    /// Whether nothing is kept of it but its link.
+    fn is_at_rest(&self) -> bool {
+        self.is_expendable() && self.exchanges.is_idle() && self.server.is_idle() && self.outcomes.is_empty()
     }
 
     /// Whether only its memory of what has been would be lost.

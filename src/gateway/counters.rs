@@ -54,4 +54,6 @@ pub struct Counters {
     pub feeds: usize,
     /// Calls of the homeserver under way.
     pub fetching: usize,
+    /// Datagrams that wait for their turn on a link now.
+    pub queued: usize,
 }

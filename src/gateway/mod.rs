@@ -221,6 +221,7 @@ impl Gateway {
             absent: self.observations.values().filter(|observation| observation.is_absent()).count(),
             feeds: self.feeds.len(),
             fetching: self.fetches.len(),
+            queued: self.endpoint.queued(),
             ..self.counters
         }
     }

@@ -120,6 +120,7 @@ fn parameters(profile: &Profile, end: End) -> Parameters {
         nstart: profile.nstart,
         max_latency: max_latency(profile).max(MAX_LATENCY / speed),
         piggyback_wait,
+        answer_wait: answer_wait(profile),
         sending,
         receiving,
         largest,
@@ -129,13 +130,20 @@ fn parameters(profile: &Profile, end: End) -> Parameters {
 
 /// The longest that the link takes for a message and its acknowledgement, from the message's last bit to the acknowledgement's first.
 pub(super) fn round_trip(profile: &Profile) -> Duration {
-    // An acknowledgement goes as soon as what it takes of the duty cycle has been saved up since the last one.
-    let acknowledgement = slower(profile, ACKNOWLEDGEMENT);
-    let duty_wait = match profile.duty_cycle {
-        duty_cycle if duty_cycle < 1.0 => stretch(acknowledgement, duty_cycle),
+    2 * (profile.delay + profile.jitter + turnaround(profile)) + duty_wait(profile, ACKNOWLEDGEMENT)
+}
+
+/// How much longer than an acknowledgement an answer of the greatest length waits until it may leave.
+fn answer_wait(profile: &Profile) -> Duration {
+    duty_wait(profile, largest(profile)).saturating_sub(duty_wait(profile, ACKNOWLEDGEMENT))
+}
+
+/// How long it takes until what a message takes of the duty cycle has been saved up since the last one of its length.
+fn duty_wait(profile: &Profile, message: usize) -> Duration {
+    match profile.duty_cycle {
+        duty_cycle if duty_cycle < 1.0 => stretch(slower(profile, message), duty_cycle),
         _ => Duration::ZERO,
-    };
-    2 * (profile.delay + profile.jitter + turnaround(profile)) + duty_wait
+    }
 }
 
 /// How long a datagram may be under way from the moment at which it was to leave. Both ends know how great datagrams are, and neither
@@ -237,6 +245,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::coap::Answer;
 
     const ENDS: [End; 2] = [End::Gateway, End::Peer];
 
@@ -274,7 +283,7 @@ mod tests {
         // 2 * (4 s + 0.5 s) and 2 s for processing.
         assert_eq!(parameters.ack_timeout, ms(11_000));
         // 80 + 28 bytes up and 4 + 28 bytes down, of 80 ms each.
-        assert_eq!(parameters.timeout(80, 4), ms(11_000 + 8_640 + 2_560));
+        assert_eq!(parameters.timeout(80, Answer::Acknowledgement), ms(11_000 + 8_640 + 2_560));
         // 320 + 28 bytes either way.
         assert_eq!(parameters.longest_timeout(), ms(11_000 + 2 * 27_840));
         assert_eq!((parameters.max_retransmit, parameters.nstart, parameters.refine), (4, 1, true));
@@ -301,14 +310,16 @@ mod tests {
         // An acknowledgement: 4 + 13 bytes of 32 ms are 544 ms, at 1 % 54.4 s; 2 * (0.2 s + 1 s + 1 s); 2 s.
         assert_eq!(parameters.ack_timeout, ms(54_400 + 4_400 + 2_000));
         // 80 bytes are 2 frames.
-        assert_eq!(parameters.timeout(80, 4), ms(60_800 + (80 + 26) * 32 + 544));
+        assert_eq!(parameters.timeout(80, Answer::Acknowledgement), ms(60_800 + (80 + 26) * 32 + 544));
         // 192 bytes are 4 frames, 244 bytes: 7.808 s, less 3.392 s for 80 bytes, and a second.
         assert_eq!(parameters.piggyback_wait, ms(7_808 - 3_392 + 1_000));
         // 4 * (780.8 s + 0.2 s + 1 s + 1 s).
         assert_eq!(parameters.max_latency, ms(3_132_000));
-        // 15 * 1.5 * (60.8 s + 2 * 7.808 s) + 2 * 3132 s + 60.8 s.
-        assert_eq!(parameters.exchange_lifetime(), ms(1_719_360 + 6_264_000 + 60_800));
-        assert_eq!(terms.lifetime, ms(8_044_160));
+        // At 1 % an answer of the greatest length is 780.8 s after the one before it.
+        assert_eq!(parameters.answer_wait, ms(780_800 - 54_400));
+        // 31 * 1.5 * (60.8 s + 2 * 7.808 s + 726.4 s), which is longer than 15 * 1.5 of it, 2 * 3132 s and 60.8 s.
+        assert_eq!(parameters.exchange_lifetime(), ms(37_330_944));
+        assert_eq!(terms.lifetime, ms(37_330_944));
         let pace = terms.pace.unwrap();
         assert_eq!((pace.mtu, pace.duty_cycle, pace.sending.fragment), (usize::MAX, 0.01, 51));
     }
@@ -364,7 +375,7 @@ mod tests {
             // The server sits on the shortest request for as long as it may, and the link is as slow as it can be.
             let answer = ANSWER.min(server.largest);
             let arrival = round_trip(profile) + server.piggyback_wait + server.sending.of(answer);
-            let repeat = client.timeout(0, client.largest);
+            let repeat = client.timeout(0, Answer::Result);
             assert!(arrival < repeat, "{arrival:?} {repeat:?} {profile:?}");
             assert!(server.piggyback_wait > Duration::ZERO, "{profile:?}");
         }

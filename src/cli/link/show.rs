@@ -110,6 +110,8 @@ struct Sized {
     ack_timeout: f64,
     /// The same where the greatest answer may come in the acknowledgement.
     request_timeout: f64,
+    /// And where the greatest answers usually do, and wait for their share of the air.
+    get_timeout: f64,
 }
 
 impl Report {
@@ -192,8 +194,9 @@ impl Way {
         let message = |bytes| Sized {
             bytes,
             airtime: seconds(parameters.sending.of(bytes)),
-            ack_timeout: seconds(parameters.timeout(bytes, coap::ACKNOWLEDGEMENT)),
-            request_timeout: seconds(parameters.timeout(bytes, parameters.largest)),
+            ack_timeout: seconds(parameters.timeout(bytes, coap::Answer::Acknowledgement)),
+            request_timeout: seconds(parameters.timeout(bytes, coap::Answer::Result)),
+            get_timeout: seconds(parameters.timeout(bytes, coap::Answer::Content)),
         };
         Self {
             rate: profile.rate(from),
@@ -221,12 +224,12 @@ impl fmt::Display for Report {
         for (name, value) in like {
             writeln!(f, "  {name:<18}{value}")?;
         }
-        writeln!(f, "\nmessage          airtime  ACK timeout  of a request")?;
+        writeln!(f, "\nmessage          airtime  ACK timeout  of a request      of a GET")?;
         for (name, way) in self.ways() {
-            for Sized { bytes, airtime, ack_timeout, request_timeout } in &way.messages {
-                let [airtime, ack, request] =
-                    [airtime, ack_timeout, request_timeout].map(|time| format!("{time} s"));
-                writeln!(f, "  {bytes:>3} B {name:<4}  {airtime:>10}  {ack:>11}  {request:>12}")?;
+            for Sized { bytes, airtime, ack_timeout, request_timeout, get_timeout } in &way.messages {
+                let [airtime, ack, request, get] =
+                    [airtime, ack_timeout, request_timeout, get_timeout].map(|time| format!("{time} s"));
+                writeln!(f, "  {bytes:>3} B {name:<4}  {airtime:>10}  {ack:>11}  {request:>12}  {get:>12}")?;
             }
         }
         writeln!(f, "\nfor both ends")?;

@@ -11,10 +11,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::code::Code;
 use super::message::{Kind, Message, MessageId};
-use super::parameters::{ACKNOWLEDGEMENT, Parameters};
+use super::parameters::{Answer, Parameters};
 use super::priority::Priority;
 use super::time::Instant;
 use entry::{Received, Reply, Sent, Waiting};
+use event::is_empty;
 pub use event::{Answered, Busy, Counts, Event, ExchangeId, Limits, Outgoing};
 use ids::{Jitter, MessageIds};
 use round_trip::RoundTrip;
@@ -403,7 +404,7 @@ impl Exchanges {
                 continue;
             }
             // §4.2. §4.3: a ping is not repeated; whoever wonders asks again.
-            if sent.repeats >= parameters.max_retransmit || sent.datagram.len() == ACKNOWLEDGEMENT {
+            if sent.repeats >= parameters.max_retransmit || is_empty(&sent.datagram) {
                 given_up.push(*id);
                 continue;
             }
@@ -475,7 +476,8 @@ impl Exchanges {
     pub fn recall(&mut self, message: &Message, reply: Option<Vec<u8>>, expires: Instant, now: Instant) {
         self.remember(message, now);
         let Some(received) = self.received.get_mut(&message.id) else { return };
-        received.expires = expires;
+        // The clock may have been ahead before the restart.
+        received.expires = received.expires.min(expires);
         received.recorded = true;
         if let Some(datagram) = reply.filter(|_| message.kind == Kind::Confirmable) {
             self.remembered_bytes += datagram.len();
@@ -565,8 +567,7 @@ impl Exchanges {
         while self.may_start() && !self.waiting.is_empty() {
             let Some(id) = self.ids.take(now, self.parameters.exchange_lifetime()) else { return };
             let Some(Waiting { exchange, message, priority }) = self.waiting.pop_front() else { return };
-            // A request may be answered by a whole block in the acknowledgement; anything else by no more than that.
-            let answer = if message.code.is_request() { self.parameters.largest } else { ACKNOWLEDGEMENT };
+            let answer = Answer::to(message.code);
             let datagram = Message { id, ..message }.encode();
             // §4.2: the first timeout is between ACK_TIMEOUT and ACK_TIMEOUT * ACK_RANDOM_FACTOR.
             let shortest = self.round_trip.timeout(self.parameters.ack_timeout)

@@ -97,6 +97,11 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// One of nothing but a code.
+    pub fn empty(code: Code) -> Self {
+        Self { code, options: Options::new(), payload: Bytes::new(), delivers: None, rest: Vec::new() }
+    }
+
     /// Makes it a notification, all of it (RFC 9177 §4.5).
     pub fn set_sequence(&mut self, sequence: u32) {
         for reply in
@@ -204,13 +209,7 @@ impl ServerTransfers {
         let size = block.size.min(limits.block);
         let mut options = Options::new();
         options.push(OptionNumber::BLOCK1, Block { size, ..block }.encode());
-        Received::Answer(Reply {
-            code: Code::CONTINUE,
-            options,
-            payload: Bytes::new(),
-            delivers: None,
-            rest: Vec::new(),
-        })
+        Received::Answer(Reply { options, ..Reply::empty(Code::CONTINUE) })
     }
 
     /// The wanted block of a body that is held.
@@ -255,11 +254,10 @@ impl ServerTransfers {
         let mut reply =
             if response.payload.len() <= wanted.size.min(limits.block).bytes() && wanted.number == 0 {
                 Reply {
-                    code: response.code,
                     options: response.options,
                     payload: response.payload,
                     delivers: delivery,
-                    rest: Vec::new(),
+                    ..Reply::empty(response.code)
                 }
             } else {
                 let etag = Sha256::digest(&response.payload).iter().take(4).copied().collect();
@@ -488,13 +486,7 @@ impl Download {
             options.push_uint(OptionNumber::SIZE2, u32::try_from(body.len()).unwrap_or(u32::MAX));
         }
         let delivers = self.delivery.filter(|_| !block.more);
-        Reply {
-            code: self.response.code,
-            options,
-            payload: body.slice(offset..end),
-            delivers,
-            rest: Vec::new(),
-        }
+        Reply { options, payload: body.slice(offset..end), delivers, ..Reply::empty(self.response.code) }
     }
 }
 
@@ -535,5 +527,5 @@ fn refuse(code: Code, text: &'static str) -> Received {
 /// RFC 7252 §5.5.2: an error with a diagnostic text, which has no Content-Format.
 fn diagnostic(code: Code, text: &'static str) -> Reply {
     let payload = Bytes::from_static(text.as_bytes());
-    Reply { code, options: Options::new(), payload, delivers: None, rest: Vec::new() }
+    Reply { payload, ..Reply::empty(code) }
 }

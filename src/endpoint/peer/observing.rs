@@ -1,7 +1,9 @@
 //! What a peer observes, and what it is told (RFC 7641 §4).
 
+use std::time::Duration;
+
 use super::{Asked, Outcome, Peer, Purpose, message};
-use crate::coap::{Delivery, Instant, ObservationId, Plan, Priority, Response};
+use crate::coap::{Delivery, Instant, ObservationId, Plan, Priority, Response, TransferLimits};
 
 impl Peer {
     /// Makes room for one more observation, where there are too many already: the oldest of what is asked for anew goes, which the
@@ -40,7 +42,7 @@ impl Peer {
     ) {
         let Some((_, observation)) = self.observations.next(id) else { return };
         let sequence = observation.sequence;
-        self.notify_as(id, response, sequence, priority, now);
+        self.notify_as(id, response, sequence, (priority, self.transfers.lifetime), now);
     }
 
     /// Sends a notification again that was sent before a restart, with the value of Observe that it had.
@@ -53,19 +55,17 @@ impl Peer {
     ) {
         // Who has all of its blocks already takes it for old and asks for none: that is not waited for as long as for somebody who
         // has begun, and asks for the next before the end of all repeats of it.
-        let lifetime = self.transfers.lifetime;
-        self.transfers.lifetime = lifetime.min(self.exchanges.parameters().max_transmit_wait());
-        self.notify_as(id, response, sequence, Priority::Notification, now);
-        self.transfers.lifetime = lifetime;
+        let lifetime = self.transfers.lifetime.min(self.exchanges.parameters().max_transmit_wait());
+        self.notify_as(id, response, sequence, (Priority::Notification, lifetime), now);
     }
 
-    /// Sends a notification with this value of Observe.
+    /// Sends a notification with this value of Observe; what of its body is to be asked for is held so long.
     pub(super) fn notify_as(
         &mut self,
         id: ObservationId,
         response: Response,
         sequence: u32,
-        priority: Priority,
+        (priority, lifetime): (Priority, Duration),
         now: Instant,
     ) {
         let Some((token, observation)) = self.observations.get(id) else { return };
@@ -75,7 +75,8 @@ impl Peer {
             plan = plan.without_bursts();
         }
         let delivery = success.then(|| self.deliver(id));
-        let mut reply = self.server.respond(plan, response, delivery, &self.transfers, now);
+        let limits = TransferLimits { lifetime, ..self.transfers.clone() };
+        let mut reply = self.server.respond(plan, response, delivery, &limits, now);
         // RFC 7641 §4.2: a notification of an error has no Observe option, and is the last.
         if success {
             reply.set_sequence(sequence);

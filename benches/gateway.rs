@@ -199,6 +199,7 @@ fn config(homeserver: &http::Uri) -> net::gateway::Config {
         listen: vec!["127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()],
         gateway: machine,
         state: None,
+        devices: None,
         upstream,
         grace: Duration::from_secs(5),
         report: Duration::from_secs(3_600),

@@ -4,6 +4,7 @@
 
 pub mod coap;
 pub mod codec;
+pub mod device;
 pub mod endpoint;
 pub mod gateway;
 pub mod homeserver;

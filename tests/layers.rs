@@ -29,6 +29,7 @@ const LAYERS: &[Layer] = &[
     Layer { name: "translate", uses: &["coap", "codec", "matrix"], kind: Kind::Pure },
     Layer { name: "link", uses: &["coap"], kind: Kind::Pure },
     Layer { name: "security", uses: &["coap"], kind: Kind::Pure },
+    Layer { name: "device", uses: &["coap", "matrix"], kind: Kind::Pure },
     Layer { name: "endpoint", uses: &["coap", "link", "security"], kind: Kind::Pure },
     Layer { name: "inspect", uses: &["coap", "codec", "matrix"], kind: Kind::Pure },
     Layer {
@@ -38,7 +39,7 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         name: "net",
-        uses: &["coap", "endpoint", "gateway", "link", "sim", "translate"],
+        uses: &["coap", "device", "endpoint", "gateway", "link", "sim", "translate"],
         kind: Kind::Driver,
     },
     Layer {

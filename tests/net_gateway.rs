@@ -36,6 +36,7 @@ fn config(homeserver: &str, listen: &[&str]) -> Config {
         listen: listen.iter().map(|address| address.parse::<SocketAddr>().unwrap().into()).collect(),
         gateway: gateway::Config::new(homeserver.clone()),
         state: None,
+        devices: None,
         upstream: upstream::Config::new(homeserver),
         grace: Duration::from_secs(5),
         report: Duration::from_secs(600),

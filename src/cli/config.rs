@@ -4,6 +4,7 @@
 //! `LOWBAND_FETCH_TIMEOUT` in the environment, `--fetch-timeout` as a flag. Every value is text until `effective` reads it, so
 //! that what is wrong with it is said in the same words wherever it stands, and with the place.
 
+mod devices;
 mod effective;
 mod links;
 mod shapes;
@@ -19,8 +20,12 @@ use clap::ArgMatches;
 use toml::de::DeTable;
 use toml::de::DeValue;
 
+pub(crate) use self::devices::devices;
 pub(crate) use self::effective::Effective;
 pub(crate) use self::effective::LogFormat;
+pub(crate) use self::effective::homeserver_url;
+pub(crate) use self::effective::size_argument;
+pub(crate) use self::effective::time_argument;
 pub(crate) use self::links::Links;
 pub(crate) use self::shapes::Shaping;
 use super::Failure;
@@ -114,6 +119,27 @@ pub(crate) const SETTINGS: &[Setting] = &[
         value_name: "FILE",
         default: None,
         help: "Keep observers, access tokens and requests under way in this file, over restarts; in memory alone, if unset",
+    },
+    Setting {
+        name: "devices",
+        kind: Kind::Text,
+        value_name: "FILE",
+        default: None,
+        help: "Keep devices, their keys and their tokens in this file; beside --state, as FILE.devices, if unset",
+    },
+    Setting {
+        name: "device-key",
+        kind: Kind::Text,
+        value_name: "FILE",
+        default: None,
+        help: "The key that devices are sealed with; the systemd credential lowband-device-key, or DEVICES.key, if unset",
+    },
+    Setting {
+        name: "control",
+        kind: Kind::Text,
+        value_name: "SOCKET",
+        default: None,
+        help: "The Unix socket on which `lowband device` reaches the gateway; DEVICES.control, if unset",
     },
     Setting {
         name: "body-limit",
@@ -226,6 +252,14 @@ impl Setting {
 pub(crate) struct Flags {
     config: Option<PathBuf>,
     given: BTreeMap<&'static str, Vec<String>>,
+}
+
+impl Flags {
+    /// As if these had been given, and no others.
+    pub(crate) fn of(config: Option<PathBuf>, given: &[(&'static str, Option<&String>)]) -> Self {
+        let given = given.iter().filter_map(|(name, value)| Some((*name, vec![(*value)?.clone()])));
+        Self { config, given: given.collect() }
+    }
 }
 
 impl clap::Args for Flags {

@@ -100,6 +100,7 @@ fn start_gateway(homeserver: &Uri) -> Result<net::gateway::Server, Failure> {
         listen: vec![any.into()],
         gateway: gateway::Config::new(homeserver.clone()),
         state: None,
+        devices: None,
         upstream: net::upstream::Config::new(homeserver.clone()),
         grace: GRACE,
         report: REPORT,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use http::Uri;
+use lowband::net::desk::DeskError;
 use lowband::net::gateway::Server;
 use lowband::net::gateway::StartError;
 use lowband::net::store::StoreError;
@@ -88,6 +89,7 @@ fn explain(error: StartError) -> Failure {
     let (address, source) = match &error {
         StartError::Bind { address, source } => (address, source),
         StartError::State { path, source } => return explain_state(failure, path, source),
+        StartError::Devices(DeskError { hint: Some(hint), .. }) => return failure.hint(hint),
         _ => return failure,
     };
     match source.kind() {

@@ -7,6 +7,7 @@ mod check_config;
 mod config;
 mod decode;
 mod demo;
+mod device;
 mod encode;
 mod failure;
 mod gateway;
@@ -46,6 +47,7 @@ enum Command {
     Gateway(gateway::GatewayArgs),
     CheckConfig(check_config::CheckConfigArgs),
     Request(request::RequestArgs),
+    Device(device::DeviceArgs),
     Demo(demo::DemoArgs),
     Link(link::LinkArgs),
     Sim(sim::SimArgs),
@@ -61,6 +63,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Gateway(args) => gateway::run(args),
         Command::CheckConfig(args) => check_config::run(args),
         Command::Request(args) => request::run(args),
+        Command::Device(args) => device::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Link(args) => link::run(args),
         Command::Sim(args) => sim::run(args),

@@ -28,6 +28,12 @@ pub(super) fn write_json(value: &impl Serialize) -> Result<(), Failure> {
     write_line(&text.map_err(Failure::new)?)
 }
 
+/// Tells standard error a line of what was done.
+pub(super) fn tell(line: impl std::fmt::Display) {
+    // Where it is closed, nobody wants to know.
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 /// Whether a person reads standard output.
 pub(super) fn is_terminal() -> bool {
     io::stdout().is_terminal()

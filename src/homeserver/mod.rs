@@ -67,6 +67,8 @@ pub struct Config {
     pub seed: u64,
     /// How much is kept.
     pub limits: Limits,
+    /// How long an access token lives that comes with a refresh token, in milliseconds.
+    pub refreshable_token_ms: u64,
 }
 
 impl Default for Config {
@@ -76,6 +78,8 @@ impl Default for Config {
             base_url: String::new(),
             seed: 0,
             limits: Limits::default(),
+            // As Synapse has it.
+            refreshable_token_ms: 300_000,
         }
     }
 }
@@ -92,6 +96,9 @@ pub struct Homeserver {
     stored_bytes: usize,
     users: BTreeMap<String, User>,
     tokens: BTreeMap<String, Caller>,
+    /// When those of the access tokens end that do.
+    token_ends_ms: BTreeMap<String, u64>,
+    refresh_tokens: BTreeMap<String, Caller>,
     rooms: BTreeMap<String, Room>,
     aliases: BTreeMap<String, Alias>,
 }
@@ -107,6 +114,8 @@ impl Homeserver {
             stored_bytes: 0,
             users: BTreeMap::new(),
             tokens: BTreeMap::new(),
+            token_ends_ms: BTreeMap::new(),
+            refresh_tokens: BTreeMap::new(),
             rooms: BTreeMap::new(),
             aliases: BTreeMap::new(),
         }
@@ -143,8 +152,8 @@ impl Homeserver {
         let call = Call { request, parameters, query: request::query(&request.query), now_ms };
         let body = match handler {
             Handler::Open(answer) => answer(self, &call)?,
-            Handler::User(answer) => answer(self, &self.caller(request)?, &call)?,
-            Handler::Poll(answer) => match answer(self, &self.caller(request)?, &call)? {
+            Handler::User(answer) => answer(self, &self.caller(request, now_ms)?, &call)?,
+            Handler::Poll(answer) => match answer(self, &self.caller(request, now_ms)?, &call)? {
                 Some(body) => body,
                 None => return Ok(Outcome::Wait { until_ms: self.sync_deadline(&call) }),
             },
@@ -152,8 +161,11 @@ impl Homeserver {
         Ok(Outcome::Reply(Reply { status: 200, body, retry_after_ms: None }))
     }
 
-    fn caller(&self, request: &Request) -> Result<Caller, Refusal> {
+    fn caller(&self, request: &Request, now_ms: u64) -> Result<Caller, Refusal> {
         let token = request.token.as_deref().ok_or_else(Refusal::missing_token)?;
+        if self.token_ends_ms.get(token).is_some_and(|end| *end <= now_ms) {
+            return Err(Refusal::ended_token());
+        }
         self.tokens.get(token).cloned().ok_or_else(Refusal::unknown_token)
     }
 

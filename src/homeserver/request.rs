@@ -164,6 +164,12 @@ impl Refusal {
             .with(Map::from_iter([("soft_logout".to_owned(), json!(false))]))
     }
 
+    /// §"Soft logout": the session is there, and only its token has ended.
+    pub(super) fn ended_token() -> Refusal {
+        Refusal::new(401, "M_UNKNOWN_TOKEN", "the access token has ended")
+            .with(Map::from_iter([("soft_logout".to_owned(), json!(true))]))
+    }
+
     pub(super) fn forbidden(error: impl Into<String>) -> Refusal {
         Refusal::new(403, "M_FORBIDDEN", error)
     }

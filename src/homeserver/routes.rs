@@ -71,6 +71,7 @@ static ROUTES: &[(Method, &str, Handler)] = &[
     (GET, "capabilities", User(Homeserver::capabilities)),
     (GET, "login", Open(Homeserver::login_flows)),
     (POST, "login", Open(Homeserver::login)),
+    (POST, "refresh", Open(Homeserver::refresh)),
     (POST, "register", Open(Homeserver::register)),
     (GET, "register/available", Open(Homeserver::register_available)),
     (POST, "logout", User(Homeserver::logout)),

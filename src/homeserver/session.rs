@@ -102,7 +102,7 @@ impl Homeserver {
     }
 
     pub(super) fn logout_all(&mut self, caller: &Caller, _call: &Call<'_>) -> Handled {
-        self.tokens.retain(|_, other| other.user_id != caller.user_id);
+        self.take_tokens(|other| other.user_id == caller.user_id);
         let position = self.advance();
         let user = self.user_mut(&caller.user_id)?;
         user.devices.clear();
@@ -112,7 +112,7 @@ impl Homeserver {
 
     /// Ends a device and its access token.
     pub(super) fn close_session(&mut self, session: &Caller) -> Result<(), Refusal> {
-        self.tokens.retain(|_, other| other != session);
+        self.take_tokens(|other| other == session);
         let position = self.advance();
         let user = self.user_mut(&session.user_id)?;
         user.devices.remove(&session.device_id);
@@ -156,7 +156,6 @@ impl Homeserver {
         let display_name = text(body, "initial_device_display_name")?.map(str::to_owned);
         let limit = self.config.limits.devices_per_user;
         self.charge(device_id.len() + display_name.as_ref().map_or(0, String::len))?;
-        let token = self.ids.token(user_id.split([':', '@']).nth(1).unwrap_or(""));
         let user = self.user_mut(user_id)?;
         let known = user.devices.contains_key(&device_id);
         if !known {
@@ -167,14 +166,54 @@ impl Homeserver {
         device.display_name = device.display_name.take().or(display_name);
         let caller = Caller { user_id: user_id.to_owned(), device_id: device_id.clone() };
         // §"Relationship between access tokens and devices": a device has one token, the newest.
-        self.tokens.retain(|_, other| *other != caller);
-        self.tokens.insert(token.clone(), caller);
-        Ok(json!({
+        self.take_tokens(|other| *other == caller);
+        let mut answer = json!({
             "user_id": user_id,
-            "access_token": token,
+            "access_token": "",
             "home_server": self.config.server_name,
             "device_id": device_id,
             "well_known": { "m.homeserver": { "base_url": self.config.base_url } },
-        }))
+        });
+        let refreshable = body.get("refresh_token") == Some(&json!(true));
+        let issued = match refreshable {
+            true => self.issue_refreshable(&caller, now_ms),
+            false => json!({ "access_token": self.issue_token(&caller) }),
+        };
+        if let (Some(answer), Value::Object(issued)) = (answer.as_object_mut(), issued) {
+            answer.extend(issued);
+        }
+        Ok(answer)
+    }
+
+    /// §"Refreshing access tokens": the refresh token that was used stays good until the new one is, for who did not get the answer.
+    pub(super) fn refresh(&mut self, call: &Call<'_>) -> Handled {
+        let body = call.object()?;
+        let used = required(&body, "refresh_token")?.to_owned();
+        let caller = self.refresh_tokens.get(&used).cloned().ok_or_else(Refusal::unknown_token)?;
+        self.take_tokens(|other| *other == caller);
+        self.refresh_tokens.insert(used, caller.clone());
+        Ok(self.issue_refreshable(&caller, call.now_ms))
+    }
+
+    fn issue_token(&mut self, caller: &Caller) -> String {
+        let token = self.ids.token(caller.user_id.split([':', '@']).nth(1).unwrap_or(""));
+        self.tokens.insert(token.clone(), caller.clone());
+        token
+    }
+
+    fn issue_refreshable(&mut self, caller: &Caller, now_ms: u64) -> Value {
+        let (access, refresh) = (self.issue_token(caller), format!("syr_{}", self.ids.session()));
+        let life = self.config.refreshable_token_ms;
+        self.token_ends_ms.insert(access.clone(), now_ms.saturating_add(life));
+        self.refresh_tokens.insert(refresh.clone(), caller.clone());
+        json!({ "access_token": access, "refresh_token": refresh, "expires_in_ms": life })
+    }
+
+    /// Takes tokens away, by whose they are.
+    fn take_tokens(&mut self, is_theirs: impl Fn(&Caller) -> bool) {
+        self.tokens.retain(|_, other| !is_theirs(other));
+        self.refresh_tokens.retain(|_, other| !is_theirs(other));
+        let tokens = &self.tokens;
+        self.token_ends_ms.retain(|token, _| tokens.contains_key(token));
     }
 }

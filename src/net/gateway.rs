@@ -24,6 +24,10 @@ use tracing::info;
 use tracing::warn;
 
 use super::clock::Clock;
+use super::desk;
+use super::desk::Desk;
+use super::desk::DeskError;
+use super::devices::Changed;
 use super::socket;
 use super::socket::Batch;
 use super::socket::Socket;
@@ -48,6 +52,8 @@ pub struct Server {
     clock: Clock,
     batch: Batch,
     outside: Outside,
+    /// The devices, where they are kept.
+    desk: Option<Desk>,
     config: Config,
 }
 
@@ -87,8 +93,9 @@ impl Server {
             }
             None => None,
         };
+        let desk = config.devices.as_ref().map(Desk::open).transpose()?;
         let outside = Outside::new(sockets, upstream, store);
-        Ok(Self { machine, clock, batch: Batch::new(), outside, config })
+        Ok(Self { machine, clock, batch: Batch::new(), outside, desk, config })
     }
 
     /// The addresses that are bound, with their real ports, in the order of the configuration.
@@ -141,6 +148,10 @@ impl Server {
     /// Waits until something is there, then handles a bounded part of all that is. Dropped while it waits, it loses nothing.
     async fn turn(&mut self) {
         let finished = tokio::select! {
+            changed = changed(&mut self.desk, &self.clock) => {
+                self.apply(changed);
+                None
+            }
             () = socket::readable(self.outside.sockets.iter().map(Socket::io)) => None,
             Some(finished) = self.outside.calls.join_next() => Some(finished),
             () = self.clock.sleep_until(self.machine.deadline()) => None,
@@ -156,6 +167,11 @@ impl Server {
         if received.iter().any(Result::is_err) {
             time::sleep(socket::REST).await;
         }
+    }
+
+    /// A device is another now: what it was let in by may be gone.
+    fn apply(&mut self, Changed(name): Changed) {
+        info!(device = %name, "device changed");
     }
 
     fn receive(&mut self, index: usize) -> Result<(), ()> {
@@ -300,6 +316,8 @@ pub struct Config {
     pub gateway: gateway::Config,
     /// The file that observers, access tokens and requests under way outlast a restart in; none means that they do not.
     pub state: Option<PathBuf>,
+    /// The files of devices, and the socket on which changes of them are asked for; none means that there are no devices.
+    pub devices: Option<desk::Config>,
     /// The way to the homeserver.
     pub upstream: upstream::Config,
     /// How long answers in flight may take after the order to stop.
@@ -343,6 +361,9 @@ pub enum StartError {
         /// Why not.
         source: StoreError,
     },
+    /// The devices.
+    #[error(transparent)]
+    Devices(#[from] DeskError),
     /// The way to the homeserver.
     #[error(transparent)]
     Upstream(#[from] upstream::ConfigError),
@@ -377,6 +398,14 @@ pub struct DatagramCounters {
     pub send_errors: u64,
     /// Receives that failed.
     pub receive_errors: u64,
+}
+
+/// Ready once a device is another; never where there are none.
+async fn changed(desk: &mut Option<Desk>, clock: &Clock) -> Changed {
+    match desk {
+        Some(desk) => desk.changed(clock).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn report(counters: &Counters) {

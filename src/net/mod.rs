@@ -4,7 +4,11 @@
 //! slow link between sockets.
 
 pub mod client;
+pub mod control;
+pub mod desk;
+pub mod devices;
 pub mod gateway;
+pub mod login;
 pub mod relay;
 pub mod store;
 pub mod upstream;

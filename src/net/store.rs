@@ -242,7 +242,7 @@ fn write<'a>(
     Ok(())
 }
 
-fn open(path: &Path) -> Result<Database, StoreError> {
+pub(super) fn open(path: &Path) -> Result<Database, StoreError> {
     let file = open_file(path)?;
     let database = |error: DatabaseError| match error {
         DatabaseError::DatabaseAlreadyOpen => StoreError::Locked,

@@ -65,6 +65,7 @@ async fn ten_peers_over_sockets_get_no_error() {
         listen: vec![any.into()],
         gateway: gateway::Config::new(url.clone()),
         state: None,
+        devices: None,
         upstream: net::upstream::Config::new(url),
         grace: Duration::from_secs(5),
         report: Duration::from_secs(3_600),

@@ -120,7 +120,15 @@ impl Reader<'_> {
         Some(Effective {
             warnings: warnings(&homeserver),
             homeserver,
-            server: net::gateway::Config { listen, gateway, state, upstream, grace: grace?, report: report? },
+            server: net::gateway::Config {
+                listen,
+                gateway,
+                state,
+                devices: super::devices(self.settings),
+                upstream,
+                grace: grace?,
+                report: report?,
+            },
             log: log?,
             log_format: log_format?,
         })
@@ -234,6 +242,21 @@ fn homeserver(text: &str) -> Result<Uri, Wrong> {
         return Err(Wrong::new(format!("{text} is neither an http: nor an https: URL")).hint(hint));
     }
     Ok(url)
+}
+
+/// The homeserver's base URL, as an argument of a subcommand.
+pub(crate) fn homeserver_url(text: &str) -> Result<Uri, String> {
+    homeserver(text).map_err(|wrong| wrong.message)
+}
+
+/// A size, as an argument of a subcommand.
+pub(crate) fn size_argument(text: &str) -> Result<usize, String> {
+    size(text).map_err(|wrong| wrong.message)
+}
+
+/// A time, as an argument of a subcommand.
+pub(crate) fn time_argument(text: &str) -> Result<Duration, String> {
+    time(text).map_err(|wrong| wrong.message)
 }
 
 fn advertise(text: &str) -> Result<String, Wrong> {

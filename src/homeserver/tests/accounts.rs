@@ -1,5 +1,6 @@
 //! Registration, login, devices and what users store.
 
+use serde_json::Value;
 use serde_json::json;
 
 use super::World;
@@ -111,4 +112,35 @@ fn message_to_a_device_is_given_until_acknowledged() {
     assert_eq!(again["to_device"], answer["to_device"]);
     let (after, _) = world.sync(&bob, &next);
     assert_eq!(after.get("to_device"), None);
+}
+
+#[test]
+fn access_token_that_may_be_renewed_ends_softly_and_is_followed_by_another() {
+    let mut world = World::new();
+    world.register("alice");
+    let login =
+        json!({ "type": "m.login.password", "user": "alice", "password": "p", "refresh_token": true });
+    let first = world.ok("", "POST", "login", login);
+    assert_eq!(first["expires_in_ms"], 300_000);
+    let text = |answer: &Value, field: &str| answer[field].as_str().unwrap().to_owned();
+    let old = text(&first, "access_token");
+    world.get(&old, "account/whoami");
+    world.now_ms += 300_000;
+    let (status, refusal) = world.raw(&old, "GET", "account/whoami", "");
+    assert_eq!(
+        (status, &refusal["errcode"], &refusal["soft_logout"]),
+        (401, &json!("M_UNKNOWN_TOKEN"), &json!(true))
+    );
+
+    // Who did not get the answer asks again with the same refresh token; with the first of the new ones the old is gone.
+    let refresh = json!({ "refresh_token": first["refresh_token"] });
+    world.ok("", "POST", "refresh", refresh.clone());
+    let second = world.ok("", "POST", "refresh", refresh.clone());
+    world.get(&text(&second, "access_token"), "account/whoami");
+    let third = world.ok("", "POST", "refresh", json!({ "refresh_token": second["refresh_token"] }));
+    let unknown = (401, "M_UNKNOWN_TOKEN".to_owned());
+    assert_eq!(world.refused("", "POST", "refresh", &refresh.to_string()), unknown);
+    world.ok(&text(&third, "access_token"), "POST", "logout", json!({}));
+    let refresh = json!({ "refresh_token": third["refresh_token"] }).to_string();
+    assert_eq!(world.refused("", "POST", "refresh", &refresh), unknown);
 }

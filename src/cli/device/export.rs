@@ -1,0 +1,190 @@
+//! `lowband device export`: the device's half of the keys, in the forms that devices take.
+
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::ValueEnum;
+use lowband::device::Credentials;
+use lowband::device::Half;
+use lowband::device::Name;
+use lowband::device::Oscore;
+use lowband::net::control::Answer;
+use lowband::net::control::Command;
+use serde_json::Value;
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::PlaceArgs;
+use super::qr;
+use super::unexpected;
+use crate::cli::Failure;
+use crate::cli::output;
+
+/// Give a device's half of its keys
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples: into a file; to be scanned; for aiocoap; for libcoap
+  $ lowband device export buoy --gateway gateway.example.org -o buoy.toml
+  $ lowband device export buoy --gateway gateway.example.org --format qr
+  $ lowband device export buoy --gateway gateway.example.org --format aiocoap -o buoy
+  $ lowband device export van --gateway gateway.example.org --format libcoap
+
+Whoever has it is the device. Keys of OSCORE may be used in one place alone: another export is for the same device, after it has lost
+nothing. One that has lost its state needs new keys (rotate).")]
+pub(super) struct ExportArgs {
+    /// Which
+    name: Name,
+    /// In what form
+    #[arg(long, value_name = "FORM", default_value = "file")]
+    format: Format,
+    /// Into this file (with aiocoap: this directory), which must not exist yet; to standard output, if not given
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// The gateway, as the device reaches it
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = gateway)]
+    gateway: Option<String>,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// The forms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// TOML
+    File,
+    /// One line of text
+    Line,
+    /// The line as a QR code on the terminal
+    Qr,
+    /// Files for aiocoap: a security context, and credentials that name it
+    Aiocoap,
+    /// Arguments of libcoap's coap-client, for DTLS with a key
+    Libcoap,
+}
+
+pub(super) fn run(args: ExportArgs) -> Result<(), Failure> {
+    if args.format == Format::Aiocoap && args.output.is_none() {
+        return Err(Failure::usage("files for aiocoap need a directory")
+            .hint("-o DIRECTORY, which does not exist yet"));
+    }
+    let command = Command::Export { name: args.name, gateway: args.gateway };
+    let Answer::Credentials(line) = args.place.desk()?.ask(command)? else { return Err(unexpected()) };
+    let line = line.expose_text().ok_or_else(unexpected)?;
+    let credentials = Credentials::read(line).map_err(Failure::new)?;
+    let text = match args.format {
+        Format::File => credentials.to_file(),
+        Format::Line => Zeroizing::new(format!("{line}\n")),
+        Format::Qr => {
+            let drawn = qr::draw(line).ok_or_else(|| Failure::new("this is too long for a QR code"))?;
+            Zeroizing::new(drawn)
+        }
+        Format::Libcoap => libcoap(&credentials)?,
+        Format::Aiocoap => return aiocoap(&credentials, args.output.as_deref().unwrap_or(Path::new("."))),
+    };
+    match &args.output {
+        Some(path) => write_new(path, text.as_bytes()),
+        None => output::write(text.as_bytes()),
+    }
+}
+
+/// A host, or a host and a port.
+fn gateway(text: &str) -> Result<String, String> {
+    let wrong = || "give a host like gateway.example.org, 192.0.2.1:5683 or [2001:db8::1]".to_owned();
+    let authority: http::uri::Authority = text.parse().map_err(|_| wrong())?;
+    if authority.host().is_empty() || text.contains('@') { Err(wrong()) } else { Ok(text.to_owned()) }
+}
+
+/// Arguments for coap-client.
+fn libcoap(credentials: &Credentials) -> Result<Zeroizing<String>, Failure> {
+    let Half::DtlsPsk(psk) = &credentials.half else {
+        return Err(Failure::new("coap-client of libcoap 4.3.1 has no OSCORE")
+            .hint("--format aiocoap, or a device with --security dtls-psk"));
+    };
+    let key = psk.key.expose_text().filter(|key| key.bytes().all(|byte| byte.is_ascii_graphic()));
+    let key =
+        key.ok_or_else(|| Failure::new("coap-client takes no key on its command line that is not text"))?;
+    let gateway = credentials.gateway.as_deref().unwrap_or("GATEWAY");
+    Ok(Zeroizing::new(format!(
+        "coap-client -m get -u {} -k {key} coaps://{gateway}/_matrix/client/versions\n",
+        psk.identity
+    )))
+}
+
+/// A directory for aiocoap: for OSCORE the files of its `FilesystemSecurityContext`, and for both what `--credentials` takes.
+fn aiocoap(credentials: &Credentials, directory: &Path) -> Result<(), Failure> {
+    let mut files: Vec<(&str, Value)> = Vec::new();
+    let (scheme, entry) = match &credentials.half {
+        Half::Oscore(oscore) => {
+            let (settings, secret) = security_context(oscore);
+            files.push(("settings.json", settings));
+            files.push(("secret.json", secret));
+            ("coap", json!({ "oscore": { "basedir": directory.display().to_string() } }))
+        }
+        Half::DtlsPsk(psk) => {
+            let key = psk.key.expose_text().ok_or_else(|| Failure::new("a key for aiocoap is text"))?;
+            let entry =
+                json!({ "dtls": { "psk": { "ascii": key }, "client-identity": { "ascii": psk.identity } } });
+            ("coaps", entry)
+        }
+    };
+    match &credentials.gateway {
+        Some(gateway) => {
+            files.push(("credentials.json", json!({ format!("{scheme}://{gateway}/*"): entry })))
+        }
+        None if scheme == "coaps" => {
+            return Err(Failure::usage("aiocoap keeps keys by where they are for").hint("--gateway HOST"));
+        }
+        None => {}
+    }
+    make_directory(directory)?;
+    for (name, value) in files {
+        let text = serde_json::to_string_pretty(&value).map_err(Failure::new)?;
+        write_new(&directory.join(name), Zeroizing::new(format!("{text}\n")).as_bytes())?;
+    }
+    Ok(())
+}
+
+/// What aiocoap reads: the algorithms by its names, which are those of IANA's registry.
+fn security_context(oscore: &Oscore) -> (Value, Value) {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let settings = json!({
+        "algorithm": "AES-CCM-16-64-128",
+        "kdf-hashfun": "sha256",
+        "sender-id_hex": hex(&oscore.device_id),
+        "recipient-id_hex": hex(&oscore.gateway_id),
+    });
+    let secret = json!({ "secret_hex": hex(oscore.secret.expose()), "salt_hex": hex(oscore.salt.expose()) });
+    (settings, secret)
+}
+
+fn make_directory(path: &Path) -> Result<(), Failure> {
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path).map_err(|error| cannot_write(path, &error))
+}
+
+/// A new file for its owner alone. One that is there already may be a device's state, or hold keys that are in use.
+fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let write = |mut file: File| file.write_all(bytes).and_then(|()| file.sync_all());
+    options.open(path).and_then(write).map_err(|error| cannot_write(path, &error))
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> Failure {
+    let failure = Failure::new(format_args!("cannot write {}: {error}", path.display()));
+    match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            failure.hint("nothing is written over: take it away, or name another")
+        }
+        _ => failure,
+    }
+}

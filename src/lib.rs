@@ -11,5 +11,6 @@ pub mod inspect;
 pub mod link;
 pub mod matrix;
 pub mod net;
+pub mod security;
 pub mod sim;
 pub mod translate;

@@ -24,7 +24,8 @@ use crate::coap::{
     Instant, Kind, Message, MessageId, ObservationId, Observe, Outgoing, Plan, Priority, Request,
     RequestError, Response, Step, Token,
 };
-pub use address::{Address, Association};
+pub use crate::coap::Address;
+pub use address::Association;
 pub use config::Config;
 pub use event::{Counters, Event, RequestId, RequestKey};
 pub use memory::{Memory, MemoryKey};

@@ -1,0 +1,3 @@
+//! What keeps others out of a conversation.
+
+pub mod dtls;

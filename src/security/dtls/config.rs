@@ -67,12 +67,17 @@ impl Default for Config {
 impl Config {
     /// The link to an address.
     pub(super) fn link_of(&self, address: Address) -> &Link {
-        let any: IpAddr = match address.local {
-            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        self.listeners.get(&address.local).or_else(|| self.listeners.get(&any)).unwrap_or(&self.link)
+        of_listener(&self.listeners, address).unwrap_or(&self.link)
     }
+}
+
+/// What there is for the address of ours that a peer comes to.
+pub(super) fn of_listener<T>(listeners: &BTreeMap<IpAddr, T>, address: Address) -> Option<&T> {
+    let any: IpAddr = match address.local {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    listeners.get(&address.local).or_else(|| listeners.get(&any))
 }
 
 /// What a handshake has to know of its link.
@@ -278,31 +283,47 @@ pub enum ConfigError {
     Dtls(String),
 }
 
-/// What dimpl is told of handshakes on one link.
+/// What dimpl is told of the handshakes that a server takes on one link.
 #[derive(Clone)]
 pub(super) struct Setups {
-    pub(super) psk: Arc<dimpl::Config>,
-    /// By key, without a cookie.
-    pub(super) prompt: Arc<dimpl::Config>,
-    pub(super) certificate: Arc<dimpl::Config>,
-}
-
-impl fmt::Debug for Setups {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Setups(..)")
-    }
+    /// By key: with a cookie, and without.
+    psk: Option<[Arc<dimpl::Config>; 2]>,
+    certificate: Option<Arc<dimpl::Config>>,
 }
 
 impl Setups {
     pub(super) fn of(config: &Config, link: &Link) -> Result<Self, ConfigError> {
-        let keys = Arc::new(config.keys.clone().unwrap_or_default());
-        let psk = |cookie| {
-            let setup = setup(link.psk(), link.mtu).use_server_cookie(cookie);
-            built(setup.with_psk_server(None, keys.clone()))
-        };
-        let asks = !matches!(config.clients, Trust::Anyone);
-        let certificate = setup(link.certificate(), link.mtu).require_client_certificate(asks);
-        Ok(Self { psk: psk(true)?, prompt: psk(false)?, certificate: built(certificate)? })
+        let mut setups = Self { psk: None, certificate: None };
+        if let Some(keys) = config.keys.clone() {
+            let keys = Arc::new(keys);
+            let setup = |cookie| {
+                let setup = setup(link.psk(), link.mtu).use_server_cookie(cookie);
+                // Without a hint, which would say nothing: a client has its key from the same operator.
+                built(setup.with_psk_server(None, keys.clone()))
+            };
+            setups.psk = Some([setup(true)?, setup(false)?]);
+        }
+        if config.certificate.is_some() {
+            let asks = !matches!(config.clients, Trust::Anyone);
+            let setup = setup(link.certificate(), link.mtu).require_client_certificate(asks);
+            setups.certificate = Some(built(setup)?);
+        }
+        Ok(setups)
+    }
+
+    /// By key, after a cookie.
+    pub(super) fn psk(&self) -> Option<Arc<dimpl::Config>> {
+        self.psk.as_ref().map(|[verified, _]| verified.clone())
+    }
+
+    /// By key, at once.
+    pub(super) fn prompt(&self) -> Option<Arc<dimpl::Config>> {
+        self.psk.as_ref().map(|[_, prompt]| prompt.clone())
+    }
+
+    /// By certificate, in either version.
+    pub(super) fn certificate(&self) -> Option<Arc<dimpl::Config>> {
+        self.certificate.clone()
     }
 }
 
@@ -367,9 +388,10 @@ mod tests {
 
     #[test]
     fn every_link_has_timers_that_dimpl_takes() {
+        let config = Config { keys: Some(Keys::new()), ..Config::default() };
         for profile in Profile::all_built_in() {
             let link = Link::from(&profile.terms(End::Peer));
-            assert!(Setups::of(&Config::default(), &link).is_ok(), "{}", profile.name);
+            assert!(Setups::of(&config, &link).is_ok(), "{}", profile.name);
         }
     }
 

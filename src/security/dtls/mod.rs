@@ -15,6 +15,8 @@ mod session;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant as Moment;
 
 use thiserror::Error;
@@ -24,7 +26,7 @@ use zeroize::Zeroizing;
 use crate::coap::{Address, Instant};
 use clock::Clock;
 pub use config::{Certificate, Config, ConfigError, Credentials, Link, Trust, Version};
-use config::{Setups, client_setup};
+use config::{Setups, client_setup, of_listener};
 use cookie::Cookies;
 pub use event::{Counters, Identity, KeyLogLine, Output, Reason, SessionId};
 use hello::{Alert, Datagram, Hello};
@@ -38,7 +40,7 @@ pub struct Dtls {
     clock: Clock,
     cookies: Cookies,
     setups: Setups,
-    listeners: BTreeMap<std::net::IpAddr, Setups>,
+    listeners: BTreeMap<IpAddr, Setups>,
     sessions: BTreeMap<SessionId, Session>,
     places: BTreeMap<Address, Place>,
     /// Handshakes of clients that have not shown where they are, the oldest first.
@@ -329,9 +331,8 @@ impl Dtls {
         now: Instant,
     ) {
         let setups = self.setups(address);
-        let setup = if service == Service::Psk { &setups.prompt } else { &setups.certificate };
-        let (setup, certificate) = (setup.clone(), self.config.certificate.as_ref());
-        let Some(server) = session::server(service, setup, certificate, self.clock, now) else { return };
+        let setup = if service == Service::Psk { setups.prompt() } else { setups.certificate() };
+        let Some(server) = self.server(service, setup, now) else { return };
         let about = self.about(address, hello);
         let session = Session::unverified(server, about, datagram, self.clock, now);
         self.begin(session, address, datagram, now);
@@ -354,9 +355,8 @@ impl Dtls {
             return;
         }
         let setups = self.setups(address);
-        let setup = if service == Service::Psk { &setups.psk } else { &setups.certificate };
-        let (setup, certificate) = (setup.clone(), self.config.certificate.as_ref());
-        let Some(server) = session::server(service, setup, certificate, self.clock, now) else { return };
+        let setup = if service == Service::Psk { setups.psk() } else { setups.certificate() };
+        let Some(server) = self.server(service, setup, now) else { return };
         let about = self.about(address, hello);
         let session = Session::verified(server, about, cookie, datagram, self.clock, now);
         if let Some(former) = place.opening {
@@ -365,18 +365,23 @@ impl Dtls {
         self.begin(session, address, datagram, now);
     }
 
+    /// A server of dimpl's for one client; none where there is no service of this kind.
+    fn server(
+        &self,
+        service: Service,
+        setup: Option<Arc<dimpl::Config>>,
+        now: Instant,
+    ) -> Option<dimpl::Dtls> {
+        session::server(service, setup?, self.config.certificate.as_ref(), self.clock, now)
+    }
+
     fn about<'a>(&self, address: Address, hello: &'a Hello<'a>) -> Session12<'a> {
         let (trust, notes) = (self.config.clients.clone(), self.config.key_log);
         Session12 { address, hello, trust, notes }
     }
 
     fn setups(&self, address: Address) -> &Setups {
-        let any: std::net::IpAddr = match address.local {
-            std::net::IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
-            std::net::IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let listener = self.listeners.get(&address.local).or_else(|| self.listeners.get(&any));
-        listener.unwrap_or(&self.setups)
+        of_listener(&self.listeners, address).unwrap_or(&self.setups)
     }
 
     /// Whether there is room for a handshake with a peer that is where it says. At the limit the one that has been silent for longest

@@ -137,7 +137,7 @@ fn keys_come_and_go_while_the_server_runs() {
     keys.insert(b"new", b"key".to_vec());
     pair.peer = address(2);
     pair.connect(&psk_of(b"new", b"key"));
-    for _ in 0..3 {
+    for _ in 0..2 {
         pair.step();
     }
     keys.remove(b"new");
@@ -180,14 +180,15 @@ fn a_server_that_does_not_answer_is_given_up() {
     let mut pair = Pair::new(Config::default());
     pair.connect(&psk());
     pair.up.clear();
-    let mut datagrams = 0;
-    for _ in 0..3600 {
-        pair.wait(SECOND);
-        datagrams += pair.up.len();
+    let mut repeats = 0;
+    while let Some(due) = pair.client.deadline() {
+        pair.now = due;
+        pair.client.advance(due);
+        pair.collect();
+        repeats += pair.up.drain(..).count();
     }
-    assert_eq!(end(&pair.told[1]), Some(Reason::TimedOut));
+    assert_eq!((end(&pair.told[1]), repeats), (Some(Reason::TimedOut), 6));
     assert_eq!((pair.client.sessions(), pair.client.counters().timed_out), (0, 1));
-    assert_eq!(pair.server.counters().received_datagrams, 6 + datagrams as u64);
 }
 
 #[test]
@@ -202,9 +203,9 @@ fn what_is_lost_is_sent_again_whatever_it_was() {
             while pair.established() != [1, 1] {
                 assert!(seconds < 300, "{first} and {second}");
                 pair.collect();
-                while let Some(lost) = [&mut pair.up, &mut pair.down].into_iter().find(|way| !way.is_empty()) {
+                while !pair.up.is_empty() || !pair.down.is_empty() {
                     if number == first || number == second {
-                        lost.pop_front();
+                        let _lost = pair.up.pop_front().or_else(|| pair.down.pop_front());
                     } else {
                         pair.step();
                     }
@@ -228,35 +229,28 @@ fn what_comes_twice_and_late_changes_nothing() {
     let mut pair = Pair::new(Config { unverified: 0, ..psk_config() });
     pair.connect(&psk());
     let mut up = Vec::new();
-    loop {
+    while !pair.up.is_empty() || !pair.down.is_empty() {
+        if let Some(datagram) = pair.up.pop_front() {
+            pair.server.handle(pair.peer, &datagram, pair.now);
+            pair.server.handle(pair.peer, &datagram, pair.now);
+            up.push(datagram);
+        }
+        if let Some(datagram) = pair.down.pop_front() {
+            pair.client.handle(pair.peer, &datagram, pair.now);
+            pair.client.handle(pair.peer, &datagram, pair.now);
+        }
         pair.collect();
-        up.extend(pair.up.iter().cloned());
-        for way in [&mut pair.up, &mut pair.down] {
-            let twice: Vec<_> = way.iter().chain(way.iter()).cloned().collect();
-            *way = twice.into();
-        }
-        if !pair.step() {
-            break;
-        }
+        assert!(up.len() < 20);
     }
     assert_eq!(pair.established(), [1, 1]);
     talk(&mut pair);
-    // All of the handshake comes again, and a record of data.
-    let client = pair.client.peer(pair.told[1].iter().find_map(established_session).unwrap());
-    assert!(client.is_some());
+    // All of the handshake comes again.
     for datagram in up {
         pair.server.handle(pair.peer, &datagram, pair.now);
     }
     pair.run();
     assert_eq!((pair.established(), pair.opened(0).len()), ([1, 1], 1));
     talk(&mut pair);
-}
-
-fn established_session(output: &Output) -> Option<lowband::security::dtls::SessionId> {
-    match output {
-        Output::Established { session, .. } => Some(*session),
-        _ => None,
-    }
 }
 
 #[test]

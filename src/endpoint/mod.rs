@@ -20,11 +20,11 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use tracing::debug;
 
+pub use crate::coap::Address;
 use crate::coap::{
     Instant, Kind, Message, MessageId, ObservationId, Observe, Outgoing, Plan, Priority, Request,
     RequestError, Response, Step, Token,
 };
-pub use crate::coap::Address;
 pub use address::Association;
 pub use config::Config;
 pub use event::{Counters, Event, RequestId, RequestKey};

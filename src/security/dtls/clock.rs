@@ -1,7 +1,8 @@
 //! Time as dimpl counts it.
 
 use std::time::Duration;
-use std::time::Instant as Moment;
+/// A moment of the system's clock, which is never read here.
+pub(super) use std::time::Instant as Moment;
 
 use crate::coap::Instant;
 

@@ -195,10 +195,7 @@ impl fmt::Debug for Certificate {
 pub(super) fn identity(certificate: &[u8]) -> Option<Identity> {
     let read = x509_cert::Certificate::from_der(certificate).ok()?;
     let key = read.tbs_certificate().subject_public_key_info().to_der().ok()?;
-    Some(Identity::Certificate {
-        certificate: Fingerprint::of(certificate),
-        key: Fingerprint::of(&key),
-    })
+    Some(Identity::Certificate { certificate: Fingerprint::of(certificate), key: Fingerprint::of(&key) })
 }
 
 /// Whose certificate is good enough. Names, dates and issuers are not looked at: a certificate is known by its digest, or not.

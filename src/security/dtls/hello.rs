@@ -70,6 +70,8 @@ impl<'a> Datagram<'a> {
                 Hello::read(&record).unwrap_or(Self::Malformed)
             }
             (0, _) => Self::Plain,
+            // It is authenticated with the others, as what it must be.
+            _ if record.version != DTLS_1_2 => Self::Malformed,
             (_, HANDSHAKE) => Self::Finishing,
             _ => Self::Protected,
         }
@@ -137,7 +139,7 @@ impl<'a> Hello<'a> {
 
     /// The suites that the client offers, the one that it likes best first.
     pub(super) fn suites(&self) -> impl Iterator<Item = u16> {
-        self.suites.chunks_exact(2).map(|suite| u16::from_be_bytes([suite[0], suite[1]]))
+        self.suites.chunks_exact(2).filter_map(|suite| suite.try_into().ok()).map(u16::from_be_bytes)
     }
 
     /// Whether it offers DTLS 1.2.
@@ -230,13 +232,13 @@ fn plain_record(kind: u8, version: [u8; 2], sequence: u64, fragment: &[u8]) -> V
 pub(super) fn shift_records(datagram: &mut [u8], by: u64) {
     let mut at = 0;
     while let Some(header) = datagram.get_mut(at..at + RECORD) {
-        if let [_, _, _, 0, 0, number @ .., high, low] = header {
-            let old = number.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
-            number.copy_from_slice(&old.wrapping_add(by).to_be_bytes()[2..]);
-            at += RECORD + usize::from(u16::from_be_bytes([*high, *low]));
-        } else {
-            at += RECORD + usize::from(u16::from_be_bytes([header[11], header[12]]));
+        let [_, _, _, epoch_high, epoch_low, number @ .., high, low] = header else { return };
+        if (*epoch_high, *epoch_low) == (0, 0) {
+            let old = number.iter().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
+            let [_, _, new @ ..] = old.wrapping_add(by).to_be_bytes();
+            number.copy_from_slice(&new);
         }
+        at += RECORD + usize::from(u16::from_be_bytes([*high, *low]));
     }
 }
 

@@ -17,14 +17,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant as Moment;
 
 use thiserror::Error;
 use tracing::debug;
 use zeroize::Zeroizing;
 
 use crate::coap::{Address, Instant};
-use clock::Clock;
+use clock::{Clock, Moment};
 pub use config::{Certificate, Config, ConfigError, Credentials, Link, Trust, Version};
 use config::{Setups, client_setup, of_listener};
 use cookie::Cookies;
@@ -273,7 +272,8 @@ impl Dtls {
         // Without a cookie nobody disturbs what there is, and few are kept.
         let is_new = place.established.is_none() && place.opening.is_none();
         let is_first = hello.sequence == 0 && hello.cookie.is_empty();
-        if service != Service::Certificate && is_new && is_first && self.has_room_for_unverified(service, now) {
+        if service != Service::Certificate && is_new && is_first && self.has_room_for_unverified(service, now)
+        {
             return self.accept_unverified(address, service, hello, datagram, now);
         }
         if hello.offers_1_2() && self.service_1_2(hello).is_some() {
@@ -391,7 +391,8 @@ impl Dtls {
             return true;
         }
         let waiting = self.verified.iter().filter_map(|id| Some((*id, self.sessions.get(id)?)));
-        let silent = waiting.filter(|(_, session)| !session.is_client).min_by_key(|(_, session)| session.used);
+        let silent =
+            waiting.filter(|(_, session)| !session.is_client).min_by_key(|(_, session)| session.used);
         let Some((id, session)) = silent else { return false };
         let patience = self.config.link_of(session.address).certificate().rto * 4;
         let is_gone = now.since(session.used) > patience;

@@ -151,7 +151,7 @@ impl Dtls {
             self.end(former, Reason::Replaced);
         }
         self.make_room(now);
-        let id = self.add(session);
+        let id = self.add(session, now);
         self.drain(id, now);
         Ok(id)
     }
@@ -185,6 +185,11 @@ impl Dtls {
             self.due.remove(&(deadline, id));
             let Some(session) = self.sessions.get_mut(&id) else { continue };
             session.deadline = None;
+            if session.is_expired(now) {
+                self.counters.timed_out += 1;
+                self.end(id, Reason::TimedOut);
+                continue;
+            }
             match session.advance(self.clock, now) {
                 Ok(()) => self.drain(id, now),
                 Err(error) => self.fail(id, &error, now),
@@ -412,7 +417,7 @@ impl Dtls {
         match session {
             Ok(session) => {
                 self.make_room(now);
-                let id = self.add(session);
+                let id = self.add(session, now);
                 self.drain(id, now);
             }
             Err(error) => {
@@ -423,8 +428,9 @@ impl Dtls {
         }
     }
 
-    fn add(&mut self, session: Session) -> SessionId {
+    fn add(&mut self, mut session: Session, now: Instant) -> SessionId {
         let id = SessionId(self.next);
+        session.expires = now + self.config.link_of(session.address).certificate().timeout;
         self.next += 1;
         self.counters.handshakes += 1;
         self.places.entry(session.address).or_default().opening = Some(id);
@@ -476,6 +482,8 @@ impl Dtls {
 
     fn schedule(&mut self, id: SessionId, deadline: Option<Instant>) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
+        let expires = (session.stage != Stage::Established).then_some(session.expires);
+        let deadline = [deadline, expires].into_iter().flatten().min();
         if let Some(former) = std::mem::replace(&mut session.deadline, deadline) {
             self.due.remove(&(former, id));
         }

@@ -30,6 +30,8 @@ pub(super) struct Session {
     /// When it was last used: when something sound came, or was sent.
     pub(super) used: Instant,
     pub(super) deadline: Option<Instant>,
+    /// When its handshake is given up, whatever dimpl thinks: to a hello that it drops it has no timer.
+    pub(super) expires: Instant,
     dtls: Box<dimpl::Dtls>,
     trust: Trust,
     notes: bool,
@@ -141,6 +143,7 @@ impl Session {
             identity: None,
             used: now,
             deadline: None,
+            expires: now,
             dtls: Box::new(dtls),
             trust,
             notes,
@@ -167,6 +170,10 @@ impl Session {
     pub(super) fn is_challenge_met(&self, hello: &Hello<'_>) -> bool {
         let Some(cookie) = hello.cookie_1_3().filter(|cookie| cookie.len() == 32) else { return false };
         self.challenge.windows(32).any(|bytes| bytes == cookie)
+    }
+
+    pub(super) fn is_expired(&self, now: Instant) -> bool {
+        self.stage != Stage::Established && now >= self.expires
     }
 
     pub(super) fn advance(&mut self, clock: Clock, now: Instant) -> Result<(), Error> {

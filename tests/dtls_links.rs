@@ -50,7 +50,7 @@ fn handshake(profile: &Profile, loss: f64, seed: u64, server: Config, credential
         if is_over || (is_open && pair.established()[0] > 0) {
             let traffic = [channel.traffic(End::Peer), channel.traffic(End::Gateway)];
             // What is said is understood.
-            if is_open {
+            if is_open && !is_over {
                 pair.client.seal(session, b"message", pair.now).unwrap();
                 while let Some(output) = pair.client.poll() {
                     let Output::Datagram { bytes, .. } = output else { continue };

@@ -57,7 +57,7 @@ fn datagram_survives() {
 /// The same, and each instruction may be one of public keys.
 #[test]
 fn dtls_survives() {
-    try_some(inputs() / 200, "dtls", (0..100).map(program).collect(), dtls::run);
+    try_some(inputs() / 500, "dtls", (0..50).map(program).collect(), dtls::run);
 }
 
 #[test]

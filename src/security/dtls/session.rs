@@ -76,13 +76,13 @@ impl Session {
     /// A client's handshake of DTLS 1.2, after its hello has shown where it is. Its next datagrams follow from that hello.
     pub(super) fn verified(
         server: dimpl::Dtls,
-        about: Session12<'_>,
+        about: Client<'_>,
         cookie: [u8; 32],
         datagram: &[u8],
         clock: Clock,
         now: Instant,
     ) -> Result<Self, Error> {
-        let Session12 { address, hello, trust, notes } = about;
+        let Client { address, hello, trust, notes } = about;
         let mut session = Self::new(server, address, trust, notes, now);
         session.stage = Stage::Verified;
         session.random = Some(hello.random);
@@ -104,12 +104,12 @@ impl Session {
     /// A client's handshake of which nothing is known but a hello.
     pub(super) fn unverified(
         server: dimpl::Dtls,
-        about: Session12<'_>,
+        about: Client<'_>,
         datagram: &[u8],
         clock: Clock,
         now: Instant,
     ) -> Result<Self, Error> {
-        let Session12 { address, hello, trust, notes } = about;
+        let Client { address, hello, trust, notes } = about;
         let mut session = Self::new(server, address, trust, notes, now);
         session.random = Some(hello.random);
         session.dtls.handle_timeout(clock.to_theirs(now))?;
@@ -271,7 +271,7 @@ impl Session {
 }
 
 /// What is known of a client's session from its hello.
-pub(super) struct Session12<'a> {
+pub(super) struct Client<'a> {
     pub(super) address: Address,
     pub(super) hello: &'a Hello<'a>,
     pub(super) trust: Trust,

@@ -141,7 +141,12 @@ impl Hellos {
 }
 
 fn everything() -> Config {
-    Config { certificate: Some(certificate("server")), clients: Trust::Anyone, ..psk_config() }
+    Config {
+        certificate: Some(certificate("server")),
+        clients: Trust::Anyone,
+        dtls_1_3: true,
+        ..psk_config()
+    }
 }
 
 fn by_certificate(version: Version) -> Credentials {

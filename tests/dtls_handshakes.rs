@@ -29,7 +29,7 @@ fn pinned(certificate: &Certificate) -> Trust {
 }
 
 fn certificate_config(clients: Trust) -> Config {
-    Config { certificate: Some(certificate("server")), clients, ..Config::default() }
+    Config { certificate: Some(certificate("server")), clients, dtls_1_3: true, ..Config::default() }
 }
 
 fn by_certificate(name: &str, server: Trust, version: Version) -> Credentials {

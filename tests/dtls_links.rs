@@ -141,6 +141,7 @@ fn handshakes_by_certificate_complete_at_100_bit_per_second() {
     let server = Config {
         certificate: Some(certificate("server")),
         clients: Trust::AnyCertificate,
+        dtls_1_3: true,
         ..Config::default()
     };
     for (what, version) in [("certificates", Version::Dtls12), ("DTLS 1.3", Version::Dtls13)] {

@@ -123,6 +123,7 @@ impl World {
             keys: Some(keys),
             certificate: by_certificate.then(own),
             clients: if kind & 16 == 0 { Trust::Anyone } else { Trust::AnyCertificate },
+            dtls_1_3: true,
             sessions: SESSIONS,
             handshakes: 2,
             unverified: usize::from(kind / 4 % 3),

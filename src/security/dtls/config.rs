@@ -26,7 +26,8 @@ pub struct Config {
     pub certificate: Option<Certificate>,
     /// Which certificates clients must have.
     pub clients: Trust,
-    /// Whether the server speaks DTLS 1.3, too, with certificates. A client that speaks it alone can be kept out by a flood.
+    /// Whether the server speaks DTLS 1.3, too, with certificates. A client that speaks it alone can be kept out by a flood, and
+    /// dimpl's does not get over every loss: 40 of 50 handshakes complete where a tenth is lost, and all by 1.2.
     pub dtls_1_3: bool,
     /// The link of peers of which nothing else is known.
     pub link: Link,
@@ -52,7 +53,7 @@ impl Default for Config {
             keys: None,
             certificate: None,
             clients: Trust::Anyone,
-            dtls_1_3: true,
+            dtls_1_3: false,
             link: Link::default(),
             listeners: BTreeMap::new(),
             sessions: 10_000,

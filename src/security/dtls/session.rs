@@ -43,6 +43,9 @@ pub(super) struct Session {
     /// The last datagram before it was verified: a HelloRetryRequest, in which the cookie is that has to come back.
     challenge: Vec<u8>,
     secrets: Vec<Secret>,
+    /// Whether what is sent now is sent because time has passed, and how much of that there was since the peer was heard.
+    is_repeat: bool,
+    repeats: u32,
 }
 
 /// How far a handshake has come.
@@ -71,6 +74,8 @@ pub(super) enum Step {
 
 /// Of what came, how many times as much an unverified peer may get.
 const AMPLIFICATION: u64 = 3;
+/// How many datagrams may be repeated while nothing is heard of the peer: several flights of several datagrams.
+const REPEATS: u32 = 64;
 
 impl Session {
     /// A client's handshake of DTLS 1.2, after its hello has shown where it is. Its next datagrams follow from that hello.
@@ -152,6 +157,8 @@ impl Session {
             sent: 0,
             challenge: Vec::new(),
             secrets: Vec::new(),
+            is_repeat: false,
+            repeats: 0,
         }
     }
 
@@ -160,6 +167,7 @@ impl Session {
         if self.stage == Stage::Unverified {
             self.received += datagram.len() as u64;
         }
+        (self.is_repeat, self.repeats) = (false, 0);
         self.with(|dtls| {
             dtls.handle_timeout(clock.to_theirs(now))?;
             dtls.handle_packet(datagram)
@@ -177,11 +185,12 @@ impl Session {
     }
 
     pub(super) fn advance(&mut self, clock: Clock, now: Instant) -> Result<(), Error> {
+        self.is_repeat = true;
         self.with(|dtls| dtls.handle_timeout(clock.to_theirs(now)))
     }
 
     pub(super) fn seal(&mut self, bytes: &[u8], clock: Clock, now: Instant) -> Result<(), Error> {
-        self.used = now;
+        (self.used, self.is_repeat) = (now, false);
         self.with(|dtls| {
             dtls.handle_timeout(clock.to_theirs(now))?;
             dtls.send_application_data(bytes).map(drop)
@@ -239,6 +248,13 @@ impl Session {
     fn sending(&mut self, mut bytes: Vec<u8>) -> Step {
         if self.is_client && self.random.is_none() {
             self.random = hello::random_of(&bytes);
+        }
+        if self.is_repeat {
+            // dimpl's DTLS 1.3 repeats a record without end when its acknowledgement is lost.
+            self.repeats += 1;
+            if self.repeats > REPEATS {
+                return Step::Withheld;
+            }
         }
         if self.stage == Stage::Unverified {
             if self.sent + bytes.len() as u64 > self.received * AMPLIFICATION {

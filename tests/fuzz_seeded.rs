@@ -12,6 +12,8 @@ mod allocations;
 mod cbor_to_json;
 #[path = "../fuzz/bodies/datagram.rs"]
 mod datagram;
+#[path = "../fuzz/bodies/dtls.rs"]
+mod dtls;
 #[path = "../fuzz/bodies/json_to_cbor.rs"]
 mod json_to_cbor;
 #[path = "support/mutator.rs"]
@@ -61,6 +63,12 @@ fn cbor_to_json_survives() {
 #[test]
 fn datagram_survives() {
     try_some(inputs() / 20, "datagram", (0..500).map(program).collect(), datagram::run);
+}
+
+/// The same, and each instruction may be one of public keys.
+#[test]
+fn dtls_survives() {
+    try_some(inputs() / 500, "dtls", (0..50).map(program).collect(), dtls::run);
 }
 
 #[test]

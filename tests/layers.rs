@@ -28,7 +28,7 @@ const LAYERS: &[Layer] = &[
     Layer { name: "matrix", uses: &["codec"], kind: Kind::Pure },
     Layer { name: "translate", uses: &["coap", "codec", "matrix"], kind: Kind::Pure },
     Layer { name: "link", uses: &["coap"], kind: Kind::Pure },
-    Layer { name: "security", uses: &["coap"], kind: Kind::Pure },
+    Layer { name: "security", uses: &["coap", "link"], kind: Kind::Pure },
     Layer { name: "device", uses: &["coap", "matrix"], kind: Kind::Pure },
     Layer { name: "endpoint", uses: &["coap", "link", "security"], kind: Kind::Pure },
     Layer { name: "inspect", uses: &["coap", "codec", "matrix"], kind: Kind::Pure },
@@ -65,6 +65,12 @@ const DRIVERS_ONLY: &[&str] = &[
     "std::time::Instant",
     "std::time::SystemTime",
     "tokio",
+];
+
+/// Files that may all the same name one of them.
+const EXCEPTIONS: &[(&str, &str)] = &[
+    // dimpl counts time by it; a driver hands one in, and none is asked for.
+    ("src/security/dtls/clock.rs", "std::time::Instant"),
 ];
 
 #[test]
@@ -143,6 +149,11 @@ fn violations_in(path: &Path, text: &str) -> Vec<String> {
     for (number, line) in (1..).zip(text.lines()) {
         let code = line.split("//").next().unwrap_or_default();
         for what in broken_rules(layer, depth, code) {
+            let is_exception =
+                |(file, outside): &(&str, &str)| path.ends_with(file) && what.starts_with(outside);
+            if EXCEPTIONS.iter().any(is_exception) {
+                continue;
+            }
             violations.push(format!("{}:{number}: {what}", path.display()));
         }
     }

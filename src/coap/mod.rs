@@ -2,6 +2,7 @@
 //!
 //! Uses nothing else of this crate. Time and chance are arguments.
 
+mod address;
 mod airtime;
 mod block;
 mod code;
@@ -15,6 +16,7 @@ mod request;
 mod time;
 mod transfer;
 
+pub use address::Address;
 pub use airtime::Airtime;
 pub use block::{Block, BlockSize, ReservedSize};
 pub use code::Code;

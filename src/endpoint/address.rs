@@ -1,17 +1,8 @@
-//! Who a peer is, and where.
-
-use std::net::SocketAddr;
+//! Who a peer is.
 
 use serde::{Deserialize, Serialize};
 
-/// Where a peer is, and where it reached us: answers leave from the address that was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Address {
-    /// The peer's address and port.
-    pub remote: SocketAddr,
-    /// Our address and port that the peer's datagrams came to; unspecified on a client's socket.
-    pub local: SocketAddr,
-}
+use crate::coap::Address;
 
 /// Whom we speak with: all that is known of a peer hangs on this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 //! How an endpoint behaves, and how much it takes up.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::Address;
 use crate::coap::{Limits, Parameters, TransferLimits};
@@ -44,13 +44,7 @@ pub struct Config {
 impl Config {
     /// The name of the link of a peer that has announced none.
     pub(super) fn link_of(&self, address: Address) -> Option<&str> {
-        let any: IpAddr = match address.local {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let any = SocketAddr::new(any, address.local.port());
-        let listener = self.listeners.get(&address.local).or_else(|| self.listeners.get(&any));
-        listener.or(self.link.as_ref()).map(String::as_str)
+        address.of_listener(&self.listeners).or(self.link.as_ref()).map(String::as_str)
     }
 }
 

@@ -21,12 +21,13 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use tracing::debug;
 
+pub use crate::coap::Address;
 use crate::coap::{
     Instant, Kind, Message, MessageId, ObservationId, Observe, Outgoing, Plan, Priority, Request,
     RequestError, Response, Step, Token,
 };
 use crate::security::oscore::{Challenges, Sealed, Used, is_protected};
-pub use address::{Address, Association};
+pub use address::Association;
 pub use config::Config;
 use devices::Devices;
 pub use devices::KeysNumber;

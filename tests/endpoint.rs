@@ -196,7 +196,6 @@ fn critical_option_that_is_not_understood_is_a_bad_option() {
         // libcoap 4.3.5 probes for Q-Block2 and If-None-Match.
         (10, "opt31:0x06", "Q-Block2 (31)"),
         (20, "If-None-Match", "If-None-Match (5)"),
-        (30, "opt9:0x01", "OSCORE (9)"),
         // §5.4.3: a length that the option cannot have.
         (40, "opt17:0x010203", "Accept (17)"),
         (50, "opt7:0x010203", "Uri-Port (7)"),

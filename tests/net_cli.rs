@@ -225,6 +225,27 @@ fn nobody_there_and_no_answer_in_time_are_told_apart_from_error_answers() {
 }
 
 #[test]
+fn a_link_that_lets_nothing_leave_yet_is_told_at_once_and_not_waited_for() {
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    silent.set_nonblocking(true).unwrap();
+    let url = format!("coap://{}/_matrix/client/versions", silent.local_addr().unwrap());
+    for observe in [&[][..], &["--observe"]] {
+        let start = Instant::now();
+        let arguments = [&["GET", &url, "--timeout", "0.5", "--link", "lora-sf12"], observe].concat();
+        let late = request(&arguments);
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        assert_eq!(late.status.code(), Some(3));
+        let told = stderr(&late);
+        let lines: Vec<_> = told.lines().collect();
+        let link = "on lora-sf12 (duty cycle 1 %) the first datagram may leave";
+        assert!(lines[0].starts_with(&format!("waiting: {link} in ")), "{told}");
+        assert!(lines[1].starts_with(&format!("error: nothing was sent in 0.5 s: {link} after ")), "{told}");
+        assert_eq!(lines[2], "hint: a longer --timeout");
+        assert!(silent.recv(&mut [0; 16]).is_err(), "nothing is sent afterwards either");
+    }
+}
+
+#[test]
 fn verbose_shows_each_datagram_on_one_line_without_the_token() {
     let homeserver = Homeserver::start();
     let gateway = Gateway::start(&homeserver.url(), &[]);

@@ -1,5 +1,7 @@
 //! `lowband request`: one call over CoAP, as curl makes one over HTTP. JSON in, JSON out.
 
+use std::cell::Cell;
+use std::convert::Infallible;
 use std::io;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -162,9 +164,14 @@ async fn call(args: &RequestArgs, mut request: coap::Request, link: &Profile) ->
     let client = Client::connect_watched(remote, config, watch)
         .await
         .map_err(|error| Failure::unanswered(format_args!("cannot reach {remote}: {error}")))?;
-    let call = Call { args, remote, client: client.clone(), started };
-    let done = if args.observe { call.observe(request).await } else { call.once(request).await };
-    client.clone().close(closing).await;
+    let call = Call { args, remote, link, client: client.clone(), started, gave_up: Cell::new(false) };
+    let done = tokio::select! {
+        done = call.answers(request) => done,
+        never = call.tell_when_held_up() => match never {},
+    };
+    // A person who did not want to wait for an answer does not wait for less either; and who has heard nothing need be told nothing.
+    let at_once = call.gave_up.get() || client.traffic().sent_datagrams == 0;
+    client.clone().close(if at_once { Duration::ZERO } else { closing }).await;
     if args.verbose {
         call.sum_up();
     }
@@ -174,11 +181,46 @@ async fn call(args: &RequestArgs, mut request: coap::Request, link: &Profile) ->
 struct Call<'a> {
     args: &'a RequestArgs,
     remote: SocketAddr,
+    link: &'a Profile,
     client: Client,
     started: Instant,
+    /// Whether the person's patience ended before the answer came.
+    gave_up: Cell<bool>,
 }
 
 impl Call<'_> {
+    /// A wait that a person may take for one for the answer.
+    const HELD_UP: Duration = Duration::from_secs(3);
+
+    async fn answers(&self, request: coap::Request) -> Result<(), Failure> {
+        if self.args.observe { self.observe(request).await } else { self.once(request).await }
+    }
+
+    /// Says once that nothing can leave yet: a link with a duty cycle is silent for minutes.
+    async fn tell_when_held_up(&self) -> Infallible {
+        let wait = self.client.held_up_longer(Self::HELD_UP).await;
+        let datagram = match self.client.traffic().sent_datagrams {
+            0 => "the first datagram",
+            _ => "the next datagram",
+        };
+        tell(&format!(
+            "waiting: on {} {datagram} may leave in {:.0} s",
+            self.link_name(),
+            wait.as_secs_f64().ceil()
+        ));
+        std::future::pending().await
+    }
+
+    /// The link, and what of it keeps datagrams from leaving.
+    fn link_name(&self) -> String {
+        match self.link.duty_cycle {
+            duty_cycle if duty_cycle < 1.0 => {
+                format!("{} (duty cycle {} %)", self.link.name, (duty_cycle * 1e4).round() / 100.0)
+            }
+            _ => self.link.name.clone(),
+        }
+    }
+
     async fn once(&self, request: coap::Request) -> Result<(), Failure> {
         let answer = self.in_time(self.client.request(request)).await?;
         self.print(&answer.map_err(|error| self.unanswered(&error))?, Lines::Many)
@@ -213,8 +255,23 @@ impl Call<'_> {
 
     async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T, Failure> {
         let Some(timeout) = self.args.timeout else { return Ok(answer.await) };
-        let late = format_args!("no answer from {} in {} s", self.remote, timeout.as_secs_f64()).to_string();
-        time::timeout(timeout, answer).await.map_err(|_| Failure::unanswered(late))
+        time::timeout(timeout, answer).await.map_err(|_| self.late(timeout))
+    }
+
+    fn late(&self, timeout: Duration) -> Failure {
+        self.gave_up.set(true);
+        let seconds = timeout.as_secs_f64();
+        match self.client.held_up() {
+            Some(wait) if self.client.traffic().sent_datagrams == 0 => {
+                let after = (timeout + wait).as_secs_f64().ceil();
+                let failure = Failure::unanswered(format_args!(
+                    "nothing was sent in {seconds} s: on {} the first datagram may leave after {after:.0} s",
+                    self.link_name(),
+                ));
+                failure.hint("a longer --timeout")
+            }
+            _ => Failure::unanswered(format_args!("no answer from {} in {seconds} s", self.remote)),
+        }
     }
 
     fn unanswered(&self, error: &RequestError) -> Failure {

@@ -332,6 +332,11 @@ impl Endpoint {
         self.pacers.len()
     }
 
+    /// When the first of those may leave that wait for their turn on a link.
+    pub fn departure(&self) -> Option<Instant> {
+        self.pacers.deadline()
+    }
+
     /// Whether every message of ours is acknowledged and nobody's request waits.
     pub fn is_settled(&self) -> bool {
         self.pending.is_empty()

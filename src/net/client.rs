@@ -19,6 +19,7 @@ use thiserror::Error;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
+use tokio::sync::watch;
 use tokio::time;
 use tracing::debug;
 
@@ -39,6 +40,8 @@ pub struct Client {
     commands: mpsc::UnboundedSender<Command>,
     keys: Arc<AtomicU64>,
     traffic: Arc<Meter>,
+    departure: watch::Receiver<Option<coap::Instant>>,
+    clock: Clock,
     local: SocketAddr,
     remote: SocketAddr,
 }
@@ -72,18 +75,21 @@ impl Client {
         getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
         let (commands, orders) = mpsc::unbounded_channel();
         let traffic = Arc::new(Meter::default());
+        let (departs, departure) = watch::channel(None);
+        let clock = Clock::start();
         let driver = Driver {
             machine: Endpoint::new(config, seed),
-            clock: Clock::start(),
+            clock,
             // The peer is known by the connected socket: there is nothing to choose from.
             address: Address { remote, local: any },
             socket,
             waiting: BTreeMap::new(),
             watch,
             traffic: Arc::clone(&traffic),
+            departs,
         };
         tokio::spawn(driver.run(orders));
-        Ok(Self { commands, keys: Arc::default(), traffic, local, remote })
+        Ok(Self { commands, keys: Arc::default(), traffic, departure, clock, local, remote })
     }
 
     /// Sends a request and waits for its whole response. Dropping the future forgets the request.
@@ -109,6 +115,27 @@ impl Client {
         self.traffic.read()
     }
 
+    /// How long from now what waits for its turn on the link has to wait; none where nothing does.
+    pub fn held_up(&self) -> Option<Duration> {
+        let departure = *self.departure.borrow();
+        Some(departure?.since(self.clock.now()))
+    }
+
+    /// Waits until something has to wait for its turn on the link for longer than so long; returns how long.
+    pub async fn held_up_longer(&self, than: Duration) -> Duration {
+        let mut departure = self.departure.clone();
+        loop {
+            match self.held_up() {
+                Some(wait) if wait > than => return wait,
+                _ => {}
+            }
+            if departure.changed().await.is_err() {
+                // The client has ended, and sends nothing any more.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// The address that its datagrams leave from, as far as the system has said.
     pub fn local(&self) -> SocketAddr {
         self.local
@@ -119,7 +146,8 @@ impl Client {
         self.remote
     }
 
-    /// Ends all observations and waits until the peer has acknowledged that, for at most `patience`.
+    /// Ends all observations and waits until the peer has acknowledged that, for at most `patience`. What has not left by then is
+    /// dropped.
     pub async fn close(self, patience: Duration) {
         let (sender, receiver) = oneshot::channel();
         let _ = self.commands.send(Command::Close { patience, done: sender });
@@ -300,6 +328,7 @@ struct Driver {
     waiting: BTreeMap<RequestId, Waiting>,
     watch: Watch,
     traffic: Arc<Meter>,
+    departs: watch::Sender<Option<coap::Instant>>,
 }
 
 impl Driver {
@@ -402,6 +431,8 @@ impl Driver {
                 debug!(remote = %self.address.remote, %error, "cannot send");
             }
         }
+        let departure = self.machine.departure();
+        self.departs.send_if_modified(|known| std::mem::replace(known, departure) != departure);
     }
 
     fn report(&mut self) {

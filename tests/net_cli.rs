@@ -144,7 +144,6 @@ fn a_gateway_and_its_peers_speak_on_the_terms_of_the_same_link() {
     let config = path.to_str().unwrap();
     let mut gateway =
         Gateway::start(&homeserver.url(), &["--config", config, "--listen", "127.0.0.2:0=fast"]);
-    std::fs::remove_file(&path).unwrap();
     let url = gateway.line().strip_prefix("listening on ").unwrap().to_owned();
     let logged = [(); 3].map(|()| gateway.logged("timing by link"));
     let links: Vec<_> = logged.iter().map(|event| event["link"].as_str().unwrap()).collect();
@@ -155,6 +154,17 @@ fn a_gateway_and_its_peers_speak_on_the_terms_of_the_same_link() {
     let over_link = ["--link", "hf-100", "--link-speed", "100", "--json"];
     let answer = request(&[&["GET", &versions], &over_link[..]].concat());
     assert_eq!(answer.status.code(), Some(0), "{}", stderr(&answer));
+
+    // A link of one's own is in a file.
+    let own = lowband()
+        .args(["request", "GET", &versions, "--link", "fast"])
+        .env("LOWBAND_CONFIG", config)
+        .output()
+        .unwrap();
+    assert_eq!(own.status.code(), Some(0), "{}", stderr(&own));
+    let own = request(&["GET", &versions, "--link", "fast", "--config", config]);
+    assert_eq!(own.status.code(), Some(0), "{}", stderr(&own));
+    std::fs::remove_file(&path).unwrap();
 
     // On an address without such a link the peer says which one it is.
     let versions = format!("{}/_matrix/client/versions", gateway.urls[0]);
@@ -175,6 +185,12 @@ fn a_call_prints_json_and_its_exit_code_says_how_it_went() {
         assert!(versions.stderr.is_empty(), "{}", stderr(&versions));
     }
     let url = &gateway.urls[0];
+
+    // Short, as `lowband inspect` shows it, and in full.
+    for path in ["/7?since=s1", "/_matrix/client/v3/sync?since=s1"] {
+        let shown = request(&["GET", &format!("{url}{path}"), "-v"]);
+        assert!(stderr(&shown).contains("Uri-Path \"7\", Uri-Query \"since=s1\""), "{}", stderr(&shown));
+    }
 
     let unknown = request(&["GET", &format!("{url}/_matrix/client/v3/account/whoami")]);
     assert_eq!(unknown.status.code(), Some(1));
@@ -197,8 +213,20 @@ fn a_call_prints_json_and_its_exit_code_says_how_it_went() {
     for (arguments, why) in [
         (vec!["PATCH", "coap://127.0.0.1/"], "use GET, POST, PUT or DELETE"),
         (vec!["GET", "http://127.0.0.1/"], "is not CoAP"),
-        (vec!["PUT", "coap://127.0.0.1/_matrix/client/v3/x", "-d", "{"], "body"),
+        (
+            vec!["PUT", "coap://127.0.0.1/_matrix/client/v3/x", "-d", "{\"a\":1,}"],
+            "hint: look at line 1, column 8",
+        ),
         (vec!["PUT", "coap://127.0.0.1/_matrix/client/v3/x", "-d", "@/nonexistent"], "No such file"),
+        (
+            vec!["PUT", "coap://127.0.0.1/_matrix/client/v3/x", "-d", "@/nonexistent"],
+            "hint: @ is followed by",
+        ),
+        (vec!["GET", "coap://127.0.0.1/ü"], "hint: lowband routes lists the path codes"),
+        (
+            vec!["GET", "coap://127.0.0.1/7", "--link", "harbour"],
+            "others are tables [link.NAME] of the --config file",
+        ),
         (vec!["GET", "coap://127.0.0.1/7", "--block", "100"], "1024"),
         (vec!["GET", "coap://127.0.0.1/7", "--count", "1"], "--observe"),
     ] {
@@ -222,6 +250,7 @@ fn nobody_there_and_no_answer_in_time_are_told_apart_from_error_answers() {
     let unknown = request(&["GET", "coap://name.invalid/_matrix/client/versions"]);
     assert_eq!(unknown.status.code(), Some(3));
     assert!(stderr(&unknown).contains("cannot find name.invalid"), "{}", stderr(&unknown));
+    assert!(stderr(&unknown).contains("hint: a name that this system resolves"), "{}", stderr(&unknown));
 }
 
 #[test]
@@ -373,7 +402,7 @@ fn an_address_in_use_is_an_error_with_a_hint() {
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
     let expected = format!(
-        "error: cannot bind {address}: Address already in use (os error 98)\nhint: another gateway may be running; try --listen\n"
+        "error: cannot bind {address}: Address already in use (os error 98)\nhint: another lowband may be running on it; try another --listen\n"
     );
     assert_eq!(stderr(&output), expected);
 }

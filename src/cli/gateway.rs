@@ -91,14 +91,7 @@ fn explain(error: StartError) -> Failure {
         StartError::State { path, source } => return explain_state(failure, path, source),
         _ => return failure,
     };
-    match source.kind() {
-        io::ErrorKind::AddrInUse => failure.hint("another gateway may be running; try --listen"),
-        io::ErrorKind::AddrNotAvailable => {
-            failure.hint(format_args!("{} is no address of this host; try --listen", address.ip()))
-        }
-        io::ErrorKind::PermissionDenied => failure.hint("ports below 1024 need a privilege; try --listen"),
-        _ => failure,
-    }
+    failure.unbound(source, *address)
 }
 
 fn explain_state(failure: Failure, path: &Path, error: &StoreError) -> Failure {

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::io;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -25,10 +26,12 @@ use lowband::inspect::Explanation;
 use lowband::inspect::Secrets;
 use lowband::link::End;
 use lowband::link::Profile;
+use lowband::matrix;
 use lowband::net::client::Client;
 use lowband::net::client::Direction;
 use lowband::net::client::RequestError;
 use lowband::translate;
+use lowband::translate::request::SendError;
 use serde_json::Value;
 use serde_json::json;
 use tokio::net::lookup_host;
@@ -77,6 +80,9 @@ pub(crate) struct RequestArgs {
     /// The link to the gateway, for the timing: lan, hf-100, … as `lowband link show` lists them
     #[arg(long, value_name = "LINK", default_value = "lan")]
     link: String,
+    /// A TOML file of settings, whose [link.NAME] tables are added; LOWBAND_CONFIG in the environment
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Tell the gateway too, in option Link; it must know a link of this name
     #[arg(long)]
     announce_link: bool,
@@ -111,12 +117,13 @@ pub(crate) fn run(args: RequestArgs) -> Result<(), Failure> {
     let request = translate_request(&args)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(format_args!("cannot start: {error}")))?;
-    let link = Links::of_file(None)?.find(&args.link)?.faster(args.link_speed);
+    let link = Links::of_file(args.config.clone())?.find(&args.link)?.faster(args.link_speed);
     runtime.block_on(call(&args, request, &link))
 }
 
 fn translate_request(args: &RequestArgs) -> Result<coap::Request, Failure> {
-    let mut http = http::Request::builder().method(&args.method).uri(args.url.path_and_query());
+    let uri = in_full(&args.method, args.url.path_and_query())?;
+    let mut http = http::Request::builder().method(&args.method).uri(uri);
     if let Some(token) = args.token.as_deref().filter(|token| !token.is_empty()) {
         http = http.header(header::AUTHORIZATION, format!("Bearer {token}"));
     }
@@ -126,14 +133,42 @@ fn translate_request(args: &RequestArgs) -> Result<coap::Request, Failure> {
         JsonKeys::V1 => Keys::V1,
         JsonKeys::Strings => Keys::Strings,
     };
-    translate::request::to_coap(&http, keys, &Limits::default()).map_err(Failure::usage)
+    let request = translate::request::to_coap(&http, keys, &Limits::default());
+    request.map_err(|error| {
+        let place = match &error {
+            SendError::Body(wrong) => input::place_of(wrong, http.body()),
+            _ => None,
+        };
+        match place {
+            Some(place) => Failure::usage(error).hint(place),
+            None => Failure::usage(error),
+        }
+    })
 }
+
+/// A path that begins with a path code, as the path that it stands for.
+fn in_full(method: &Method, path_and_query: &str) -> Result<String, Failure> {
+    let (path, query) = path_and_query.split_at(path_and_query.find('?').unwrap_or(path_and_query.len()));
+    let code = path.split('/').nth(1).unwrap_or_default();
+    if code.chars().count() != 1 {
+        return Ok(path_and_query.to_owned());
+    }
+    let segments = matrix::split_path(path).map_err(path_failure)?;
+    let segments: Vec<_> = segments.iter().map(String::as_str).collect();
+    Ok(matrix::expand(method.as_str(), &segments).map_err(path_failure)?.path + query)
+}
+
+fn path_failure(error: matrix::PathError) -> Failure {
+    Failure::usage(error).hint("lowband routes lists the path codes and what they stand for")
+}
+
+const FILE_HINT: &str = "@ is followed by the name of a file with the body; JSON itself is given without @";
 
 fn read_body(data: &str) -> Result<Bytes, Failure> {
     let body = match (data, data.strip_prefix('@')) {
         ("-", _) => input::read_stdin()?,
         (_, Some(path)) => std::fs::read(path)
-            .map_err(|error| Failure::usage(format_args!("cannot read {path}: {error}")))?,
+            .map_err(|error| Failure::usage(format_args!("cannot read {path}: {error}")).hint(FILE_HINT))?,
         (json, None) => json.as_bytes().to_vec(),
     };
     // An empty body would be none at all, and the homeserver would say so in its own words, far away.
@@ -341,7 +376,11 @@ enum Lines {
 async fn resolve(url: &CoapUrl) -> Result<SocketAddr, Failure> {
     let (host, port) = url.authority();
     let found = lookup_host((host, port)).await;
-    let none = |why: String| Failure::unanswered(format_args!("cannot find {host}: {why}"));
+    let none = |why: String| {
+        let failure = Failure::unanswered(format_args!("cannot find {host}: {why}"));
+        failure
+            .hint("a name that this system resolves, or an IP address as in coap://127.0.0.1 or coap://[::1]")
+    };
     found.map_err(|error| none(error.to_string()))?.next().ok_or_else(|| none("it has no address".into()))
 }
 

@@ -222,7 +222,11 @@ fn a_call_prints_json_and_its_exit_code_says_how_it_went() {
             vec!["PUT", "coap://127.0.0.1/_matrix/client/v3/x", "-d", "@/nonexistent"],
             "hint: @ is followed by",
         ),
-        (vec!["GET", "coap://127.0.0.1/ü"], "hint: lowband routes lists the path codes"),
+        (
+            vec!["GET", "coap://127.0.0.1/index.html"],
+            "hint: a path begins with /_matrix/, or with a path code",
+        ),
+        (vec!["GET", "coap://127.0.0.1/-"], "hint: a path begins with /_matrix/, or with a path code"),
         (
             vec!["GET", "coap://127.0.0.1/7", "--link", "harbour"],
             "others are tables [link.NAME] of the --config file",
@@ -405,6 +409,23 @@ fn an_address_in_use_is_an_error_with_a_hint() {
         "error: cannot bind {address}: Address already in use (os error 98)\nhint: another lowband may be running on it; try another --listen\n"
     );
     assert_eq!(stderr(&output), expected);
+}
+
+#[test]
+fn a_state_file_that_cannot_be_used_is_an_error_with_a_hint() {
+    let directory = std::env::temp_dir();
+    let absent = directory.join(format!("lowband-{}-no-directory/state", std::process::id()));
+    for (path, hint) in [
+        (absent.to_str().unwrap(), "hint: the directory must exist and be writable by the gateway's user\n"),
+        (directory.to_str().unwrap(), "hint: name a file; it is made where there is none\n"),
+    ] {
+        let flags =
+            ["gateway", "--homeserver", "http://127.0.0.1:9", "--insecure-coap", "--listen", "127.0.0.1:0"];
+        let output = lowband().args(flags).args(["--state", path]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let told = stderr(&output);
+        assert!(told.contains("error: cannot use the state in ") && told.ends_with(hint), "{told}");
+    }
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub(crate) struct GatewayArgs {
 
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn run(args: GatewayArgs) -> Result<(), Failure> {
-    let (settings, mut errors) = Settings::read(&args.flags, |name| std::env::var(name).ok());
+    let (settings, mut errors) = Settings::read(&args.flags, std::env::vars_os());
     let effective = match Effective::read(&settings) {
         Ok(effective) if errors.is_empty() => effective,
         Ok(_) => return Err(config::fail(&errors)),
@@ -44,7 +44,7 @@ pub(crate) fn run(args: GatewayArgs) -> Result<(), Failure> {
         }
     };
     log_to_stderr(&effective)?;
-    effective.warnings.iter().for_each(|warning| warn!("{warning}"));
+    settings.warnings.iter().chain(&effective.warnings).for_each(|warning| warn!("{warning}"));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(format_args!("cannot start: {error}")))?;
     let served = runtime.block_on(serve(effective));
@@ -101,6 +101,16 @@ fn explain_state(failure: Failure, path: &Path, error: &StoreError) -> Failure {
         StoreError::Database(_) => {
             failure.hint("another --state begins anew: observers have to register again, and miss nothing")
         }
+        StoreError::Io(error) => match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                failure.hint("the directory must exist and be writable by the gateway's user")
+            }
+            io::ErrorKind::IsADirectory => failure.hint("name a file; it is made where there is none"),
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                failure.hint("the file and its directory must be writable by the gateway's user")
+            }
+            _ => failure,
+        },
         _ => failure,
     }
 }

@@ -135,12 +135,13 @@ fn translate_request(args: &RequestArgs) -> Result<coap::Request, Failure> {
     };
     let request = translate::request::to_coap(&http, keys, &Limits::default());
     request.map_err(|error| {
-        let place = match &error {
+        let hint = match &error {
             SendError::Body(wrong) => input::place_of(wrong, http.body()),
+            SendError::Path(_) => Some(PATH_HINT.to_owned()),
             _ => None,
         };
-        match place {
-            Some(place) => Failure::usage(error).hint(place),
+        match hint {
+            Some(hint) => Failure::usage(error).hint(hint),
             None => Failure::usage(error),
         }
     })
@@ -158,8 +159,10 @@ fn in_full(method: &Method, path_and_query: &str) -> Result<String, Failure> {
     Ok(matrix::expand(method.as_str(), &segments).map_err(path_failure)?.path + query)
 }
 
+const PATH_HINT: &str = "a path begins with /_matrix/, or with a path code as lowband routes lists them";
+
 fn path_failure(error: matrix::PathError) -> Failure {
-    Failure::usage(error).hint("lowband routes lists the path codes and what they stand for")
+    Failure::usage(error).hint(PATH_HINT)
 }
 
 const FILE_HINT: &str = "@ is followed by the name of a file with the body; JSON itself is given without @";

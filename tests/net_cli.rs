@@ -366,6 +366,64 @@ fn an_observer_deregisters_at_ctrl_c() {
 }
 
 #[test]
+fn an_observer_goes_on_after_its_gateway_was_stopped_and_after_it_was_killed() {
+    let homeserver = Homeserver::start();
+    let port = std::net::UdpSocket::bind("127.0.0.3:0").unwrap().local_addr().unwrap().port();
+    let listen = format!("127.0.0.3:{port}");
+    let start = || {
+        let mut gateway = Gateway::start(&homeserver.url(), &["--listen", &listen]);
+        assert_eq!(gateway.line(), format!("listening on coap://{listen}"));
+        gateway
+    };
+    let mut gateway = start();
+    let url = format!("coap://{listen}");
+    let token = register(&url, "alice");
+    let room =
+        request(&["POST", &format!("{url}/_matrix/client/v3/createRoom"), "-d", "{}", "--token", &token]);
+    let room = stdout(&room)["room_id"].as_str().unwrap().to_owned();
+    let mut observer = lowband()
+        .args([
+            "request",
+            "GET",
+            &format!("{url}/7?timeout=30000"),
+            "--observe",
+            "--count",
+            "3",
+            "--renew",
+            "1",
+        ])
+        .env("LOWBAND_TOKEN", &token)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(observer.stdout.take().unwrap()).lines();
+    let mut told = BufReader::new(observer.stderr.take().unwrap()).lines();
+    let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
+    assert!(next()["rooms"]["join"][&room].is_object());
+    let say = |text: &str| {
+        let send = format!("{url}/_matrix/client/v3/rooms/{room}/send/m.room.message/{text}");
+        let body = json!({ "msgtype": "m.text", "body": text }).to_string();
+        let sent = request(&["PUT", &send, "-d", &body, "--token", &token]);
+        assert!(sent.status.success(), "{}", stderr(&sent));
+    };
+
+    gateway.signal("TERM");
+    assert_eq!(told.next().unwrap().unwrap(), "registering again in 2 s: the gateway stops");
+    assert_eq!(gateway.end(Duration::from_secs(10)), Some(0));
+    gateway = start();
+    say("stopped");
+    assert_eq!(next()["rooms"]["join"][&room]["timeline"]["events"][0]["content"]["body"], "stopped");
+
+    gateway.signal("KILL");
+    gateway.end(Duration::from_secs(10));
+    let _gateway = start();
+    say("killed");
+    assert_eq!(next()["rooms"]["join"][&room]["timeline"]["events"][0]["content"]["body"], "killed");
+    assert!(observer.wait().unwrap().success(), "{:?}", told.collect::<Vec<_>>());
+}
+
+#[test]
 fn the_homeserver_is_looked_at_once_and_only_warned_of() {
     let homeserver = Homeserver::start();
     let mut with = Gateway::start(&homeserver.url(), &[]);

@@ -37,12 +37,14 @@ use serde_json::json;
 use tokio::net::lookup_host;
 use tokio::time;
 
+use self::observe::Observer;
 use self::url::CoapUrl;
 use super::Failure;
 use super::config::Links;
 use super::input;
 use super::output;
 
+mod observe;
 mod url;
 
 /// Make one Matrix call over CoAP and print the answer as JSON.
@@ -74,6 +76,9 @@ pub(crate) struct RequestArgs {
     /// With --observe: end after so many answers, the first one included
     #[arg(long, value_name = "N", requires = "observe", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
+    /// With --observe: register again after so long a silence, for a gateway that was killed and has forgotten; by the link, if not given
+    #[arg(long, value_name = "SECONDS", requires = "observe", value_parser = parse_seconds)]
+    renew: Option<Duration>,
     /// Largest block of a body in one datagram, in bytes: 16, 32, … 1024
     #[arg(long, value_name = "BYTES", value_parser = parse_block)]
     block: Option<BlockSize>,
@@ -231,7 +236,7 @@ impl Call<'_> {
     const HELD_UP: Duration = Duration::from_secs(3);
 
     async fn answers(&self, request: coap::Request) -> Result<(), Failure> {
-        if self.args.observe { self.observe(request).await } else { self.once(request).await }
+        if self.args.observe { Observer::new(self, request).run().await } else { self.once(request).await }
     }
 
     /// Says once that nothing can leave yet: a link with a duty cycle is silent for minutes.
@@ -262,33 +267,6 @@ impl Call<'_> {
     async fn once(&self, request: coap::Request) -> Result<(), Failure> {
         let answer = self.in_time(self.client.request(request)).await?;
         self.print(&answer.map_err(|error| self.unanswered(&error))?, Lines::Many)
-    }
-
-    async fn observe(&self, request: coap::Request) -> Result<(), Failure> {
-        let mut observation = self.client.observe(request);
-        let mut answers = 0;
-        while self.args.count.is_none_or(|count| answers < count) {
-            let next = async {
-                match answers {
-                    0 => self.in_time(observation.next()).await,
-                    _ => Ok(observation.next().await),
-                }
-            };
-            let answer = tokio::select! {
-                answer = next => answer?,
-                _ = tokio::signal::ctrl_c() => return Ok(()),
-            };
-            match answer {
-                Some(answer) => self.print(&answer.map_err(|error| self.unanswered(&error))?, Lines::One)?,
-                None if answers > 1 => return Err(Failure::unanswered("the peer has ended the observation")),
-                None => {
-                    let failure = Failure::unanswered("the peer answers, and does not observe this");
-                    return Err(failure.hint("a gateway observes /sync, and so many of them for each peer"));
-                }
-            }
-            answers += 1;
-        }
-        Ok(())
     }
 
     async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T, Failure> {

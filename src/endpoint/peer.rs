@@ -397,6 +397,14 @@ impl Peer {
 
     /// Forgets a request of ours, or deregisters an observation.
     pub(super) fn cancel(&mut self, id: u64, now: Instant) {
+        if let Some(message) = self.forget(id, now) {
+            // It is best effort: a peer that does not hear it gets a reset for its next notification.
+            let _ = self.exchanges.send(message, Priority::Message, now);
+        }
+    }
+
+    /// Forgets a request of ours; returns what would tell the peer so, where it is an observation.
+    pub(super) fn forget(&mut self, id: u64, now: Instant) -> Option<Message> {
         let message = self.client.cancel(id, &self.transfers);
         // What nobody waits for is repeated no more.
         let in_use = self.client.tokens();
@@ -404,10 +412,7 @@ impl Peer {
             now,
             |purpose| matches!(purpose, Purpose::Request(token) if !in_use.contains(token)),
         );
-        if let Some(message) = message {
-            // It is best effort: a peer that does not hear it gets a reset for its next notification.
-            let _ = self.exchanges.send(message, Priority::Message, now);
-        }
+        message
     }
 
     /// Answers a request; for an observer, with its first notification. Returns whether in a confirmable message of its own.

@@ -198,6 +198,12 @@ impl Observation {
 
     /// Tells the peer to stop. [`Client::close`] waits until it has heard that.
     pub fn cancel(self) {}
+
+    /// Forgets it and tells the peer nothing, which is to be asked for the same events anew: that ends it there too, and a peer that
+    /// does not know of it any more is not asked to end it.
+    pub fn forget(self) {
+        let _ = self.cancel.commands.send(Command::Forget { key: self.cancel.key });
+    }
 }
 
 /// A request that stays without response.
@@ -275,6 +281,7 @@ struct Key(u64);
 enum Command {
     Start { key: Key, request: coap::Request, waiter: Waiter },
     Cancel { key: Key },
+    Forget { key: Key },
     Resume,
     Close { patience: Duration, done: oneshot::Sender<()> },
 }
@@ -373,16 +380,25 @@ impl Driver {
                 self.waiting.insert(id, Waiting { key, waiter, answered: false });
             }
             Command::Cancel { key } => {
-                let found = self.waiting.iter().find(|(_, waiting)| waiting.key == key).map(|(id, _)| *id);
-                if let Some(id) = found {
-                    self.waiting.remove(&id);
+                if let Some(id) = self.take(key) {
                     self.machine.cancel(id, now);
+                }
+            }
+            Command::Forget { key } => {
+                if let Some(id) = self.take(key) {
+                    self.machine.abandon(id, now);
                 }
             }
             // That it came is all: whether there is room is asked again now.
             Command::Resume | Command::Close { .. } => {}
         }
         self.drain();
+    }
+
+    fn take(&mut self, key: Key) -> Option<RequestId> {
+        let id = self.waiting.iter().find(|(_, waiting)| waiting.key == key).map(|(id, _)| *id)?;
+        self.waiting.remove(&id);
+        Some(id)
     }
 
     /// Waits until a datagram or a deadline comes, and handles it. Dropped while it waits, it loses nothing.

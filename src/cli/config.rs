@@ -152,7 +152,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         kind: Kind::Text,
         value_name: "TIME",
         default: Some("10s"),
-        help: "How long a connection to the homeserver may take",
+        help: "How long a connection to the homeserver may take, TLS with it",
     },
     Setting {
         name: "concurrent-requests",

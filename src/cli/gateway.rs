@@ -53,11 +53,15 @@ pub(crate) fn run(args: GatewayArgs) -> Result<(), Failure> {
     served
 }
 
+/// How long the homeserver may take to answer at the start, once it is connected.
+const PROBE_ANSWER: Duration = Duration::from_secs(10);
+
 async fn serve(effective: Effective) -> Result<(), Failure> {
     // From here on a signal ends the gateway in order, even before it serves.
     let mut signals =
         Signals::new().map_err(|error| Failure::new(format_args!("cannot take signals: {error}")))?;
     let endpoint = effective.server.gateway.endpoint.clone();
+    let probe_timeout = effective.server.upstream.connect_timeout + PROBE_ANSWER;
     let server = Server::bind(effective.server).map_err(explain)?;
     for address in server.addresses() {
         // Where standard error is closed, nobody wants to know.
@@ -69,7 +73,8 @@ async fn serve(effective: Effective) -> Result<(), Failure> {
             info!(%address, link, ?ack_timeout, block, "timing by link");
         }
     }
-    let check = tokio::spawn(check_homeserver(server.upstream().clone(), effective.homeserver));
+    let check =
+        tokio::spawn(check_homeserver(server.upstream().clone(), effective.homeserver, probe_timeout));
     let (stop, stopped) = oneshot::channel();
     let mut serving = tokio::spawn(server.run(async { drop(stopped.await) }));
     tokio::select! {
@@ -98,9 +103,8 @@ fn explain_state(failure: Failure, path: &Path, error: &StoreError) -> Failure {
     match error {
         StoreError::Locked => failure.hint("another gateway may be running; each needs a file of its own"),
         StoreError::Permissions(_) => failure.hint(format_args!("chmod 600 {}", path.display())),
-        StoreError::Database(_) => {
-            failure.hint("another --state begins anew: observers have to register again, from their own position")
-        }
+        StoreError::Database(_) => failure
+            .hint("another --state begins anew: observers have to register again, from their own position"),
         StoreError::Io(error) => match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
                 failure.hint("the directory must exist and be writable by the gateway's user")
@@ -116,12 +120,12 @@ fn explain_state(failure: Failure, path: &Path, error: &StoreError) -> Failure {
 }
 
 /// Says early what each call would say later. Nothing depends on it: a homeserver may start after its gateway.
-async fn check_homeserver(upstream: Upstream, homeserver: Uri) {
+async fn check_homeserver(upstream: Upstream, homeserver: Uri, timeout: Duration) {
     #[derive(Deserialize)]
     struct Versions {
         versions: Vec<String>,
     }
-    let response = match upstream.versions(&homeserver, Duration::from_secs(10)).await {
+    let response = match upstream.versions(&homeserver, timeout).await {
         Ok(response) => response,
         Err(error) => return warn!(%homeserver, %error, "homeserver does not answer yet"),
     };

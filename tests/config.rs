@@ -270,6 +270,16 @@ fn links_stand_in_tables_and_listeners_name_them() {
 }
 
 #[test]
+fn the_settings_that_the_page_on_links_shows_are_valid() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/links.md")).unwrap();
+    let settings = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let file = File::new("page", settings);
+    let flags = ["--config", file.path(), "--homeserver", "http://127.0.0.1:8008", "--insecure-coap"];
+    let output = check(&flags, &[]);
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
+#[test]
 fn shapes_stand_in_tables_and_links_take_them_by_name() {
     let text = format!(
         "{GOOD}default-shape = \"quiet\"\n[link.far]\nlike = \"hf-100\"\nshape = \"buoy\"\n\

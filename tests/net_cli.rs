@@ -447,8 +447,29 @@ fn a_second_signal_ends_at_once() {
     let connections: Vec<_> = (0..2).map(|_| listener.accept().unwrap()).collect();
     gateway.signal("TERM");
     gateway.logged("stopping: no more requests are taken");
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(gateway.child.try_wait().unwrap().is_none(), "it waits for the answer");
     gateway.signal("TERM");
     assert_eq!(gateway.end(Duration::from_secs(2)), Some(1));
+    waiting.kill().unwrap();
+    waiting.wait().unwrap();
+    drop(connections);
+}
+
+#[test]
+fn a_signal_that_comes_twice_at_once_is_one() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let mut gateway = Gateway::start(&url, &["--shutdown-grace", "1s"]);
+    let versions = format!("{}/_matrix/client/versions", gateway.urls[0]);
+    let mut waiting = lowband().args(["request", "GET", &versions]).stderr(Stdio::null()).spawn().unwrap();
+    let connections: Vec<_> = (0..2).map(|_| listener.accept().unwrap()).collect();
+    let id = gateway.child.id();
+    let twice = Command::new("sh").args(["-c", &format!("kill -TERM {id}; kill -INT {id}")]).status();
+    assert!(twice.unwrap().success());
+    let warning = gateway.logged("stopped before the homeserver had answered");
+    assert_eq!((&warning["grace"], &warning["calls"]), (&json!("1s"), &json!(1)));
+    assert_eq!(gateway.end(Duration::from_secs(2)), Some(0));
     waiting.kill().unwrap();
     waiting.wait().unwrap();
     drop(connections);

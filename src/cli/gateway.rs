@@ -13,6 +13,7 @@ use lowband::net::store::StoreError;
 use lowband::net::upstream::Upstream;
 use serde::Deserialize;
 use tokio::sync::oneshot;
+use tokio::time;
 use tracing::info;
 use tracing::warn;
 use tracing_subscriber::EnvFilter;
@@ -83,11 +84,24 @@ async fn serve(effective: Effective) -> Result<(), Failure> {
     }
     check.abort();
     let _ = stop.send(());
+    let second = async {
+        // A signal to a group of processes may come twice, from the terminal and from what started the gateway.
+        let _ = time::timeout(SAME_SIGNAL, async {
+            loop {
+                signals.next().await;
+            }
+        })
+        .await;
+        signals.next().await
+    };
     tokio::select! {
         ended = &mut serving => ended.map(drop).map_err(|error| Failure::new(format_args!("gateway failed: {error}"))),
-        name = signals.next() => Err(Failure::new(format_args!("stopped at once by a second signal ({name})"))),
+        name = second => Err(Failure::new(format_args!("stopped at once by a second signal ({name})"))),
     }
 }
+
+/// Signals within so long of the first are taken for the same.
+const SAME_SIGNAL: Duration = Duration::from_millis(100);
 
 fn explain(error: StartError) -> Failure {
     let failure = Failure::new(&error);

@@ -52,7 +52,7 @@ mod url;
 #[command(after_help = "\
 Examples:
   $ lowband request GET coap://127.0.0.1/_matrix/client/versions
-  $ lowband request POST coap://127.0.0.1/_matrix/client/v3/login -d @login.json
+  $ lowband request POST coap://127.0.0.1/_matrix/client/v3/login -d '{\"type\":\"m.login.password\",\"user\":\"alice\",\"password\":\"…\"}'
   $ lowband request PUT 'coap://[::1]/_matrix/client/v3/rooms/!a:hs/send/m.room.message/t1' --token T -d '{\"msgtype\":\"m.text\",\"body\":\"hi\"}'
   $ lowband request GET 'coap://127.0.0.1/_matrix/client/v3/sync?timeout=30000' --token T --observe
 

@@ -233,6 +233,7 @@ fn a_call_prints_json_and_its_exit_code_says_how_it_went() {
         ),
         (vec!["GET", "coap://127.0.0.1/7", "--block", "100"], "1024"),
         (vec!["GET", "coap://127.0.0.1/7", "--count", "1"], "--observe"),
+        (vec!["GET", "coap://127.0.0.1/7", "--observe", "--renew", "0"], "give a second at least"),
     ] {
         let output = request(&arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));

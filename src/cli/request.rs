@@ -77,7 +77,7 @@ pub(crate) struct RequestArgs {
     #[arg(long, value_name = "N", requires = "observe", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// With --observe: register again after so long a silence, for a gateway that was killed and has forgotten; by the link, if not given
-    #[arg(long, value_name = "SECONDS", requires = "observe", value_parser = parse_seconds)]
+    #[arg(long, value_name = "SECONDS", requires = "observe", value_parser = parse_renewal)]
     renew: Option<Duration>,
     /// Largest block of a body in one datagram, in bytes: 16, 32, … 1024
     #[arg(long, value_name = "BYTES", value_parser = parse_block)]
@@ -122,8 +122,14 @@ pub(crate) fn run(args: RequestArgs) -> Result<(), Failure> {
     let request = translate_request(&args)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(format_args!("cannot start: {error}")))?;
-    let link = Links::of_file(args.config.clone())?.find(&args.link)?.faster(args.link_speed);
+    let link = Links::of_file(args.config.clone().or_else(config_of_environment))?
+        .find(&args.link)?
+        .faster(args.link_speed);
     runtime.block_on(call(&args, request, &link))
+}
+
+fn config_of_environment() -> Option<PathBuf> {
+    std::env::var_os("LOWBAND_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 fn translate_request(args: &RequestArgs) -> Result<coap::Request, Failure> {
@@ -435,6 +441,11 @@ fn parse_block(text: &str) -> Result<BlockSize, String> {
     let bytes = text.parse().map_err(|_| "no number")?;
     let size = BlockSize::fitting(bytes);
     if size.bytes() == bytes { Ok(size) } else { Err("use 16, 32, 64, 128, 256, 512 or 1024".into()) }
+}
+
+fn parse_renewal(text: &str) -> Result<Duration, String> {
+    let time = parse_seconds(text)?;
+    if time >= Duration::from_secs(1) { Ok(time) } else { Err("give a second at least".into()) }
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {

@@ -30,11 +30,9 @@ impl Links {
         Self { tables: toml::Table::new(), profiles: Profiles::built_in() }
     }
 
-    /// The links of a file alone, and none of its settings: of this one, or of the one that the environment names.
+    /// The links of a file alone, and none of its settings.
     pub(crate) fn of_file(path: Option<PathBuf>) -> Result<Self, Failure> {
-        let named =
-            || std::env::var("LOWBAND_CONFIG").ok().filter(|path| !path.is_empty()).map(PathBuf::from);
-        let Some(path) = path.or_else(named) else { return Ok(Self::built_in()) };
+        let Some(path) = path else { return Ok(Self::built_in()) };
         let (settings, errors) = Settings::of_file(&path);
         if errors.is_empty() { Ok(settings.links) } else { Err(super::fail(&errors)) }
     }

@@ -41,7 +41,7 @@ fn a_datagram_passes_and_is_accounted_for_in_the_links_own_time() {
     let flags =
         ["--profile", "hf-100", "--speed", "100", "--loss", "0", "--listen", "127.0.0.1:0", "--to", &to];
     let child = Command::new(env!("CARGO_BIN_EXE_lowband"))
-        .args(["link", "run", "--json", "-v"])
+        .args(["link", "run", "--json", "-v", "--clients", "1"])
         .args(flags)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -53,12 +53,15 @@ fn a_datagram_passes_and_is_accounted_for_in_the_links_own_time() {
     let address = line.strip_prefix("relaying ").unwrap().split(' ').next().unwrap().to_owned();
 
     let client = socket();
-    client.send_to(&[7; 72], address).unwrap();
+    client.send_to(&[7; 72], &address).unwrap();
     let mut buffer = [0; 100];
     let (length, from) = server.recv_from(&mut buffer).unwrap();
     assert_eq!(buffer[..length], [7; 72]);
     server.send_to(b"answer", from).unwrap();
     assert_eq!(client.recv(&mut buffer).unwrap(), 6);
+    // The only place is taken over.
+    socket().send_to(b"other", address).unwrap();
+    assert_eq!(server.recv(&mut buffer).unwrap(), 5);
 
     let status = Command::new("kill").args(["-s", "TERM", &running.0.id().to_string()]).status();
     assert!(status.unwrap().success());
@@ -66,13 +69,16 @@ fn a_datagram_passes_and_is_accounted_for_in_the_links_own_time() {
     running.0.stdout.take().unwrap().read_to_string(&mut report).unwrap();
     assert!(running.0.wait().unwrap().success());
     let report: Value = serde_json::from_str(&report).unwrap();
-    assert_eq!(report["up"]["air_bytes"], 100, "{report}");
-    assert_eq!(report["up"]["airtime_ms"], 8_000, "{report}");
+    // 72 and 5 bytes, each with 28 of headers.
+    assert_eq!(report["up"]["air_bytes"], 133, "{report}");
+    assert_eq!(report["up"]["airtime_ms"], 10_640, "{report}");
     assert_eq!(report["down"]["delivered"], 1, "{report}");
+    assert_eq!(report["clients"], 2, "{report}");
+    assert_eq!(report["forgotten"], 1, "{report}");
     let mut told = String::new();
     stderr.read_to_string(&mut told).unwrap();
     let lines: Vec<&str> = told.lines().collect();
-    assert_eq!(lines.len(), 2, "{told}");
+    assert_eq!(lines.len(), 3, "{told}");
     assert!(lines[0].contains(" up      72 B 127.0.0.1:") && lines[0].contains("arrives"), "{told}");
 }
 

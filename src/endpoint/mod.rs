@@ -206,8 +206,6 @@ impl Endpoint {
             }
             peer.respond(&request, plan, response, accepted.then_some(id), now);
         });
-        // The peer may have gone while its request waited.
-        let accepted = accepted && self.peers.contains_key(&association);
         if let Some(message) = memory {
             // What it is answered is the observation's to remember.
             let acknowledgement = Message::empty(Kind::Acknowledgement, message.id);
@@ -445,7 +443,7 @@ impl Endpoint {
                 self.requests.remove(&RequestId(id));
                 self.events.push_back(Event::Failed { id: RequestId(id), error });
             }
-            Step::Send(_) | Step::Nothing | Step::Unknown => {}
+            Step::Send(_) | Step::SendBurst { .. } | Step::Nothing | Step::Unknown => {}
         }
     }
 
@@ -527,14 +525,12 @@ impl Endpoint {
     }
 
     fn reset(&mut self, address: Address, reset: &Message, now: Instant) {
-        let outgoing = Outgoing {
-            datagram: reset.encode(),
-            priority: Priority::Acknowledgement,
-            exchange: None,
-            expires: None,
-            repeat: false,
-        };
-        self.send(address.into(), address, outgoing, now);
+        let (association, mut outgoing) = (Association::from(address), Outgoing::reply(reset.encode()));
+        if !self.peers.contains_key(&association) {
+            // Strangers keep nobody waiting.
+            outgoing.priority = Priority::Background;
+        }
+        self.send(association, address, outgoing, now);
         self.flush(now);
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::Value;
 
 use super::profile::Profile;
+use super::terms::LEAST;
 
 /// The keys, in the order in which they are obeyed: what speaks of one direction comes after what speaks of both.
 pub const KEYS: &[&str] = &[
@@ -30,7 +31,7 @@ pub const KEYS: &[&str] = &[
     "speed",
 ];
 
-/// A datagram with less room carries no request.
+/// Those of fragments; a datagram that crosses whole needs more ([`LEAST`]).
 const MTU: RangeInclusive<u64> = 32..=Profile::MAX_DATAGRAM as u64;
 const RATE: RangeInclusive<u64> = 0..=1_000_000_000_000;
 const OVERHEAD: RangeInclusive<u64> = 0..=1500;
@@ -54,6 +55,25 @@ pub(super) fn apply(table: &toml::Table, profile: &mut Profile, speed: &mut u32)
             wrong.push(((*key).to_owned(), problem));
         }
     }
+    if wrong.is_empty() {
+        wrong = too_narrow(table, profile);
+    }
+    wrong
+}
+
+/// Without fragments the smallest block has to fit into a datagram, or no answer in blocks ever arrives.
+fn too_narrow(table: &toml::Table, profile: &Profile) -> Vec<(String, String)> {
+    let mut wrong = Vec::new();
+    for (own_key, mtu) in [("mtu-up", profile.mtu_up), ("mtu-down", profile.mtu_down)] {
+        if profile.fragments || mtu >= LEAST {
+            continue;
+        }
+        let key = [own_key, "mtu", "fragments"].into_iter().find(|key| table.contains_key(*key));
+        let problem =
+            format!("leaves {mtu} bytes to a datagram, and should be from {LEAST} without fragments");
+        wrong.push((key.unwrap_or(own_key).to_owned(), problem));
+    }
+    wrong.dedup();
     wrong
 }
 
@@ -211,6 +231,25 @@ mod tests {
             speed: 2,
         };
         assert_eq!(read(text), Ok(expected));
+    }
+
+    #[test]
+    fn a_datagram_that_crosses_whole_has_room_for_the_smallest_block() {
+        let narrow = |key: &str, mtu| {
+            let problem =
+                format!("leaves {mtu} bytes to a datagram, and should be from 80 without fragments");
+            (key.to_owned(), problem)
+        };
+        assert_eq!(read("mtu = 79"), Err(vec![narrow("mtu", 79)]));
+        assert_eq!(read("mtu = 79\nmtu-up = 80"), Err(vec![narrow("mtu", 79)]));
+        assert_eq!(
+            read("mtu-up = 32\nmtu-down = 33"),
+            Err(vec![narrow("mtu-up", 32), narrow("mtu-down", 33)])
+        );
+        assert!(read("mtu = 80").is_ok() && read("mtu = 32\nfragments = true").is_ok());
+        let mut fragmented = read("mtu = 51\nfragments = true").unwrap();
+        let told = apply(&"fragments = false".parse().unwrap(), &mut fragmented, &mut 1);
+        assert_eq!(told, [narrow("fragments", 51)]);
     }
 
     #[test]

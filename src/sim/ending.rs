@@ -11,10 +11,12 @@ use crate::link::{End, Terms};
 
 impl World {
     /// How long a request may take until it is answered or has failed: each of its messages, and the answer's wait.
-    pub(super) fn lifetime(&self, is_short: bool) -> Duration {
+    pub(super) fn lifetime(&self, is_send: bool) -> Duration {
+        const LONG_MESSAGE: u32 = 2_048;
         const LONG_BODY: u32 = 8_192;
         let Terms { parameters, block, response_timeout, patience, .. } = self.setup.profile.terms(End::Peer);
-        let messages = if is_short { 2 } else { 2 + LONG_BODY / u32::try_from(block.bytes()).unwrap_or(1) };
+        let bytes = if is_send { LONG_MESSAGE } else { LONG_BODY };
+        let messages = 2 + bytes / u32::try_from(block.bytes()).unwrap_or(1);
         (parameters.max_transmit_wait() + parameters.max_latency) * messages + response_timeout + patience
     }
 

@@ -262,7 +262,14 @@ fn chaos(profile: &Profile, seed: u64) -> Script {
         now += chance.wait(interval);
         let peer = chance.below(devices) as PeerNumber;
         let action = match chance.below(20) {
-            0..=5 => Action::Send(peer, format!("Report {number}")),
+            // A long one takes its time, to the gateway and to all devices.
+            0 => {
+                let bytes = if is_narrow { 300 } else { 500 + chance.below(1_500) as usize };
+                script.at(now, Action::Send(peer, long_report(number, bytes)));
+                now += unit * (bytes as u32 / 200) * (1 + devices as u32);
+                continue;
+            }
+            1..=5 => Action::Send(peer, format!("Report {number}")),
             6..=12 => Action::Say(peer, format!("Message {number}")),
             13 => Action::Stir,
             14 | 15 => Action::Kill(chance.below(4)),
@@ -282,6 +289,19 @@ fn chaos(profile: &Profile, seed: u64) -> Script {
         script.at(now, action);
     }
     script
+}
+
+/// A report in many blocks.
+fn long_report(number: u64, bytes: usize) -> String {
+    let lines = (0..).map(|line| format!("\nReport {number}, line {line}: all is well."));
+    let mut report = String::new();
+    for line in lines {
+        if report.len() + line.len() > bytes {
+            return report;
+        }
+        report.push_str(&line);
+    }
+    report
 }
 
 fn impairments(chance: &mut Chance, unit: Duration) -> Impairments {

@@ -111,7 +111,7 @@ async fn relay(args: &RunArgs) -> Result<Report, Failure> {
     // Where standard error is closed, nobody wants to know.
     let _ = writeln!(io::stderr(), "relaying {} to {}", relay.address(), args.to);
     let counters = relay.run(async { _ = signals.next().await }).await;
-    let relay::Counters { up, down, clients, socket_errors, .. } = counters;
+    let relay::Counters { up, down, clients, forgotten, socket_errors } = counters;
     let (up, down) = (up.slowed(args.speed), down.slowed(args.speed));
     Ok(Report {
         profile: args.profile.clone(),
@@ -120,6 +120,7 @@ async fn relay(args: &RunArgs) -> Result<Report, Failure> {
         up,
         down,
         clients,
+        forgotten,
         socket_errors,
     })
 }
@@ -170,6 +171,8 @@ struct Report {
     up: Traffic,
     down: Traffic,
     clients: u64,
+    /// Clients that were forgotten as they were silent, or to make room.
+    forgotten: u64,
     socket_errors: u64,
 }
 
@@ -192,6 +195,7 @@ impl fmt::Display for Report {
                 traffic.duplicated,
             )?;
         }
-        Ok(())
+        let Self { clients, forgotten, socket_errors, .. } = self;
+        writeln!(f, "{clients} clients, {forgotten} of them forgotten; {socket_errors} socket errors")
     }
 }

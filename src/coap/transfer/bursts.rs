@@ -1,7 +1,7 @@
 //! What a client does with responses in bursts of blocks (RFC 9177 §4.4).
 
 use super::TransferLimits;
-use super::client::{Asked, ClientTransfers, RequestError, Step};
+use super::client::{Asked, ClientTransfers, RequestError, Step, Support};
 use super::collected::{Collected, Next};
 use crate::coap::block::Block;
 use crate::coap::code::Code;
@@ -14,7 +14,7 @@ use crate::coap::time::Instant;
 impl ClientTransfers {
     /// §4.1: a peer that refuses Q-Block2 is asked by Block2, from now on.
     pub(super) fn refuse_bursts(&mut self, token: Token, limits: &TransferLimits) -> Step {
-        self.bursts_refused = true;
+        self.bursts = Support::Refused;
         let Some(asked) = self.asked.get_mut(&token) else { return Step::Unknown };
         asked.bursts = false;
         asked.collected = None;
@@ -38,9 +38,11 @@ impl ClientTransfers {
         let Some(block) = message.options.get(OptionNumber::Q_BLOCK2) else {
             // The blocks that were asked for are not there any more.
             let lost = asked.collected.is_some() && message.code == Code::BAD_REQUEST;
-            return lost.then(|| self.start_again(token, limits));
+            return lost.then(|| self.start_again(token, None, limits));
         };
         let Ok(block) = Block::decode(block) else { return Some(Step::Nothing) };
+        self.bursts = Support::Understood;
+        let asked = self.asked.get_mut(&token)?;
         let sequence = message.options.get_uint(OptionNumber::OBSERVE).filter(|_| message.code.is_success());
         Some(match (sequence, asked.request.observe) {
             (Some(sequence), Some(Observe::Register)) => {
@@ -106,13 +108,12 @@ impl ClientTransfers {
             return Step::Nothing;
         }
         let collected = match asked.collected.take() {
-            Some(collected) => Some(collected),
+            Some(collected) => collected,
             None => match Collected::new(message, block, limits, now) {
                 Ok(collected) => collected,
                 Err(error) => return self.fail(token, error),
             },
         };
-        let Some(collected) = collected else { return Step::Nothing };
         let withheld = asked.observation.is_some();
         let collected = asked.collected.insert(collected);
         // From now on it is waited for blocks.
@@ -121,15 +122,20 @@ impl ClientTransfers {
             Next::Wait => Step::Nothing,
             Next::Ask(blocks) => Step::Send(asked.ask_for(token, OptionNumber::Q_BLOCK2, &blocks)),
             Next::Whole(response) => self.complete(token, response),
-            Next::Differs => self.start_again(token, limits),
+            Next::Differs => self.start_again(token, etag, limits),
         }
     }
 
     /// What was collected is of no use: it is asked for anew, once, where that can be.
-    fn start_again(&mut self, token: Token, limits: &TransferLimits) -> Step {
+    fn start_again(&mut self, token: Token, etag: Option<&[u8]>, limits: &TransferLimits) -> Step {
         match self.asked.get_mut(&token) {
             Some(asked) if !asked.restarted && asked.observation.is_none() => {
-                Step::Send(asked.restart(token, limits))
+                let next = asked.restart(token, limits);
+                // The same body, cut otherwise or held no more, is told by no ETag from what comes now.
+                if etag.is_none() || asked.outdated.as_deref() == etag {
+                    asked.outdated = None;
+                }
+                Step::Send(next)
             }
             _ => self.fail(token, RequestError::BlocksDiffer),
         }
@@ -138,6 +144,7 @@ impl ClientTransfers {
     /// Asks for what has not come of a body, for as long as there is patience.
     pub(super) fn ask_for_missing(&mut self, token: Token, limits: &TransferLimits, now: Instant) -> Step {
         let Some(asked) = self.asked.get_mut(&token) else { return Step::Nothing };
+        asked.expires = None;
         let withheld = asked.observation.is_some();
         let blocks =
             asked.collected.as_mut().and_then(|collected| collected.ask_again(withheld, limits, now));

@@ -83,11 +83,25 @@ fn a_datagram_passes_and_is_accounted_for_in_the_links_own_time() {
 }
 
 #[test]
+fn addresses_that_are_none_and_in_use_are_told_with_what_to_do() {
+    let none = run(&["--profile", "lan", "--listen", "127.0.0.1:0", "--to", "127.0.0.1"]);
+    assert_eq!(none.status.code(), Some(2));
+    assert!(
+        String::from_utf8_lossy(&none.stderr).contains("an address is like 127.0.0.1:5683 or [::1]:5683")
+    );
+    let taken = socket();
+    let listen = taken.local_addr().unwrap().to_string();
+    let taken = run(&["--profile", "lan", "--listen", &listen, "--to", "127.0.0.1:5683"]);
+    assert_eq!(taken.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&taken.stderr).contains("hint: another lowband may be running on it"));
+}
+
+#[test]
 fn what_makes_no_sense_is_said() {
     let ends = ["--listen", "127.0.0.1:0", "--to", "127.0.0.1:5683"];
     for (flags, told) in [
         (["--profile", "string"], "there is no link \"string\""),
-        (["--profile=lan", "--loss=2"], "give a number from 0 to 1"),
+        (["--profile=lan", "--loss=2"], "give a share from 0 to 0.99: 0.05 or 5%"),
         (["--profile=lan", "--outage=5-1"], "give FROM-UNTIL"),
         (["--profile=lan", "--speed=0"], "0 is not in 1..=1000"),
     ] {

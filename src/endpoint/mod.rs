@@ -214,6 +214,13 @@ impl Endpoint {
         self.with_peer(association, now, |peer, _| peer.cancel(id.0, now));
     }
 
+    /// Forgets a request of ours without telling the peer: for an observation that another takes the place of, which the peer finds
+    /// out by itself.
+    pub fn abandon(&mut self, id: RequestId, now: Instant) {
+        let Some(association) = self.requests.remove(&id) else { return };
+        self.with_peer(association, now, |peer, _| drop(peer.forget(id.0, now)));
+    }
+
     /// Answers a peer's request.
     pub fn respond(&mut self, key: RequestKey, response: Response, now: Instant) {
         let Some(Pending { association, mut request, plan, memory, .. }) = self.take_pending(key) else {
@@ -384,6 +391,11 @@ impl Endpoint {
     /// How many datagrams wait for their turn on a link.
     pub fn queued(&self) -> usize {
         self.pacers.len()
+    }
+
+    /// When the first of those may leave that wait for their turn on a link.
+    pub fn departure(&self) -> Option<Instant> {
+        self.pacers.deadline()
     }
 
     /// Whether every message of ours is acknowledged and nobody's request waits.

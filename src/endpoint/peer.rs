@@ -474,13 +474,18 @@ impl Peer {
 
     /// Forgets a request of ours, or deregisters an observation.
     pub(super) fn cancel(&mut self, id: u64, now: Instant) {
-        let message = self.client.cancel(id, &self.transfers);
-        self.forget_unwanted(now);
-        if let Some(message) = message {
+        if let Some(message) = self.forget(id, now) {
             // It is best effort: a peer that does not hear it gets a reset for its next notification.
             let sealed = self.sealed_request(message);
             let _ = sealed.and_then(|sealed| self.exchanges.send(sealed, Priority::Message, now));
         }
+    }
+
+    /// Forgets a request of ours; returns what would tell the peer so, where it is an observation.
+    pub(super) fn forget(&mut self, id: u64, now: Instant) -> Option<Message> {
+        let message = self.client.cancel(id, &self.transfers);
+        self.forget_unwanted(now);
+        message
     }
 
     /// Answers a request; for an observer, with its first notification. Returns whether in a confirmable message of its own.

@@ -110,11 +110,11 @@ fn set(key: &str, value: &Value, profile: &mut Profile, speed: &mut u32) -> Resu
 }
 
 fn text(value: &Value) -> Result<&str, String> {
-    value.as_str().ok_or_else(|| format!("is {}, and should be a string", value.type_str()))
+    value.as_str().ok_or_else(|| format!("is of type {}, and should be a string", value.type_str()))
 }
 
 fn switch(value: &Value) -> Result<bool, String> {
-    value.as_bool().ok_or_else(|| format!("is {}, and should be true or false", value.type_str()))
+    value.as_bool().ok_or_else(|| format!("is of type {}, and should be true or false", value.type_str()))
 }
 
 /// An integer, as such or in a string.
@@ -122,7 +122,7 @@ fn number(value: &Value, allowed: RangeInclusive<u64>) -> Result<u64, String> {
     let found = match value {
         Value::Integer(number) => u64::try_from(*number).ok(),
         Value::String(text) => text.trim().parse().ok(),
-        _ => return Err(format!("is {}, and should be an integer", value.type_str())),
+        _ => return Err(format!("is of type {}, and should be an integer", value.type_str())),
     };
     within(found, value, &allowed, "")
 }
@@ -149,7 +149,7 @@ fn time(value: &Value) -> Result<Duration, String> {
     let text = match value {
         Value::Integer(seconds) => seconds.to_string(),
         Value::String(text) => text.clone(),
-        _ => return Err(format!("is {}, and should be a time: 500ms, 4s, 1m, 1h", value.type_str())),
+        _ => return Err(format!("is of type {}, and should be a time: 500ms, 4s, 1m, 1h", value.type_str())),
     };
     let (digits, unit) = split_unit(&text);
     let milliseconds = match unit {
@@ -173,7 +173,7 @@ fn share(value: &Value, allowed: RangeInclusive<f64>) -> Result<f64, String> {
             Some(percent) => percent.trim_end().parse::<f64>().ok().map(|percent| percent / 100.0),
             None => text.trim().parse().ok(),
         },
-        _ => return Err(format!("is {}, and should be a share: 0.1 or \"10%\"", value.type_str())),
+        _ => return Err(format!("is of type {}, and should be a share: 0.1 or \"10%\"", value.type_str())),
     };
     within(found, value, &allowed, "")
 }
@@ -263,11 +263,11 @@ mod tests {
             ("delay = '25h'", "delay", "is \"25h\", and at most a day"),
             ("delay = '4 parsecs'", "delay", "is \"4 parsecs\", which has an unknown unit: ms, s, m or h"),
             ("delay = 'soon'", "delay", "is \"soon\", which has an unknown unit: ms, s, m or h"),
-            ("delay = 1.5", "delay", "is float, and should be a time: 500ms, 4s, 1m, 1h"),
+            ("delay = 1.5", "delay", "is of type float, and should be a time: 500ms, 4s, 1m, 1h"),
             ("rate = -1", "rate", "is -1, and should be from 0 to 1000000000000"),
             ("rate = '100 baud'", "rate", "is \"100 baud\", which has an unknown unit: bit/s or kbit/s"),
-            ("rate = true", "rate", "is boolean, and should be an integer"),
-            ("shared = 1", "shared", "is integer, and should be true or false"),
+            ("rate = true", "rate", "is of type boolean, and should be an integer"),
+            ("shared = 1", "shared", "is of type integer, and should be true or false"),
             ("max-retransmit = 11", "max-retransmit", "is 11, and should be from 0 to 10"),
             ("nstart = 0", "nstart", "is 0, and should be from 1 to 64"),
             ("speed = 1001", "speed", "is 1001, and should be from 1 to 1000"),

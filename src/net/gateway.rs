@@ -120,7 +120,13 @@ impl Server {
             }
         });
         if finished.await.is_err() {
-            warn!(grace = ?self.config.grace, calls = self.outside.running.len(), "stopped with answers unfinished");
+            let calls = self.outside.running.len();
+            match calls {
+                0 => {
+                    warn!(grace = ?self.config.grace, "stopped before peers had acknowledged all that they were sent")
+                }
+                _ => warn!(grace = ?self.config.grace, calls, "stopped before the homeserver had answered"),
+            }
         }
         let counters = self.counters();
         report(&counters);

@@ -94,7 +94,26 @@ impl ScriptName {
         }
     }
 
-    fn name(self) -> &'static str {
+    /// What happens in it, in a line.
+    pub fn about(self) -> &'static str {
+        match self {
+            Self::SendTen => "one device sends ten messages, one after the other",
+            Self::SyncDay => {
+                "one device observes a day of chat, with three outages of an hour and one kill of the gateway"
+            }
+            Self::Reconnect => {
+                "one device goes through an outage, a reboot, a new address, and restarts of gateway and homeserver"
+            }
+            Self::KillHundred => {
+                "one device observes and sends, and the gateway is killed at each of a hundred messages"
+            }
+            Self::IdleDay => "devices observe for a day in which next to nothing happens",
+            Self::Chaos => "some devices, and everything that can go wrong, at random",
+        }
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
         match self {
             Self::SendTen => "send-ten",
             Self::SyncDay => "sync-day",

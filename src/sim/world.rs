@@ -287,8 +287,7 @@ impl World {
                 self.homeserver.say(&room, FRIEND, &text, self.now);
             }
             Action::Stir => self.homeserver.stir(self.now),
-            Action::Kill(0) => self.kill(),
-            Action::Kill(outputs) => self.fuse = Some(outputs),
+            Action::Kill(outputs) => self.kill_after(outputs),
             Action::Start => self.start(),
             Action::StopHomeserver => self.homeserver.stop(self.now),
             Action::StartHomeserver => self.homeserver.start(),
@@ -316,6 +315,18 @@ impl World {
         self.script.devices.get(peer as usize).map_or_else(String::new, |device| device.room.clone())
     }
 
+    /// So many kills as are ordered come about: one that still waits for outputs comes before the next, and one while the gateway is
+    /// down once it is up again.
+    fn kill_after(&mut self, outputs: u64) {
+        if self.fuse.is_some() {
+            self.kill();
+        }
+        match outputs {
+            0 if self.gateway.is_some() => self.kill(),
+            _ => self.fuse = Some(outputs.max(1)),
+        }
+    }
+
     /// As `kill -9`: everything that the gateway has not given away is gone.
     fn kill(&mut self) {
         self.fuse = None;
@@ -341,7 +352,9 @@ impl World {
 
     /// From here on nothing is down.
     fn raise(&mut self) {
-        self.fuse = None;
+        if self.fuse.is_some() {
+            self.kill();
+        }
         self.start();
         self.homeserver.start();
     }

@@ -92,7 +92,7 @@ impl PlaceArgs {
         ];
         given.extend_from_slice(more);
         let flags = Flags::of(self.config.clone(), &given);
-        let (settings, errors) = Settings::read(&flags, |name| std::env::var(name).ok());
+        let (settings, errors) = Settings::read(&flags, std::env::vars_os());
         if errors.is_empty() { Ok(settings) } else { Err(config::fail(&errors)) }
     }
 

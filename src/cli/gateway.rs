@@ -65,9 +65,11 @@ async fn serve(effective: Effective) -> Result<(), Failure> {
     let (endpoint, listen) = (effective.server.gateway.endpoint.clone(), effective.server.listen.clone());
     let probe_timeout = effective.server.upstream.connect_timeout + PROBE_ANSWER;
     let server = Server::bind(effective.server).map_err(explain)?;
-    for (address, listener) in server.addresses().into_iter().zip(listen) {
+    for address in server.addresses() {
         // Where standard error is closed, nobody wants to know.
         let _ = writeln!(io::stderr(), "listening on coap://{address}");
+    }
+    for (address, listener) in server.addresses().into_iter().zip(listen) {
         let link = listener.link.as_ref().or(endpoint.link.as_ref());
         if let Some((link, terms)) = link.and_then(|link| endpoint.links.get_key_value(link)) {
             let (ack_timeout, block) = (terms.parameters.ack_timeout, terms.block.bytes());

@@ -122,7 +122,7 @@ impl Endpoint {
                     Memory::Request { expires, message, answer, separate, binding },
                 ) => self.recall_request(association, (expires, message, binding), answer, separate, now),
                 (MemoryKey::Observation(id), Memory::Observation { association, registration, binding }) => {
-                    self.recall_observation(id, association, (&registration, binding))
+                    self.recall_observation(id, association, (&registration, binding), now)
                 }
                 _ => Err(Unreadable),
             };
@@ -171,6 +171,7 @@ impl Endpoint {
     ) -> Result<(), Unreadable> {
         let message = Message::decode(&message).map_err(|_| Unreadable)?;
         let answer = answer.map(|answer| Message::decode(&answer)).transpose().map_err(|_| Unreadable)?;
+        self.admit_recalled(association, now);
         self.reserve_numbers(association);
         let number = self.number();
         let peer = self.peers.get_mut(&association).ok_or(Unreadable)?;
@@ -204,8 +205,10 @@ impl Endpoint {
         id: ObservationId,
         association: Association,
         (registration, binding): (&[u8], Option<Binding>),
+        now: Instant,
     ) -> Result<(), Unreadable> {
         let message = Message::decode(registration).map_err(|_| Unreadable)?;
+        self.admit_recalled(association, now);
         self.next_number = self.next_number.max(id.0);
         let peer = self.peers.get_mut(&association).ok_or(Unreadable)?;
         let (_, plan) = ServerTransfers::recall(&message, &peer.transfers);
@@ -213,6 +216,15 @@ impl Endpoint {
         peer.bind(id, binding.as_ref());
         self.observations.insert(id, association);
         Ok(())
+    }
+
+    /// A peer of which no more was kept than what it has asked. Where a device is, is not known without.
+    fn admit_recalled(&mut self, association: Association, now: Instant) {
+        if let Association::Plain(address) = association
+            && !self.peers.contains_key(&association)
+        {
+            self.admit(association, address, now);
+        }
     }
 
     /// Remembers a request that is passed on.

@@ -83,6 +83,11 @@ impl World {
         if violations > 0 {
             self.oracle.violated(format!("{violations} transmissions were faster than the link"), self.now);
         }
+        let positions = self.homeserver.bad_positions();
+        if positions > 0 {
+            self.oracle
+                .violated(format!("the homeserver was asked {positions} times from no position"), self.now);
+        }
         if self.setup.transmission == Transmission::Rfc7252 {
             return;
         }

@@ -36,6 +36,7 @@ pub struct Homeserver {
     reached: VecDeque<Reached>,
     down: bool,
     syncs: u64,
+    bad_positions: u64,
     most_polls: usize,
     most_polls_of_one: usize,
 }
@@ -201,6 +202,11 @@ impl Homeserver {
         self.syncs
     }
 
+    /// How often that was from a position which it never gave; an empty one, say.
+    pub fn bad_positions(&self) -> u64 {
+        self.bad_positions
+    }
+
     /// The most long polls that waited at a time: of all users, and of any one of them.
     pub fn most_polls(&self) -> (usize, usize) {
         (self.most_polls, self.most_polls_of_one)
@@ -279,7 +285,13 @@ impl Homeserver {
     fn sync(&mut self, id: CallId, user: String, request: &http::Request<Bytes>, now: Instant) {
         self.syncs += 1;
         let parameters = matrix::split_query(request.uri().query().unwrap_or_default()).unwrap_or_default();
-        let since = query::get(&parameters, "since").and_then(|since| since.strip_prefix('s')?.parse().ok());
+        let since = query::get(&parameters, "since");
+        let position = since.and_then(|since| since.strip_prefix('s')?.parse().ok());
+        if since.is_some() && position.is_none() {
+            self.bad_positions += 1;
+            let error = json!({ "errcode": "M_UNKNOWN", "error": "Invalid stream token" });
+            return self.answer(id, reply(StatusCode::BAD_REQUEST, &error), now);
+        }
         let timeout =
             query::get(&parameters, "timeout").and_then(|timeout| timeout.parse().ok()).unwrap_or(0);
         let filter = query::get(&parameters, "filter").and_then(|filter| serde_json::from_str(filter).ok());
@@ -287,7 +299,7 @@ impl Homeserver {
             filter.as_ref().and_then(|filter: &Value| filter.pointer("/room/timeline/limit")?.as_u64());
         let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(Self::TIMELINE);
         let timeout = Duration::from_millis(timeout).min(Self::LONGEST_POLL);
-        match since {
+        match position {
             Some(since) if !timeout.is_zero() && !self.has_news(&user, since) => {
                 let waiters = self.waiters.entry(user.clone()).or_default();
                 waiters.insert(id);
@@ -297,7 +309,7 @@ impl Homeserver {
                 self.enter(now + timeout, Stage::PollEnds(id));
             }
             _ => {
-                let answer = self.changes(&user, since, limit, now);
+                let answer = self.changes(&user, position, limit, now);
                 self.answer(id, reply(StatusCode::OK, &answer), now);
             }
         }
@@ -502,6 +514,14 @@ mod tests {
         homeserver.say("!r:hs", "@b:hs", "hello", at(3_000));
         homeserver.call(3, request("GET", "sync?since=s0&timeout=30000", ""), at(3_000));
         assert_eq!(answers(&mut homeserver, 4_000)[0].2["next_batch"], "s1");
+    }
+
+    #[test]
+    fn position_that_it_never_gave_is_refused() {
+        let mut homeserver = homeserver();
+        homeserver.call(1, request("GET", "sync?since=&timeout=30000", ""), at(0));
+        assert_eq!(answers(&mut homeserver, 100)[0].2["errcode"], "M_UNKNOWN");
+        assert_eq!(homeserver.bad_positions(), 1);
     }
 
     #[test]

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use super::chance::Chance;
 use super::channel::PeerNumber;
+use super::homeserver::Trouble;
 use super::impairments::{Bursts, Impairments, Outage};
 use crate::coap::Instant;
 use crate::link::{End, Profile};
+use crate::matrix::shape::Shape;
 
 /// A run, as it is planned.
 #[derive(Clone, Debug)]
@@ -20,6 +22,10 @@ pub struct Script {
     pub actions: BTreeMap<(Instant, u64), Action>,
     /// What is wrong with the link.
     pub impairments: Impairments,
+    /// Whether the gateway stores what must survive it.
+    pub durable: bool,
+    /// What the gateway leaves out of `/sync`.
+    pub shape: Option<Shape>,
     /// When all has happened, and the link is well again.
     pub end: Instant,
 }
@@ -40,6 +46,8 @@ pub struct Device {
 pub enum Action {
     /// A device has a message to send.
     Send(PeerNumber, String),
+    /// A device has something to ask for by POST.
+    Post(PeerNumber),
     /// A device observes from now on.
     Observe(PeerNumber),
     /// Somebody else says something in the room of a device.
@@ -54,6 +62,8 @@ pub enum Action {
     StopHomeserver,
     /// The homeserver comes up.
     StartHomeserver,
+    /// The homeserver fails so from now on, or not any more.
+    Trouble(Option<Trouble>),
     /// A device starts anew.
     Reboot(PeerNumber),
     /// A device has a new address.
@@ -132,7 +142,14 @@ const NARROW: Duration = Duration::from_secs(600);
 
 impl Script {
     fn new(devices: Vec<Device>) -> Self {
-        Self { devices, actions: BTreeMap::new(), impairments: Impairments::default(), end: Instant::START }
+        Self {
+            devices,
+            actions: BTreeMap::new(),
+            impairments: Impairments::default(),
+            durable: true,
+            shape: None,
+            end: Instant::START,
+        }
     }
 
     fn at(&mut self, time: Duration, action: Action) {
@@ -229,12 +246,21 @@ fn chaos(profile: &Profile, seed: u64) -> Script {
     // A message is heard by all devices. More than the link carries could be said, and would never arrive.
     let interval = unit * (2 + 2 * devices as u32);
     let is_narrow = unit > NARROW;
-    let device = |limit| Device { room: ROOM.to_owned(), refresh: None, limit };
+    let durable = chance.happens(0.8);
+    // Who asks a gateway that forgets has to ask again.
+    let refresh = (!durable || chance.happens(0.2)).then(|| 50 * unit);
+    let device = |limit| Device { room: ROOM.to_owned(), refresh, limit };
     let limits: Vec<_> = (0..devices)
         .map(|_| (chance.happens(0.3) || is_narrow).then(|| 1 + chance.below(5) as usize))
         .collect();
     let mut script = Script::new(limits.into_iter().map(device).collect());
     script.impairments = impairments(&mut chance, unit);
+    script.durable = durable;
+    script.shape = match chance.below(5) {
+        0 => Shape::preset("quiet"),
+        1 => Shape::preset("lean"),
+        _ => None,
+    };
     for peer in 0..devices as PeerNumber {
         script.at(chance.up_to(5 * unit), Action::Observe(peer));
     }
@@ -242,9 +268,9 @@ fn chaos(profile: &Profile, seed: u64) -> Script {
     for number in 0..10 + chance.below(30) {
         now += chance.wait(interval);
         let peer = chance.below(devices) as PeerNumber;
-        let action = match chance.below(20) {
-            0..=5 => Action::Send(peer, format!("Report {number}")),
-            6..=12 => Action::Say(peer, format!("Message {number}")),
+        let action = match chance.below(23) {
+            0..=5 => Action::Send(peer, text(&mut chance, &format!("Report {number}"), is_narrow)),
+            6..=12 => Action::Say(peer, text(&mut chance, &format!("Message {number}"), is_narrow)),
             13 => Action::Stir,
             14 | 15 => Action::Kill(chance.below(4)),
             16 => Action::Reboot(peer),
@@ -254,6 +280,12 @@ fn chaos(profile: &Profile, seed: u64) -> Script {
                 now += chance.wait(2 * unit);
                 Action::StartHomeserver
             }
+            19 => {
+                script.at(now, Action::Trouble(Some(trouble(&mut chance))));
+                now += chance.wait(2 * unit);
+                Action::Trouble(None)
+            }
+            20 | 21 => Action::Post(peer),
             _ => {
                 let length = chance.up_to(20 * unit);
                 script.outage(now, length);
@@ -263,6 +295,22 @@ fn chaos(profile: &Profile, seed: u64) -> Script {
         script.at(now, action);
     }
     script
+}
+
+/// One in ten is long, as far as the link is made for that.
+fn text(chance: &mut Chance, text: &str, is_narrow: bool) -> String {
+    let longest = if is_narrow { 200 } else { 2_000 };
+    let length = if chance.happens(0.1) { chance.below(longest) as usize } else { 0 };
+    format!("{text}{:.<length$}", "")
+}
+
+fn trouble(chance: &mut Chance) -> Trouble {
+    match chance.below(4) {
+        0 => Trouble::Busy,
+        1 => Trouble::Broken,
+        2 => Trouble::Silent,
+        _ => Trouble::TooLarge,
+    }
 }
 
 fn impairments(chance: &mut Chance, unit: Duration) -> Impairments {

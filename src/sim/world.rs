@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::Value;
 use tracing::debug;
 
@@ -11,7 +12,7 @@ use super::chance::Chance;
 use super::channel::{Channel, Fate, PeerNumber};
 use super::homeserver::{CallId, Homeserver};
 use super::ledger::Ledger;
-use super::oracle::Oracle;
+use super::oracle::{Attempt, Oracle};
 use super::outcome::Outcome;
 use super::peer;
 use super::peer::{Ending, Note, Peer};
@@ -21,7 +22,7 @@ use crate::coap::{ACKNOWLEDGEMENT, Instant};
 use crate::endpoint;
 use crate::endpoint::Address;
 use crate::gateway;
-use crate::gateway::{FetchId, Gateway, Input, Output};
+use crate::gateway::{FetchError, FetchId, Gateway, Input, Output};
 use crate::link::{End, Profile};
 
 /// A run of a script, from its first moment to the last.
@@ -37,7 +38,9 @@ pub struct World {
     store: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Outputs of the gateway until it is killed.
     fuse: Option<u64>,
-    calls: BTreeMap<CallId, FetchId>,
+    calls: BTreeMap<CallId, Call>,
+    /// When each has no answer in time.
+    timeouts: BTreeSet<(Instant, CallId)>,
     next_call: CallId,
     pub(super) homeserver: Homeserver,
     pub(super) channel: Channel,
@@ -54,6 +57,16 @@ pub struct World {
     moves: u16,
     kills: u64,
     steps: u64,
+}
+
+/// A call of the homeserver, until all has left the gateway that came of its answer.
+#[derive(Debug)]
+struct Call {
+    /// None once it is answered.
+    fetch: Option<FetchId>,
+    timeout: Instant,
+    /// What it makes, where doing so twice does no harm.
+    again: Option<Attempt>,
 }
 
 /// What is run, and on which link.
@@ -112,7 +125,8 @@ impl World {
         let homeserver = "http://homeserver".parse().unwrap_or_default();
         let mut config = gateway::Config::new(homeserver);
         config.endpoint = endpoint_config(&setup.profile, End::Gateway, setup.transmission);
-        config.endpoint.durable = true;
+        config.endpoint.durable = script.durable;
+        config.shape = script.shape.clone();
         let mut world = Self {
             now: Instant::START,
             gateway: Some(Gateway::new(config.clone(), chance.machine_seed())),
@@ -120,6 +134,7 @@ impl World {
             store: BTreeMap::new(),
             fuse: None,
             calls: BTreeMap::new(),
+            timeouts: BTreeSet::new(),
             next_call: 0,
             homeserver: Homeserver::default(),
             channel,
@@ -171,6 +186,11 @@ impl World {
     /// The gateway as it is now, unless it is down; the world goes without one.
     pub fn take_gateway(&mut self) -> Option<Gateway> {
         self.gateway.take()
+    }
+
+    /// How many records the gateway has stored.
+    pub(super) fn stored(&self) -> usize {
+        self.store.len()
     }
 
     /// The homeserver.
@@ -236,7 +256,8 @@ impl World {
         let action = self.script.actions.first_key_value().map(|((at, _), _)| *at);
         let gateway = self.gateway.as_ref().and_then(Gateway::deadline);
         let peer = self.due.first().map(|(at, _)| *at);
-        [action, gateway, peer, self.homeserver.deadline(), self.channel.deadline()]
+        let timeout = self.timeouts.first().map(|(at, _)| *at);
+        [action, gateway, peer, timeout, self.homeserver.deadline(), self.channel.deadline()]
             .into_iter()
             .flatten()
             .min()
@@ -250,8 +271,11 @@ impl World {
         }
         self.homeserver.advance(self.now);
         while let Some((call, answer)) = self.homeserver.poll() {
-            let Some(id) = self.calls.remove(&call) else { continue };
-            self.tell_gateway(Input::Fetched { id, result: answer });
+            self.call_ends(call, answer);
+        }
+        while let Some((_, call)) = self.timeouts.first().copied().filter(|(at, _)| *at <= self.now) {
+            self.homeserver.abandon(call);
+            self.call_ends(call, Err(FetchError::Timeout));
         }
         while let Some(arrival) = self.channel.poll(self.now) {
             match arrival.to {
@@ -273,6 +297,15 @@ impl World {
         }
     }
 
+    fn call_ends(&mut self, call: CallId, result: Result<http::Response<Bytes>, FetchError>) {
+        let Some(Call { fetch, timeout, .. }) = self.calls.get_mut(&call) else { return };
+        self.timeouts.remove(&(*timeout, call));
+        if let Some(id) = fetch.take() {
+            self.tell_gateway(Input::Fetched { id, result });
+        }
+        self.calls.remove(&call);
+    }
+
     fn act(&mut self, action: Action) {
         let at = self.seconds();
         debug!(at, ?action, "happens");
@@ -281,6 +314,7 @@ impl World {
                 let room = self.room(peer);
                 self.with_peer(peer, |peer, now| peer.send(&room, &text, now));
             }
+            Action::Post(peer) => self.with_peer(peer, Peer::post),
             Action::Observe(peer) => self.with_peer(peer, Peer::observe),
             Action::Say(peer, text) => {
                 let room = self.room(peer);
@@ -292,12 +326,15 @@ impl World {
             Action::Start => self.start(),
             Action::StopHomeserver => self.homeserver.stop(self.now),
             Action::StartHomeserver => self.homeserver.start(),
+            Action::Trouble(trouble) => self.homeserver.trouble(trouble),
             Action::Reboot(peer) => {
+                self.channel.begins_anew(End::Peer, Some(peer));
                 let seed = self.chance.machine_seed();
                 self.with_peer(peer, |peer, now| peer.reboot(seed, now));
             }
             Action::Move(peer) => {
                 self.moves += 1;
+                self.channel.begins_anew(End::Gateway, Some(peer));
                 self.addresses.retain(|_, other| *other != peer);
                 self.addresses.insert(address_of(peer, self.moves), peer);
                 if let Some(moved) = self.peers.get(peer as usize) {
@@ -323,8 +360,14 @@ impl World {
             return;
         }
         self.kills += 1;
-        self.oracle.killed();
-        std::mem::take(&mut self.calls).into_keys().for_each(|call| self.homeserver.abandon(call));
+        self.channel.begins_anew(End::Gateway, None);
+        let calls = std::mem::take(&mut self.calls);
+        self.timeouts.clear();
+        match self.config.endpoint.durable {
+            true => self.oracle.killed(calls.values().filter_map(|call| call.again.as_ref())),
+            false => self.oracle.killed_without_a_trace(),
+        }
+        calls.into_keys().for_each(|call| self.homeserver.abandon(call));
         self.script.actions.insert((self.now + RESTART, u64::MAX), Action::Start);
     }
 
@@ -344,6 +387,7 @@ impl World {
         self.fuse = None;
         self.start();
         self.homeserver.start();
+        self.homeserver.trouble(None);
     }
 
     fn arrive_at_gateway(&mut self, peer: PeerNumber, datagram: &[u8]) {
@@ -370,15 +414,19 @@ impl World {
                         self.send(End::Gateway, peer, datagram);
                     }
                 }
-                Output::Fetch { id, request, .. } => {
+                Output::Fetch { id, request, timeout } => {
                     self.next_call += 1;
-                    self.calls.insert(self.next_call, id);
+                    let again =
+                        self.homeserver.attempt(&request).filter(|_| request.method().is_idempotent());
+                    let timeout = self.now + timeout;
+                    self.calls.insert(self.next_call, Call { fetch: Some(id), timeout, again });
+                    self.timeouts.insert((timeout, self.next_call));
                     self.homeserver.call(self.next_call, request, self.now);
                 }
                 Output::Abandon { id } => {
-                    let call = self.calls.iter().find(|(_, other)| **other == id).map(|(call, _)| *call);
-                    if let Some(call) = call {
-                        self.calls.remove(&call);
+                    let found = self.calls.extract_if(.., |_, call| call.fetch == Some(id)).next();
+                    if let Some((call, Call { timeout, .. })) = found {
+                        self.timeouts.remove(&(timeout, call));
                         self.homeserver.abandon(call);
                     }
                 }
@@ -435,14 +483,21 @@ impl World {
             note => debug!(at, peer = number, ?note, "told"),
         }
         match note {
-            Note::Asked { transaction } => self.oracle.asked(&user, &transaction),
-            Note::Ended { transaction, asked, end } => {
+            Note::Asked(attempt) => self.oracle.asked(attempt),
+            Note::Ended { attempt, asked, end, made, bytes } => {
                 let answered = matches!(end, Ending::Answered(status) if status.is_success());
                 if answered && number == 0 && self.first == First::UnderWay {
                     self.first = First::Answered;
                 }
-                let (took, limit) = (self.now.since(asked), self.lifetime(transaction.is_some()));
-                self.oracle.ended(&user, transaction.is_some(), answered, took, limit, self.now);
+                let (took, limit) = (self.now.since(asked), self.lifetime(bytes));
+                self.oracle.ended(&user, took, limit, self.now);
+                match attempt {
+                    Some(attempt) if answered => {
+                        self.oracle.answered(&attempt, made.as_deref(), &self.homeserver, self.now)
+                    }
+                    Some(_) => self.oracle.failed(),
+                    None => {}
+                }
             }
             Note::Delta(delta) => {
                 self.oracle.delta(number, &Value::clone(&delta), &self.homeserver, self.now)

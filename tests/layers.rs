@@ -30,11 +30,7 @@ const LAYERS: &[Layer] = &[
     Layer { name: "link", uses: &["coap"], kind: Kind::Pure },
     Layer { name: "endpoint", uses: &["coap", "link"], kind: Kind::Pure },
     Layer { name: "inspect", uses: &["coap", "codec", "matrix"], kind: Kind::Pure },
-    Layer {
-        name: "gateway",
-        uses: &["coap", "codec", "endpoint", "link", "matrix", "translate"],
-        kind: Kind::Pure,
-    },
+    Layer { name: "gateway", uses: &["coap", "codec", "endpoint", "matrix", "translate"], kind: Kind::Pure },
     Layer {
         name: "net",
         uses: &["coap", "endpoint", "gateway", "link", "sim", "translate"],

@@ -72,6 +72,7 @@ fn what_makes_no_sense_is_said() {
         (["--link", "string"], "there is no link \"string\""),
         (["--script", "sing-ten"], "there are send-ten, sync-day"),
         (["--loss", "2"], "give a number from 0 to 1"),
+        (["--seeds", "0"], "0 is not in 1.."),
     ] {
         let output = sim(&flags);
         let stderr = String::from_utf8_lossy(&output.stderr);

@@ -106,7 +106,7 @@ fn explain_state(failure: Failure, path: &Path, error: &StoreError) -> Failure {
         StoreError::Locked => failure.hint("another gateway may be running; each needs a file of its own"),
         StoreError::Permissions(_) => failure.hint(format_args!("chmod 600 {}", path.display())),
         StoreError::Database(_) => {
-            failure.hint("another --state begins anew: observers have to register again, and miss nothing")
+            failure.hint("another file begins anew: observers have to register again, from where they are")
         }
         _ => failure,
     }

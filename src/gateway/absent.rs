@@ -17,7 +17,7 @@ impl Gateway {
     /// until it asks by itself.
     pub(super) fn undelivered(&mut self, id: ObservationId, now: Instant) {
         let Some(observation) = self.observations.get_mut(&id) else { return };
-        debug!("observer does not answer");
+        debug!(remote = ?observation.association, "observer does not answer");
         self.counters.undelivered += 1;
         observation.leave();
         let peer = observation.association;

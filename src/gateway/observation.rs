@@ -79,7 +79,6 @@ impl Observation {
 
     /// An observation whose registration from `since` is being answered with this, by a call of that time; from nothing where that is
     /// empty.
-    #[expect(clippy::too_many_arguments, reason = "a list of what there is to know at the registration")]
     pub(super) fn new(
         feed: FeedId,
         association: Association,
@@ -107,6 +106,7 @@ impl Observation {
 
     /// An observation of before a restart, whose peer has what is before `position`. It is at `next` once it has acknowledged what it
     /// was told then; where there is none, the peer may be absent.
+    #[expect(clippy::too_many_arguments, reason = "a list of what was stored")]
     pub(super) fn restored(
         feed: FeedId,
         association: Association,

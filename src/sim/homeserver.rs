@@ -44,10 +44,10 @@ pub struct Homeserver {
 }
 
 /// A call, numbered by who makes it.
-pub type CallId = u64;
+pub(super) type CallId = u64;
 
 /// What a call comes to.
-pub type Answer = Result<http::Response<Bytes>, FetchError>;
+pub(super) type Answer = Result<http::Response<Bytes>, FetchError>;
 
 /// A request that reached the homeserver.
 #[derive(Clone, Debug, PartialEq, Eq)]

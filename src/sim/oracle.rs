@@ -13,7 +13,7 @@ use crate::coap::Instant;
 
 /// The oracle of a run.
 #[derive(Debug, Default)]
-pub struct Oracle {
+pub(super) struct Oracle {
     attempts: BTreeMap<Attempt, Sent>,
     /// How far each device has come in each room, as the place of the last event.
     places: BTreeMap<(PeerNumber, String), usize>,
@@ -77,7 +77,7 @@ struct Sent {
 
 impl Oracle {
     /// Says that something is wrong.
-    pub fn violated(&mut self, what: String, now: Instant) {
+    pub(super) fn violated(&mut self, what: String, now: Instant) {
         // The first ones tell; the rest follows from them.
         if self.violations.len() < 20 {
             self.violations.push(Violation { at: now, what });
@@ -85,13 +85,13 @@ impl Oracle {
     }
 
     /// A device made a request.
-    pub fn asked(&mut self, attempt: Attempt) {
+    pub(super) fn asked(&mut self, attempt: Attempt) {
         self.attempts.insert(attempt, Sent::default());
         self.tally.requests += 1;
     }
 
     /// A request of a device's has ended, with or without an answer.
-    pub fn ended(&mut self, user: &str, took: Duration, limit: Duration, now: Instant) {
+    pub(super) fn ended(&mut self, user: &str, took: Duration, limit: Duration, now: Instant) {
         self.tally.longest_request = self.tally.longest_request.max(took);
         if took > limit {
             let what =
@@ -101,7 +101,13 @@ impl Oracle {
     }
 
     /// It was answered with the id of what it has made.
-    pub fn answered(&mut self, attempt: &Attempt, id: Option<&str>, homeserver: &Homeserver, now: Instant) {
+    pub(super) fn answered(
+        &mut self,
+        attempt: &Attempt,
+        id: Option<&str>,
+        homeserver: &Homeserver,
+        now: Instant,
+    ) {
         self.tally.answered += 1;
         if !id.is_some_and(|id| homeserver.has_made(attempt, id)) {
             let Attempt { user, transaction, .. } = attempt;
@@ -113,31 +119,31 @@ impl Oracle {
     }
 
     /// It has failed, or was forgotten by its device.
-    pub fn failed(&mut self) {
+    pub(super) fn failed(&mut self) {
         self.tally.failed += 1;
     }
 
     /// The gateway was killed, and cannot know of these whether it has passed them on.
-    pub fn killed<'a>(&mut self, under_way: impl IntoIterator<Item = &'a Attempt>) {
+    pub(super) fn killed<'a>(&mut self, under_way: impl IntoIterator<Item = &'a Attempt>) {
         for attempt in under_way {
             self.attempts.entry(attempt.clone()).or_default().breaks += 1;
         }
     }
 
     /// The gateway was killed, and has stored nothing: a copy of whatever was asked may still be on its way.
-    pub fn killed_without_a_trace(&mut self) {
+    pub(super) fn killed_without_a_trace(&mut self) {
         self.attempts.values_mut().for_each(|sent| sent.breaks += 1);
     }
 
     /// A device has a new address: as long as that stands for who it is, what it repeats comes from somebody else.
-    pub fn moved(&mut self, user: &str) {
+    pub(super) fn moved(&mut self, user: &str) {
         let own = self.attempts.iter_mut().filter(|(attempt, _)| attempt.user == user);
         own.for_each(|(_, sent)| sent.breaks += 1);
     }
 
     /// A request has reached the homeserver: none may do so twice, unless the gateway was killed before it knew the answer, or the
     /// device moved; and even then without effect, which the transaction id sees to.
-    pub fn reached(&mut self, reached: &Reached, now: Instant) {
+    pub(super) fn reached(&mut self, reached: &Reached, now: Instant) {
         let Reached { attempt, is_new } = reached;
         let Attempt { user, transaction, number } = attempt;
         let Some(sent) = self.attempts.get_mut(attempt) else {
@@ -163,7 +169,7 @@ impl Oracle {
     }
 
     /// A device has applied a delta: each room goes on where it was.
-    pub fn delta(&mut self, peer: PeerNumber, delta: &Value, homeserver: &Homeserver, now: Instant) {
+    pub(super) fn delta(&mut self, peer: PeerNumber, delta: &Value, homeserver: &Homeserver, now: Instant) {
         let Some(rooms) = delta.pointer("/rooms/join").and_then(Value::as_object) else { return };
         for (name, room) in rooms {
             let is_limited = room.pointer("/timeline/limited").and_then(Value::as_bool) == Some(true);
@@ -206,18 +212,18 @@ impl Oracle {
     }
 
     /// At the end a device has everything that its rooms have.
-    pub fn has_all(&self, peer: PeerNumber, room: &str, homeserver: &Homeserver) -> bool {
+    pub(super) fn has_all(&self, peer: PeerNumber, room: &str, homeserver: &Homeserver) -> bool {
         let had = self.places.get(&(peer, room.to_owned())).map_or(0, |last| last + 1);
         had == homeserver.events(room)
     }
 
     /// What became of what was said.
-    pub fn tally(&self) -> Tally {
+    pub(super) fn tally(&self) -> Tally {
         self.tally
     }
 
     /// What must not be, and was.
-    pub fn violations(&self) -> &[Violation] {
+    pub(super) fn violations(&self) -> &[Violation] {
         &self.violations
     }
 }

@@ -20,7 +20,7 @@ use crate::translate;
 /// Sends its messages in their order, each with a transaction id of its own until it is answered; a POST is made once. Observes from its own position, and
 /// registers again from there when the observation has ended.
 #[derive(Debug)]
-pub struct Peer {
+pub(super) struct Peer {
     config: Config,
     endpoint: Endpoint,
     /// The gateway keeps the access token of a peer: it is sent once.
@@ -40,7 +40,7 @@ pub struct Peer {
 
 /// Who a device is.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub(super) struct Config {
     /// Its user.
     pub user: String,
     /// The user's access token.
@@ -59,7 +59,7 @@ pub struct Config {
 
 /// Something for an oracle.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Note {
+pub(super) enum Note {
     /// A request was made that makes something.
     Asked(Attempt),
     /// A request has ended.
@@ -81,7 +81,7 @@ pub enum Note {
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub(super) enum Ending {
     /// With an answer of this status.
     Answered(StatusCode),
     /// Without one.
@@ -121,7 +121,7 @@ struct Observing {
 
 impl Peer {
     /// A device that has nothing to do yet.
-    pub fn new(config: Config, seed: [u8; 32]) -> Self {
+    pub(super) fn new(config: Config, seed: [u8; 32]) -> Self {
         Self {
             endpoint: Endpoint::new(config.endpoint.clone(), seed),
             config,
@@ -140,17 +140,17 @@ impl Peer {
     }
 
     /// Its user.
-    pub fn user(&self) -> &str {
+    pub(super) fn user(&self) -> &str {
         &self.config.user
     }
 
     /// Has a message to send.
-    pub fn send(&mut self, room: &str, text: &str, now: Instant) {
+    pub(super) fn send(&mut self, room: &str, text: &str, now: Instant) {
         self.enqueue(What::Message { room: room.to_owned(), text: text.to_owned() }, now);
     }
 
     /// Has something to ask for by POST.
-    pub fn post(&mut self, now: Instant) {
+    pub(super) fn post(&mut self, now: Instant) {
         self.enqueue(What::Once, now);
     }
 
@@ -163,14 +163,14 @@ impl Peer {
     }
 
     /// Observes from now on.
-    pub fn observe(&mut self, now: Instant) {
+    pub(super) fn observe(&mut self, now: Instant) {
         self.wants = true;
         self.heard = now;
         self.act(now);
     }
 
     /// Observes no longer, and says so.
-    pub fn leave(&mut self, now: Instant) {
+    pub(super) fn leave(&mut self, now: Instant) {
         self.wants = false;
         if let Some(observing) = self.observing.take() {
             self.end_registration(&observing, Ending::Forgotten);
@@ -180,7 +180,7 @@ impl Peer {
     }
 
     /// Starts anew: what CoAP knew is gone; the messages to send and the position are kept.
-    pub fn reboot(&mut self, seed: [u8; 32], now: Instant) {
+    pub(super) fn reboot(&mut self, seed: [u8; 32], now: Instant) {
         self.endpoint = Endpoint::new(self.config.endpoint.clone(), seed);
         self.introduced = false;
         self.end_sending(Ending::Forgotten, None, None);
@@ -193,7 +193,7 @@ impl Peer {
     }
 
     /// Hears that its address is another one now: who it is and what it observes has to be said again.
-    pub fn moved(&mut self, now: Instant) {
+    pub(super) fn moved(&mut self, now: Instant) {
         self.introduced = false;
         if let Some(observing) = self.observing.take() {
             self.end_registration(&observing, Ending::Forgotten);
@@ -203,58 +203,58 @@ impl Peer {
     }
 
     /// A datagram came.
-    pub fn handle(&mut self, datagram: &[u8], now: Instant) {
+    pub(super) fn handle(&mut self, datagram: &[u8], now: Instant) {
         self.endpoint.handle(self.config.gateway, datagram, now);
         self.drain(now);
     }
 
     /// Lets time pass.
-    pub fn advance(&mut self, now: Instant) {
+    pub(super) fn advance(&mut self, now: Instant) {
         self.endpoint.advance(now);
         self.drain(now);
     }
 
     /// When [`Peer::advance`] next has something to do.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         let send = (self.sending.is_none() && !self.outbox.is_empty()).then_some(self.send_at);
         let register = (self.wants && self.observing.is_none()).then_some(self.register_at);
         [self.endpoint.deadline(), send, register, self.refresh_at()].into_iter().flatten().min()
     }
 
     /// The next datagram to send.
-    pub fn poll_datagram(&mut self) -> Option<Vec<u8>> {
+    pub(super) fn poll_datagram(&mut self) -> Option<Vec<u8>> {
         self.endpoint.poll_datagram().map(|(_, datagram)| datagram)
     }
 
     /// The next thing for an oracle.
-    pub fn poll_note(&mut self) -> Option<Note> {
+    pub(super) fn poll_note(&mut self) -> Option<Note> {
         self.notes.pop_front()
     }
 
     /// Messages that are not answered yet.
-    pub fn unsent(&self) -> usize {
+    pub(super) fn unsent(&self) -> usize {
         self.outbox.len()
     }
 
     /// Whether its observation is registered.
-    pub fn is_observing(&self) -> bool {
+    pub(super) fn is_observing(&self) -> bool {
         self.observing.as_ref().is_some_and(|observing| observing.asked.is_none())
     }
 
     /// Whether it wants to observe.
-    pub fn wants(&self) -> bool {
+    pub(super) fn wants(&self) -> bool {
         self.wants
     }
 
     /// The time since which the oldest request waits.
-    pub fn waits_since(&self) -> Option<Instant> {
+    pub(super) fn waits_since(&self) -> Option<Instant> {
         let sending = self.sending.as_ref().map(|sending| sending.asked);
         let registering = self.observing.as_ref().and_then(|observing| observing.asked);
         sending.into_iter().chain(registering).min()
     }
 
     /// What its endpoint holds.
-    pub fn endpoint(&self) -> &Endpoint {
+    pub(super) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
@@ -331,8 +331,7 @@ impl Peer {
             .body(body);
         let mut request = translate::request::to_coap(&request.ok()?, Keys::V1, &Limits::default()).ok()?;
         if self.introduced {
-            request.options.remove(OptionNumber::ACCESS_TOKEN);
-            request.options.remove(OptionNumber::CBOR_VERSION);
+            translate::request::leave_out_sticky(&mut request);
         }
         Some(request)
     }

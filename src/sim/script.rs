@@ -247,7 +247,7 @@ fn chaos(profile: &Profile, seed: u64) -> Script {
     let interval = unit * (2 + 2 * devices as u32);
     let is_narrow = unit > NARROW;
     let durable = chance.happens(0.8);
-    // Who asks a gateway that forgets has to ask again.
+    // A gateway that forgets has to be asked again.
     let refresh = (!durable || chance.happens(0.2)).then(|| 50 * unit);
     let device = |limit| Device { room: ROOM.to_owned(), refresh, limit };
     let limits: Vec<_> = (0..devices)
@@ -281,7 +281,7 @@ fn chaos(profile: &Profile, seed: u64) -> Script {
                 Action::StartHomeserver
             }
             19 => {
-                script.at(now, Action::Trouble(Some(trouble(&mut chance))));
+                script.at(now, Action::Trouble(Some(trouble(&mut chance, refresh.is_some()))));
                 now += chance.wait(2 * unit);
                 Action::Trouble(None)
             }
@@ -304,12 +304,13 @@ fn text(chance: &mut Chance, text: &str, is_narrow: bool) -> String {
     format!("{text}{:.<length$}", "")
 }
 
-fn trouble(chance: &mut Chance) -> Trouble {
+/// An answer that is too large ends observations. A device that loses the last word of one waits for ever, unless it asks again by itself.
+fn trouble(chance: &mut Chance, asks_again: bool) -> Trouble {
     match chance.below(4) {
         0 => Trouble::Busy,
         1 => Trouble::Broken,
-        2 => Trouble::Silent,
-        _ => Trouble::TooLarge,
+        2 if asks_again => Trouble::TooLarge,
+        _ => Trouble::Silent,
     }
 }
 

@@ -424,10 +424,11 @@ impl World {
                     self.homeserver.call(self.next_call, request, self.now);
                 }
                 Output::Abandon { id } => {
-                    let found = self.calls.extract_if(.., |_, call| call.fetch == Some(id)).next();
-                    if let Some((call, Call { timeout, .. })) = found {
-                        self.timeouts.remove(&(timeout, call));
-                        self.homeserver.abandon(call);
+                    let found = self.calls.iter().find(|(_, call)| call.fetch == Some(id));
+                    if let Some((number, timeout)) = found.map(|(number, call)| (*number, call.timeout)) {
+                        self.calls.remove(&number);
+                        self.timeouts.remove(&(timeout, number));
+                        self.homeserver.abandon(number);
                     }
                 }
             }

@@ -225,8 +225,7 @@ impl Conversation {
         let http = http.body(body).unwrap();
         let mut request = translate::request::to_coap(&http, Keys::V1, &Limits::default()).unwrap();
         if self.introduced {
-            request.options.remove(OptionNumber::ACCESS_TOKEN);
-            request.options.remove(OptionNumber::CBOR_VERSION);
+            lowband::translate::request::leave_out_sticky(&mut request);
         }
         self.introduced = !operation.is_open();
         request

@@ -10,7 +10,6 @@ use http::StatusCode;
 use lowband::coap;
 use lowband::coap::Instant;
 use lowband::coap::Observe;
-use lowband::coap::OptionNumber;
 use lowband::codec::Keys;
 use lowband::codec::Limits;
 use lowband::endpoint;

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use lowband::link::Profile;
 use lowband::link::Profiles;
-use lowband::link::ProfilesError;
 use toml::de::DeTable;
 
 use super::ConfigError;

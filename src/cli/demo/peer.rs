@@ -8,7 +8,6 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use lowband::coap;
-use lowband::coap::OptionNumber;
 use lowband::codec::Keys;
 use lowband::codec::Limits;
 use lowband::endpoint;

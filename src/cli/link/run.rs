@@ -10,7 +10,6 @@ use std::time::Duration;
 use clap::Args;
 use lowband::coap::Instant;
 use lowband::link::End;
-use lowband::link::Profile;
 use lowband::net::relay;
 use lowband::net::relay::Relay;
 use lowband::net::relay::Sent;

@@ -278,7 +278,9 @@ impl Gateway {
             Answer::Last(last) => self.tell_last(id, &last, now),
         }
         // Others of the peer may have waited for this one, which has nothing to say.
-        self.wait_for(peer, now);
+        if self.observations.get(&id).is_some_and(|observation| !observation.is_busy()) {
+            self.wait_for(peer, now);
+        }
         self.tend(feed_id, now);
     }
 

@@ -106,3 +106,37 @@ fn other_peoples_traffic_moves_the_position_and_says_nothing() {
     homeserver.stir(at(1_000));
     assert_eq!(answers(&mut homeserver, 2_000), [(1_020, 1, json!({ "next_batch": "s1" }))]);
 }
+
+#[test]
+fn trouble_fails_every_call_until_it_ends_and_what_was_done_stays_done() {
+    let mut homeserver = homeserver();
+    let put = "rooms/!r:hs/send/m.room.message/t1";
+    let call = |homeserver: &mut Homeserver, trouble, id, from| {
+        homeserver.trouble(trouble);
+        homeserver.call(id, request("PUT", put, r#"{"body":"x"}"#), at(from));
+        answers(homeserver, from + 1_000)
+    };
+    assert_eq!(call(&mut homeserver, Some(Trouble::Busy), 1, 0)[0].2["errcode"], "M_LIMIT_EXCEEDED");
+    assert_eq!(homeserver.events("!r:hs"), 0);
+    assert_eq!(call(&mut homeserver, Some(Trouble::Silent), 2, 2_000), []);
+    assert_eq!(call(&mut homeserver, Some(Trouble::TooLarge), 3, 4_000)[0].2, "unreachable");
+    assert_eq!(call(&mut homeserver, Some(Trouble::Broken), 4, 6_000)[0].2, json!({}));
+    let event = call(&mut homeserver, None, 5, 8_000)[0].2["event_id"].as_str().unwrap().to_owned();
+    assert_eq!(homeserver.events("!r:hs"), 1);
+    let reached: Vec<_> = std::iter::from_fn(|| homeserver.poll_reached()).collect();
+    assert_eq!(reached.iter().map(|it| it.is_new).collect::<Vec<_>>(), [true, false, false, false]);
+    assert!(homeserver.has_made(&reached[0].attempt, &event));
+}
+
+#[test]
+fn post_makes_something_each_time() {
+    let mut homeserver = homeserver();
+    for id in [1, 2] {
+        homeserver.call(id, request("POST", "createRoom", r#"{"name":"t1"}"#), at(id));
+    }
+    let rooms: Vec<_> =
+        answers(&mut homeserver, 1_000).iter().map(|told| told.2["room_id"].clone()).collect();
+    assert_ne!(rooms[0], rooms[1]);
+    let reached = homeserver.poll_reached().unwrap();
+    assert!(rooms.iter().all(|room| homeserver.has_made(&reached.attempt, room.as_str().unwrap())));
+}

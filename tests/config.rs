@@ -124,9 +124,9 @@ fn all_mistakes_are_told_at_once_each_with_its_place() {
     assert_eq!(output.status.code(), Some(1));
     for expected in [
         format!("{}:1: homeserver: hs is no base URL", file.path()),
-        format!("{}:2: insecure-coap: is string, and should be true or false", file.path()),
+        format!("{}:2: insecure-coap: is of type string, and should be true or false", file.path()),
         format!("{}:3: peers: 0 is too few", file.path()),
-        format!("{}:4: listen: is integer, and should be an array of strings", file.path()),
+        format!("{}:4: listen: is of type integer, and should be an array of strings", file.path()),
         "LOWBAND_FETCH_TIMEOUT: soon".into(),
         "--log-format: xml is neither text nor json".into(),
     ] {
@@ -145,6 +145,65 @@ fn a_file_that_is_no_toml_is_an_error_with_its_line() {
         "{}",
         stderr(&absent)
     );
+}
+
+#[test]
+fn a_mistake_is_told_without_what_follows_from_it() {
+    let absent = stderr(&check(&["--config", "/nonexistent/lowband.toml"], &[]));
+    assert_eq!(absent.matches("error: ").count(), 1, "{absent}");
+    for (text, errors) in [
+        ("homeserver = \"http://hs\"\nlisten = [\n", 1),
+        ("homeserver = \"http://127.0.0.1:8008\"\ninsecure-coap = \"yes\"\n", 1),
+        ("homeserver = 1.5\ninsecure-coap = true\nlisten = 1\ndefault-link = true\n", 3),
+        ("default-link = \"harbour\"\n[link.harbour]\nrat = 1\n[link.quay]\nlike = \"harbour\"\n", 1),
+        ("default-shape = \"buoy\"\n[link.far]\nshape = \"buoy\"\n[shape.buoy]\nlimit = 1\n", 1),
+    ] {
+        let settings = if text.contains("homeserver") { "" } else { GOOD };
+        let file = File::new("follows", &format!("{settings}{text}"));
+        let told = stderr(&check(&["--config", file.path()], &[]));
+        assert_eq!(told.matches("error: ").count(), errors, "{text}: {told}");
+    }
+    // What stands elsewhere holds.
+    let file = File::new("overruled", "homeserver = \"http://127.0.0.1:8008\"\ninsecure-coap = \"yes\"\n");
+    let told = stderr(&check(&["--config", file.path(), "--insecure-coap", "--peers", "0"], &[]));
+    assert_eq!(told.matches("error: ").count(), 2, "{told}");
+}
+
+#[test]
+fn a_word_that_is_no_level_is_no_filter() {
+    let flags = ["--homeserver", "http://127.0.0.1:8008", "--insecure-coap"];
+    let told = |log: &str| stderr(&check(&flags, &[("LOWBAND_LOG", log)]));
+    for (log, word) in [("inof", "inof"), ("lowband::net=debug, foo", "foo"), ("lowband", "lowband")] {
+        let hint = "hint: error, warn, info, debug or trace; or MODULE=LEVEL\n";
+        assert_eq!(told(log), format!("error: LOWBAND_LOG: {word} is no level\n{hint}"));
+    }
+    for log in [
+        "warn",
+        "off",
+        "lowband=debug",
+        "lowband::net",
+        "lowband::net=debug,info",
+        "info,lowband[call]=trace",
+    ] {
+        assert_eq!(told(log), "", "{log}");
+    }
+}
+
+#[test]
+fn a_variable_that_is_no_setting_is_warned_of_and_switches_are_as_in_a_file() {
+    let flags = ["--homeserver", "http://127.0.0.1:8008"];
+    let variables = [
+        ("LOWBAND_INSECURE_COAP", "1"),
+        ("LOWBAND_FETCH_TIMEOT", "1s"),
+        ("LOWBAND_TOKEN", "t"),
+        ("LOWBAND_XYZ", ""),
+    ];
+    let output = check(&flags, &variables);
+    assert!(output.status.success());
+    let expected = "warning: LOWBAND_FETCH_TIMEOT is no setting; perhaps LOWBAND_FETCH_TIMEOUT\nwarning: LOWBAND_XYZ is no setting\n";
+    assert_eq!(stderr(&output), expected);
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(printed.contains("\ninsecure-coap = true "), "{printed}");
 }
 
 #[test]
@@ -211,6 +270,16 @@ fn links_stand_in_tables_and_listeners_name_them() {
 }
 
 #[test]
+fn the_settings_that_the_page_on_links_shows_are_valid() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/links.md")).unwrap();
+    let settings = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let file = File::new("page", settings);
+    let flags = ["--config", file.path(), "--homeserver", "http://127.0.0.1:8008", "--insecure-coap"];
+    let output = check(&flags, &[]);
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
+#[test]
 fn shapes_stand_in_tables_and_links_take_them_by_name() {
     let text = format!(
         "{GOOD}default-shape = \"quiet\"\n[link.far]\nlike = \"hf-100\"\nshape = \"buoy\"\n\
@@ -261,10 +330,10 @@ fn mistakes_in_links_are_told_with_link_key_and_line() {
         format!("{}:5: link \"a\": loss is 2, and should be from 0 to 0.99", file.path()),
         format!("{}:6: link \"lan\": is built in", file.path()),
         format!("{}:9: link \"b\": like names no link: \"c\"", file.path()),
-        "--listen: there is no link \"a\"".into(),
     ] {
         assert!(told.contains(&expected), "{expected} in {told}");
     }
+    assert_eq!(told.matches("error: ").count(), 4, "what is wrong with \"a\" is told once: {told}");
     let file = File::new("no-links", &format!("{GOOD}link = \"hf-100\"\n"));
     let told = stderr(&check(&["--config", file.path()], &[]));
     assert!(told.contains(":3: links are tables, [link.NAME]\nhint: default-link"), "{told}");

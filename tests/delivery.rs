@@ -17,13 +17,7 @@ use support::endpoint::with;
 #[test]
 fn the_last_block_asked_for_twice_delivers_a_notification_once() {
     let mut story = with(config());
-    let observation = registered(&mut story);
-    story.notifies(1_000, observation, "2.05, 0..1500");
-    story.sends(1_000, "CON [MID=a, TOK=0xaa], 2.05, ETag:e, Observe:1, 2:0/1/1024, 0..1024");
-    story.gets(1_000, "ACK [MID=a]");
-    story.gets(1_000, "CON [MID=2, TOK=0xbb], GET, /7, 2:1/0/1024");
-    story.sends(1_000, "ACK [MID=2]");
-    story.sends(1_000, "CON [MID=b, TOK=0xbb], 2.05, ETag:e, 2:1/0/1024, 1024..1500");
+    let observation = told_in_blocks(&mut story);
     // The peer does not hear it, and asks again by another message.
     story.gets(1_500, "CON [MID=3, TOK=0xcc], GET, /7, 2:1/0/1024");
     story.sends(1_500, "ACK [MID=3]");
@@ -110,6 +104,20 @@ fn an_unexpected_response_in_an_acknowledgement_leaves_a_request_of_that_id_alon
     story.sends(1_300, "ACK [MID=a, TOK=0xbb], 2.05, 0..10");
 }
 
+/// A peer that has got all blocks, and the answer with the last of them once more after a restart of ours, knows no such token.
+#[test]
+fn a_reset_of_a_block_asked_for_does_not_end_the_observation() {
+    let mut story = with(config());
+    let observation = told_in_blocks(&mut story);
+    story.gets(1_100, "RST [MID=b]");
+    story.reports(1_100, Event::Undelivered(observation));
+    story.reports(1_100, Event::Reachable(support::endpoint::PEER.into()));
+    story.notifies(1_200, observation, "2.05, 0..10");
+    story.sends(1_200, "CON [MID=c, TOK=0xaa], 2.05, Observe:2, 0..10");
+    story.gets(1_300, "ACK [MID=c]");
+    story.reports(1_300, Event::Delivered(observation));
+}
+
 /// An observation of /7 with the token aa, registered, and known to be.
 fn registered(story: &mut Story<Endpoint>) -> ObservationId {
     story.gets(0, "CON [MID=1, TOK=0xaa], GET, /7, Observe:0");
@@ -122,22 +130,14 @@ fn registered(story: &mut Story<Endpoint>) -> ObservationId {
     observation
 }
 
-/// A peer that has got all blocks, and the answer with the last of them once more after a restart of ours, knows no such token.
-#[test]
-fn a_reset_of_a_block_asked_for_does_not_end_the_observation() {
-    let mut story = with(config());
-    let observation = registered(&mut story);
+/// The same, with a notification of which the peer has asked for the last block.
+fn told_in_blocks(story: &mut Story<Endpoint>) -> ObservationId {
+    let observation = registered(story);
     story.notifies(1_000, observation, "2.05, 0..1500");
     story.sends(1_000, "CON [MID=a, TOK=0xaa], 2.05, ETag:e, Observe:1, 2:0/1/1024, 0..1024");
     story.gets(1_000, "ACK [MID=a]");
     story.gets(1_000, "CON [MID=2, TOK=0xbb], GET, /7, 2:1/0/1024");
     story.sends(1_000, "ACK [MID=2]");
     story.sends(1_000, "CON [MID=b, TOK=0xbb], 2.05, ETag:e, 2:1/0/1024, 1024..1500");
-    story.gets(1_100, "RST [MID=b]");
-    story.reports(1_100, Event::Undelivered(observation));
-    story.reports(1_100, Event::Reachable(support::endpoint::PEER.into()));
-    story.notifies(1_200, observation, "2.05, 0..10");
-    story.sends(1_200, "CON [MID=c, TOK=0xaa], 2.05, Observe:2, 0..10");
-    story.gets(1_300, "ACK [MID=c]");
-    story.reports(1_300, Event::Delivered(observation));
+    observation
 }

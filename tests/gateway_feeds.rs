@@ -314,6 +314,7 @@ fn answer_that_is_nested_too_deep_to_be_read_ends_the_observation() {
     gateway.fetched(5_000, poll, 200, &deep);
     let last = gateway.sent(5_000);
     let described = support::notation::describe(&last);
+    assert!(String::from_utf8_lossy(&last).contains("a filter that leaves the event out"), "{described}");
     assert!(described.contains(", 5.02, ") && !described.contains("Observe"), "{described}");
     let counters = gateway.machine.gateway.counters();
     assert_eq!((counters.observations, counters.bad_answers), (0, 1));

@@ -144,7 +144,6 @@ fn a_gateway_and_its_peers_speak_on_the_terms_of_the_same_link() {
     let config = path.to_str().unwrap();
     let mut gateway =
         Gateway::start(&homeserver.url(), &["--config", config, "--listen", "127.0.0.2:0=fast"]);
-    std::fs::remove_file(&path).unwrap();
     let url = gateway.line().strip_prefix("listening on ").unwrap().to_owned();
     let logged = [(); 3].map(|()| gateway.logged("timing by link"));
     let links: Vec<_> = logged.iter().map(|event| event["link"].as_str().unwrap()).collect();
@@ -155,6 +154,17 @@ fn a_gateway_and_its_peers_speak_on_the_terms_of_the_same_link() {
     let over_link = ["--link", "hf-100", "--link-speed", "100", "--json"];
     let answer = request(&[&["GET", &versions], &over_link[..]].concat());
     assert_eq!(answer.status.code(), Some(0), "{}", stderr(&answer));
+
+    // A link of one's own is in a file.
+    let own = lowband()
+        .args(["request", "GET", &versions, "--link", "fast"])
+        .env("LOWBAND_CONFIG", config)
+        .output()
+        .unwrap();
+    assert_eq!(own.status.code(), Some(0), "{}", stderr(&own));
+    let own = request(&["GET", &versions, "--link", "fast", "--config", config]);
+    assert_eq!(own.status.code(), Some(0), "{}", stderr(&own));
+    std::fs::remove_file(&path).unwrap();
 
     // On an address without such a link the peer says which one it is.
     let versions = format!("{}/_matrix/client/versions", gateway.urls[0]);
@@ -175,6 +185,12 @@ fn a_call_prints_json_and_its_exit_code_says_how_it_went() {
         assert!(versions.stderr.is_empty(), "{}", stderr(&versions));
     }
     let url = &gateway.urls[0];
+
+    // Short, as `lowband inspect` shows it, and in full.
+    for path in ["/7?since=s1", "/_matrix/client/v3/sync?since=s1"] {
+        let shown = request(&["GET", &format!("{url}{path}"), "-v"]);
+        assert!(stderr(&shown).contains("Uri-Path \"7\", Uri-Query \"since=s1\""), "{}", stderr(&shown));
+    }
 
     let unknown = request(&["GET", &format!("{url}/_matrix/client/v3/account/whoami")]);
     assert_eq!(unknown.status.code(), Some(1));
@@ -197,10 +213,27 @@ fn a_call_prints_json_and_its_exit_code_says_how_it_went() {
     for (arguments, why) in [
         (vec!["PATCH", "coap://127.0.0.1/"], "use GET, POST, PUT or DELETE"),
         (vec!["GET", "http://127.0.0.1/"], "is not CoAP"),
-        (vec!["PUT", "coap://127.0.0.1/_matrix/client/v3/x", "-d", "{"], "body"),
+        (
+            vec!["PUT", "coap://127.0.0.1/_matrix/client/v3/x", "-d", "{\"a\":1,}"],
+            "hint: look at line 1, column 8",
+        ),
         (vec!["PUT", "coap://127.0.0.1/_matrix/client/v3/x", "-d", "@/nonexistent"], "No such file"),
+        (
+            vec!["PUT", "coap://127.0.0.1/_matrix/client/v3/x", "-d", "@/nonexistent"],
+            "hint: @ is followed by",
+        ),
+        (
+            vec!["GET", "coap://127.0.0.1/index.html"],
+            "hint: a path begins with /_matrix/, or with a path code",
+        ),
+        (vec!["GET", "coap://127.0.0.1/-"], "hint: a path begins with /_matrix/, or with a path code"),
+        (
+            vec!["GET", "coap://127.0.0.1/7", "--link", "harbour"],
+            "others are tables [link.NAME] of the --config file",
+        ),
         (vec!["GET", "coap://127.0.0.1/7", "--block", "100"], "1024"),
         (vec!["GET", "coap://127.0.0.1/7", "--count", "1"], "--observe"),
+        (vec!["GET", "coap://127.0.0.1/7", "--observe", "--renew", "0"], "give a second at least"),
     ] {
         let output = request(&arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
@@ -222,6 +255,28 @@ fn nobody_there_and_no_answer_in_time_are_told_apart_from_error_answers() {
     let unknown = request(&["GET", "coap://name.invalid/_matrix/client/versions"]);
     assert_eq!(unknown.status.code(), Some(3));
     assert!(stderr(&unknown).contains("cannot find name.invalid"), "{}", stderr(&unknown));
+    assert!(stderr(&unknown).contains("hint: a name that this system resolves"), "{}", stderr(&unknown));
+}
+
+#[test]
+fn a_link_that_lets_nothing_leave_yet_is_told_at_once_and_not_waited_for() {
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    silent.set_nonblocking(true).unwrap();
+    let url = format!("coap://{}/_matrix/client/versions", silent.local_addr().unwrap());
+    for observe in [&[][..], &["--observe"]] {
+        let start = Instant::now();
+        let arguments = [&["GET", &url, "--timeout", "0.5", "--link", "lora-sf12"], observe].concat();
+        let late = request(&arguments);
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        assert_eq!(late.status.code(), Some(3));
+        let told = stderr(&late);
+        let lines: Vec<_> = told.lines().collect();
+        let link = "on lora-sf12 (duty cycle 1 %) the first datagram may leave";
+        assert!(lines[0].starts_with(&format!("waiting: {link} in ")), "{told}");
+        assert!(lines[1].starts_with(&format!("error: nothing was sent in 0.5 s: {link} after ")), "{told}");
+        assert_eq!(lines[2], "hint: a longer --timeout");
+        assert!(silent.recv(&mut [0; 16]).is_err(), "nothing is sent afterwards either");
+    }
 }
 
 #[test]
@@ -312,6 +367,64 @@ fn an_observer_deregisters_at_ctrl_c() {
 }
 
 #[test]
+fn an_observer_goes_on_after_its_gateway_was_stopped_and_after_it_was_killed() {
+    let homeserver = Homeserver::start();
+    let port = std::net::UdpSocket::bind("127.0.0.3:0").unwrap().local_addr().unwrap().port();
+    let listen = format!("127.0.0.3:{port}");
+    let start = || {
+        let mut gateway = Gateway::start(&homeserver.url(), &["--listen", &listen]);
+        assert_eq!(gateway.line(), format!("listening on coap://{listen}"));
+        gateway
+    };
+    let mut gateway = start();
+    let url = format!("coap://{listen}");
+    let token = register(&url, "alice");
+    let room =
+        request(&["POST", &format!("{url}/_matrix/client/v3/createRoom"), "-d", "{}", "--token", &token]);
+    let room = stdout(&room)["room_id"].as_str().unwrap().to_owned();
+    let mut observer = lowband()
+        .args([
+            "request",
+            "GET",
+            &format!("{url}/7?timeout=30000"),
+            "--observe",
+            "--count",
+            "3",
+            "--renew",
+            "1",
+        ])
+        .env("LOWBAND_TOKEN", &token)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(observer.stdout.take().unwrap()).lines();
+    let mut told = BufReader::new(observer.stderr.take().unwrap()).lines();
+    let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
+    assert!(next()["rooms"]["join"][&room].is_object());
+    let say = |text: &str| {
+        let send = format!("{url}/_matrix/client/v3/rooms/{room}/send/m.room.message/{text}");
+        let body = json!({ "msgtype": "m.text", "body": text }).to_string();
+        let sent = request(&["PUT", &send, "-d", &body, "--token", &token]);
+        assert!(sent.status.success(), "{}", stderr(&sent));
+    };
+
+    gateway.signal("TERM");
+    assert_eq!(told.next().unwrap().unwrap(), "registering again in 2 s: the gateway stops");
+    assert_eq!(gateway.end(Duration::from_secs(10)), Some(0));
+    gateway = start();
+    say("stopped");
+    assert_eq!(next()["rooms"]["join"][&room]["timeline"]["events"][0]["content"]["body"], "stopped");
+
+    gateway.signal("KILL");
+    gateway.end(Duration::from_secs(10));
+    let _gateway = start();
+    say("killed");
+    assert_eq!(next()["rooms"]["join"][&room]["timeline"]["events"][0]["content"]["body"], "killed");
+    assert!(observer.wait().unwrap().success(), "{:?}", told.collect::<Vec<_>>());
+}
+
+#[test]
 fn the_homeserver_is_looked_at_once_and_only_warned_of() {
     let homeserver = Homeserver::start();
     let mut with = Gateway::start(&homeserver.url(), &[]);
@@ -335,8 +448,29 @@ fn a_second_signal_ends_at_once() {
     let connections: Vec<_> = (0..2).map(|_| listener.accept().unwrap()).collect();
     gateway.signal("TERM");
     gateway.logged("stopping: no more requests are taken");
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(gateway.child.try_wait().unwrap().is_none(), "it waits for the answer");
     gateway.signal("TERM");
     assert_eq!(gateway.end(Duration::from_secs(2)), Some(1));
+    waiting.kill().unwrap();
+    waiting.wait().unwrap();
+    drop(connections);
+}
+
+#[test]
+fn a_signal_that_comes_twice_at_once_is_one() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let mut gateway = Gateway::start(&url, &["--shutdown-grace", "1s"]);
+    let versions = format!("{}/_matrix/client/versions", gateway.urls[0]);
+    let mut waiting = lowband().args(["request", "GET", &versions]).stderr(Stdio::null()).spawn().unwrap();
+    let connections: Vec<_> = (0..2).map(|_| listener.accept().unwrap()).collect();
+    let id = gateway.child.id();
+    let twice = Command::new("sh").args(["-c", &format!("kill -TERM {id}; kill -INT {id}")]).status();
+    assert!(twice.unwrap().success());
+    let warning = gateway.logged("stopped before the homeserver had answered");
+    assert_eq!((&warning["grace"], &warning["calls"]), (&json!("1s"), &json!(1)));
+    assert_eq!(gateway.end(Duration::from_secs(2)), Some(0));
     waiting.kill().unwrap();
     waiting.wait().unwrap();
     drop(connections);
@@ -352,9 +486,26 @@ fn an_address_in_use_is_an_error_with_a_hint() {
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
     let expected = format!(
-        "error: cannot bind {address}: Address already in use (os error 98)\nhint: another gateway may be running; try --listen\n"
+        "error: cannot bind {address}: Address already in use (os error 98)\nhint: another lowband may be running on it; try another --listen\n"
     );
     assert_eq!(stderr(&output), expected);
+}
+
+#[test]
+fn a_state_file_that_cannot_be_used_is_an_error_with_a_hint() {
+    let directory = std::env::temp_dir();
+    let absent = directory.join(format!("lowband-{}-no-directory/state", std::process::id()));
+    for (path, hint) in [
+        (absent.to_str().unwrap(), "hint: the directory must exist and be writable by the gateway's user\n"),
+        (directory.to_str().unwrap(), "hint: name a file; it is made where there is none\n"),
+    ] {
+        let flags =
+            ["gateway", "--homeserver", "http://127.0.0.1:9", "--insecure-coap", "--listen", "127.0.0.1:0"];
+        let output = lowband().args(flags).args(["--state", path]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let told = stderr(&output);
+        assert!(told.contains("error: cannot use the state in ") && told.ends_with(hint), "{told}");
+    }
 }
 
 #[test]

@@ -210,6 +210,18 @@ async fn a_certificate_of_an_unknown_authority_is_refused() {
 }
 
 #[tokio::test]
+async fn a_host_that_accepts_and_does_not_speak_tls_is_given_up_within_the_time_for_a_connection() {
+    // The backlog accepts for it.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = config("https", silent.local_addr().unwrap());
+    config.homeserver_ca = Some(vector("ca.pem"));
+    config.connect_timeout = Duration::from_millis(200);
+    let result = Upstream::new(&config).unwrap().fetch(get(&config, "/echo"), SOON).await;
+    let Err(FetchError::Unreachable(reason)) = result else { panic!("{result:?}") };
+    assert!(reason.ends_with("no TLS connection within 200ms; is it http:// there?"), "{reason}");
+}
+
+#[tokio::test]
 async fn a_file_without_certificates_is_named() {
     let mut config = config("https", "127.0.0.1:1".parse().unwrap());
     config.homeserver_ca = Some(vector("server.key"));

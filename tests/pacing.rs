@@ -98,12 +98,14 @@ fn acknowledgements_go_first_then_replies_then_news_then_typing() {
     story.gets(start + 1_000, "CON [MID=2, TOK=0xcc], GET, /8");
     let key = story.is_asked(start + 1_000, "GET, /8");
     story.answers(start + 1_000, key, "2.05, 0..10");
-    story.with(OTHER).gets(start + 1_000, "CON [MID=9]");
-    // 108 bytes and 28: 10.88 s. Then a reset, an answer, news, and typing.
-    story.with(OTHER).sends(start + 10_880, "RST [MID=9]");
+    story.with(OTHER).gets(start + 1_000, "CON [MID=7]");
+    story.with(peer(12)).gets(start + 1_000, "CON [MID=9]");
+    // 108 bytes and 28: 10.88 s. Then a reset, an answer, news, typing, and at last what a stranger made us say.
+    story.with(peer(12)).sends(start + 10_880, "RST [MID=9]");
     story.sends(start + 13_440, "ACK [MID=2, TOK=0xcc], 2.05, 0..10");
     story.with(peer(13)).sends(start + 16_960, "CON [MID=n13, TOK=0xaa], 2.05, Observe:1, 0..100");
     story.with(peer(12)).sends(start + 27_840, "CON [MID=n12, TOK=0xaa], 2.05, Observe:1, 0..100");
+    story.with(OTHER).sends(start + 38_720, "RST [MID=7]");
     for number in 11..14 {
         story.with(peer(number)).gets(start + 40_000, &format!("ACK [MID=n{number}]"));
         let event = Event::Delivered(observers[usize::from(number) - 11]);

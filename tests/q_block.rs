@@ -332,6 +332,35 @@ fn what_does_not_fit_together_is_refused() {
 }
 
 #[test]
+fn blocks_are_asked_for_by_the_size_that_they_came_in() {
+    let mut server = with(over_hf(End::Gateway, true));
+    // Of 1024 bytes, where the link has 256.
+    server.gets(0, "CON [MID=1, TOK=0xaa], GET, /x, opt31:0x0e");
+    let key = server.is_asked(0, "GET, /x");
+    server.answers(0, key, "2.05, 0..600");
+    server.sends(500, "ACK [MID=1, TOK=0xaa], 2.05, ETag:e, Size2:600, opt31:0x0c, 0..256");
+    server.sends(24_580, "NON [MID=a, TOK=0xaa], 2.05, ETag:e, Size2:600, opt31:0x1c, 256..512");
+    server.sends(48_660, "NON [MID=b, TOK=0xaa], 2.05, ETag:e, Size2:600, opt31:0x24, 512..600");
+    server.gets(100_000, "CON [MID=2, TOK=0xbb], GET, /x, opt31:0x16");
+    server.sends(100_500, "ACK [MID=2, TOK=0xbb], 4.00, \"block is beyond the end of the body\"");
+    server.gets(150_000, "CON [MID=3, TOK=0xbb], GET, /x, opt31:0x14");
+    server.sends(150_500, "ACK [MID=3, TOK=0xbb], 2.05, ETag:e, Size2:600, opt31:0x1c, 256..512");
+}
+
+#[test]
+fn the_first_block_without_more_is_that_block_alone() {
+    let mut server = with(over_hf(End::Gateway, true));
+    server.gets(0, "CON [MID=1, TOK=0xaa], GET, /x, opt31:0x04");
+    let key = server.is_asked(0, "GET, /x");
+    server.answers(0, key, "2.05, 0..600");
+    server.sends(500, "ACK [MID=1, TOK=0xaa], 2.05, ETag:e, Size2:600, opt31:0x0c, 0..256");
+    server.sends_nothing(100_000);
+    // What changes something is not done again for a block of what is held no more.
+    server.gets(100_000, "CON [MID=2, TOK=0xbb], PUT, /x, opt31:0x04");
+    server.sends(100_500, "ACK [MID=2, TOK=0xbb], 4.08, \"the response's body is held no more\"");
+}
+
+#[test]
 fn a_body_survives_a_link_that_is_gone_for_an_hour() {
     let at = |seconds| Instant::after_start(Duration::from_secs(seconds));
     let outage = Outage { from: at(100), until: at(3_700) };

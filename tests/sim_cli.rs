@@ -54,10 +54,28 @@ fn json_has_the_same_figures_and_the_seed_gives_them_again() {
 #[test]
 fn many_seeds_have_means_and_extremes() {
     let text = stdout(&sim(&["--link", "lan,geo-600ms", "--script", "send-ten", "--seeds", "3"]));
-    assert!(text.contains("send-ten on lan: 3 seeds, something does not hold with 0 of them"), "{text}");
-    assert!(text.contains("send-ten on geo-600ms: 3 seeds"), "{text}");
+    assert!(text.contains("send-ten on lan: everything held with 3 of 3 seeds"), "{text}");
+    assert!(text.contains("send-ten on geo-600ms: everything held with 3 of 3 seeds"), "{text}");
     let row = text.lines().find(|line| line.starts_with("messages answered")).unwrap();
     assert_eq!(row.split_whitespace().skip(2).collect::<Vec<_>>(), ["10.0", "10.0", "10.0"]);
+}
+
+#[test]
+fn losses_are_shares_or_per_cent() {
+    let flags = |loss| ["--link", "geo-600ms", "--seed", "3", "--loss", loss];
+    assert_eq!(stdout(&sim(&flags("5%"))), stdout(&sim(&flags("0.05"))));
+}
+
+#[test]
+fn each_script_is_explained() {
+    let help = stdout(&sim(&["--help"]));
+    for explained in [
+        "send-ten:     one device sends ten",
+        "kill-hundred: one device observes",
+        "chaos:        some devices",
+    ] {
+        assert!(help.contains(explained), "{explained:?} is missing in\n{help}");
+    }
 }
 
 #[test]
@@ -70,8 +88,10 @@ fn a_run_with_the_parameters_of_the_rfc_is_for_comparison_and_fails_nothing() {
 fn what_makes_no_sense_is_said() {
     for (flags, told) in [
         (["--link", "string"], "there is no link \"string\""),
-        (["--script", "sing-ten"], "there are send-ten, sync-day"),
-        (["--loss", "2"], "give a number from 0 to 1"),
+        (["--script", "sing-ten"], "possible values: send-ten, sync-day"),
+        (["--loss", "2"], "give a share from 0 to 0.99: 0.05 or 5%"),
+        (["--loss", "100%"], "give a share from 0 to 0.99: 0.05 or 5%"),
+        (["--seed", "x"], "give a whole number"),
         (["--seeds", "0"], "0 is not in 1.."),
     ] {
         let output = sim(&flags);

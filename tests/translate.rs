@@ -288,6 +288,23 @@ fn codes_that_a_gateway_never_sends_have_a_status_too() {
 }
 
 #[test]
+fn what_could_not_come_back_in_a_sync_is_refused_before_it_is_sent() {
+    let nested = |levels: usize| [vec![0x81; levels - 1], vec![0x80]].concat();
+    let send =
+        |body: &[u8]| call(&with_body(coap_request(Code::PUT, "9/!r:hs/m.room.message/t1"), body, Some(60)));
+    // The most that is taken, where it comes back deepest: in the event that the latest event of a thread was replaced by.
+    let deepest = String::from_utf8(send(&nested(84)).unwrap().body.to_vec()).unwrap();
+    let event = |unsigned: &str| format!(r#"{{"unsigned":{{"m.relations":{unsigned}}}}}"#);
+    let edited = event(&format!(r#"{{"m.replace":{{"content":{deepest}}}}}"#));
+    let thread = event(&format!(r#"{{"m.thread":{{"latest_event":{edited}}}}}"#));
+    let sync = format!(r#"{{"rooms":{{"join":{{"!r:hs":{{"timeline":{{"events":[{thread}]}}}}}}}}}}"#);
+    codec::json_to_cbor(sync.as_bytes(), Keys::V1, &Limits::default()).unwrap();
+
+    let refusal = send(&nested(85)).unwrap_err();
+    assert!(matches!(refusal, Refusal::Body(codec::DecodeError::Depth { limit: 84, .. })), "{refusal:?}");
+}
+
+#[test]
 fn too_many_requests_say_when_to_come_back() {
     let call = call(&coap_request(Code::GET, "7")).unwrap();
     let max_age = |answer: &http::Response<Bytes>| {

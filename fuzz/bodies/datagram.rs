@@ -67,6 +67,16 @@ const SEEDS: &[&[u8]] = &[
     b"\x51\x45\x00\x00\x01\x41e\x21\x05\xd1\x09\x24\x31\x08\xff0123456789abcdef", // and in a notification
     b"\x41\x45\x00\x00\x01\x41e\x21\x05\xd1\x09\x24\x31\x18\xff0123456789abcdef",
     b"\x61\x82\x00\x00\x01", // 4.02
+    b"\x51\x03\x00\x00\x01\xb1\x39\x81\x08\xd1\x1c\x24\xd1\xdb\x07\xff0123456789abcdef", // Q-Block1 0/1/16
+    b"\x51\x03\x00\x00\x01\xb1\x39\x81\x18\xd1\x1c\x24\xd1\xdb\x07\xff0123456789abcdef", // Q-Block1 1/1/16
+    b"\x41\x03\x00\x00\x01\xb1\x39\x81\x20\xd1\x1c\x24\xd1\xdb\x07\xffrest", // Q-Block1 2/0/16
+    b"\x41\x03\x00\x00\x01\xb1\x39\x81\x18\xd1\x1c\x24\xd1\xdb\x07\xff0123456789abcdef",
+    b"\x41\x03\x00\x00\x01\xb1\x39\x81\xa8\xd2\x1c\x01\x2c\xd1\xdb\x08\xff0123456789abcdef", // Q-Block1 10/1/16
+    b"\x61\x5f\x00\x00\x01\xd1\x06\x0c", // 2.31 for Q-Block1 0/1/256
+    b"\x61\x5f\x00\x00\x01\xd1\x06\x7c", // and 7/1/256
+    b"\x61\x88\x00\x00\x01\xc2\x01\x10\xff\x00\x02\x05", // 4.08: 0, 2 and 5 are missing
+    b"\x51\x88\x00\x00\x01\xc2\x01\x10\xff\x01",
+    b"\x61\x44\x00\x00\x01", // 2.04
 ];
 
 /// Runs the program, and panics where a property does not hold.
@@ -292,8 +302,8 @@ impl World {
     }
 
     fn request(&mut self, instruction: u8, program: &mut Program<'_>) {
-        // The request, and the deregistration where it is cancelled.
-        self.allowed += 2;
+        // The request, the other blocks of its burst, and the deregistration where it is cancelled.
+        self.allowed += 2 + self.burst;
         let mut request = Request::new(if program.byte().is_multiple_of(2) { Code::GET } else { Code::POST });
         request.options.push(OptionNumber::URI_PATH, "7");
         request.observe = program.byte().is_multiple_of(2).then_some(Observe::Register);

@@ -32,10 +32,10 @@ pub(crate) struct CheckConfigArgs {
 
 /// Prints what is set; fails where that is not valid.
 pub(crate) fn run(args: CheckConfigArgs) -> Result<(), Failure> {
-    let (settings, mut errors) = Settings::read(&args.flags, |name| std::env::var(name).ok());
-    let mut warnings = Vec::new();
+    let (settings, mut errors) = Settings::read(&args.flags, std::env::vars_os());
+    let mut warnings = settings.warnings.clone();
     match Effective::read(&settings) {
-        Ok(effective) => warnings = effective.warnings,
+        Ok(effective) => warnings.extend(effective.warnings),
         Err(invalid) => errors.extend(invalid),
     }
     let text = if args.json { json(&settings, &errors, &warnings) } else { toml(&settings) };

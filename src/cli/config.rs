@@ -5,10 +5,13 @@
 //! that what is wrong with it is said in the same words wherever it stands, and with the place.
 
 mod effective;
+mod error;
 mod links;
 mod shapes;
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fmt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -21,9 +24,10 @@ use toml::de::DeValue;
 
 pub(crate) use self::effective::Effective;
 pub(crate) use self::effective::LogFormat;
+pub(crate) use self::error::ConfigError;
+pub(crate) use self::error::fail;
 pub(crate) use self::links::Links;
 pub(crate) use self::shapes::Shaping;
-use super::Failure;
 
 /// One setting.
 #[derive(Debug)]
@@ -148,7 +152,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         kind: Kind::Text,
         value_name: "TIME",
         default: Some("10s"),
-        help: "How long a connection to the homeserver may take",
+        help: "How long a connection to the homeserver may take, TLS with it",
     },
     Setting {
         name: "concurrent-requests",
@@ -201,9 +205,12 @@ impl Setting {
     }
 
     fn split(&self, text: &str) -> Vec<String> {
-        match self.kind {
-            Kind::Texts => text.split(',').map(|value| value.trim().to_owned()).collect(),
-            Kind::Text | Kind::Number | Kind::Switch => vec![text.to_owned()],
+        match (self.kind, text) {
+            (Kind::Texts, _) => text.split(',').map(|value| value.trim().to_owned()).collect(),
+            // As a file has them.
+            (Kind::Switch, "1") => vec!["true".to_owned()],
+            (Kind::Switch, "0") => vec!["false".to_owned()],
+            (Kind::Text | Kind::Number | Kind::Switch, _) => vec![text.to_owned()],
         }
     }
 
@@ -238,10 +245,10 @@ impl clap::Args for Flags {
         command.arg(config).args(SETTINGS.iter().map(Setting::argument)).after_help(
             "Examples: plain CoAP on this machine alone; what a file of settings comes to\n  \
              $ lowband gateway --homeserver http://127.0.0.1:8008 --insecure-coap\n  \
-             $ lowband check-config --config gateway.toml\n\n\
+             $ lowband check-config --config lowband.example.toml\n\n\
              Every setting may also stand in the TOML file under its name, or in the environment as LOWBAND_NAME. \
              Flags come before the environment, the environment before the file.\n\
-             TIME is 500ms, 30s, 5m or 1h; SIZE is bytes, or 512KiB, 8MiB.",
+             TIME is 500ms, 30s, 5m or 1h, or a number of seconds; SIZE is bytes, or 512KiB, 8MiB.",
         )
     }
 
@@ -270,8 +277,14 @@ impl clap::FromArgMatches for Flags {
 #[derive(Debug)]
 pub(crate) struct Settings {
     given: BTreeMap<&'static str, Given>,
+    /// Settings whose value in the file was refused, and that stand nowhere else.
+    refused: BTreeSet<&'static str>,
+    /// Whether a file was named that could not be read: what is set is not known then.
+    pub(crate) unread: bool,
     pub(crate) links: Links,
     pub(crate) shaping: Shaping,
+    /// What is allowed and perhaps not meant.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// A setting's values, and where they stand.
@@ -291,45 +304,69 @@ pub(crate) enum Origin {
 }
 
 impl Settings {
-    /// Reads all places. `environment` finds a variable by its name.
+    /// Variables that are no settings, and have a meaning all the same.
+    const OTHER_VARIABLES: [&'static str; 2] = ["LOWBAND_CONFIG", "LOWBAND_TOKEN"];
+
+    /// Reads all places. `environment` is all variables.
     ///
     /// What is wrong with one value keeps none of the others from being read.
     pub(crate) fn read(
         flags: &Flags,
-        environment: impl Fn(&str) -> Option<String>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> (Self, Vec<ConfigError>) {
         let mut errors = Vec::new();
-        let mut settings =
-            Self { given: BTreeMap::new(), links: Links::built_in(), shaping: Shaping::default() };
+        let mut settings = Self::none();
+        let variables = variables(environment);
+        let environment = |name: &str| variables.get(name).filter(|text| !text.is_empty()).cloned();
         for setting in SETTINGS {
             if let Some(default) = setting.default {
                 let given = Given { values: setting.split(default), origin: Origin::Default };
                 settings.given.insert(setting.name, given);
             }
         }
-        let from_environment =
-            || environment("LOWBAND_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let from_environment = || environment("LOWBAND_CONFIG").map(PathBuf::from);
         if let Some(path) = flags.config.clone().or_else(from_environment) {
             settings.read_file(&path, &mut errors);
         }
         for setting in SETTINGS {
             let variable = setting.variable();
-            if let Some(text) = environment(&variable).filter(|text| !text.is_empty()) {
-                let values = setting.split(&text);
-                settings.given.insert(setting.name, Given { values, origin: Origin::Environment(variable) });
+            if let Some(text) = environment(&variable) {
+                let origin = Origin::Environment(variable);
+                settings.set(setting, Given { values: setting.split(&text), origin });
             }
             if let Some(values) = flags.given.get(setting.name) {
                 let origin = Origin::Flag(format!("--{}", setting.name));
-                settings.given.insert(setting.name, Given { values: values.clone(), origin });
+                settings.set(setting, Given { values: values.clone(), origin });
             }
         }
+        // No error: what starts processes sets variables of its own, by the name of the service.
+        settings.warnings.extend(variables.keys().filter_map(|name| {
+            let is_known = SETTINGS.iter().any(|setting| setting.variable() == *name)
+                || Self::OTHER_VARIABLES.contains(&name.as_str());
+            (!is_known).then(|| unknown_variable(name))
+        }));
         (settings, errors)
+    }
+
+    fn none() -> Self {
+        Self {
+            given: BTreeMap::new(),
+            refused: BTreeSet::new(),
+            unread: false,
+            links: Links::built_in(),
+            shaping: Shaping::default(),
+            warnings: Vec::new(),
+        }
+    }
+
+    fn set(&mut self, setting: &Setting, given: Given) {
+        self.refused.remove(setting.name);
+        self.given.insert(setting.name, given);
     }
 
     /// What stands in a file, and nothing else.
     fn of_file(path: &Path) -> (Self, Vec<ConfigError>) {
-        let mut settings =
-            Self { given: BTreeMap::new(), links: Links::built_in(), shaping: Shaping::default() };
+        let mut settings = Self::none();
         let mut errors = Vec::new();
         settings.read_file(path, &mut errors);
         (settings, errors)
@@ -340,10 +377,16 @@ impl Settings {
         self.given.get(name)
     }
 
+    /// Whether a setting's value was refused already, and there is no other.
+    pub(crate) fn is_refused(&self, name: &str) -> bool {
+        self.refused.contains(name)
+    }
+
     fn read_file(&mut self, path: &Path, errors: &mut Vec<ConfigError>) {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) => {
+                self.unread = true;
                 let error = ConfigError::new(format!("cannot read {}: {error}", path.display()));
                 return errors.push(error.hint("--config names the file; without it no file is read"));
             }
@@ -352,6 +395,7 @@ impl Settings {
         let table = match DeTable::parse(&text) {
             Ok(table) => table,
             Err(error) => {
+                self.unread = true;
                 let at = error.span().map_or(0, |span| span.start);
                 return errors.push(ConfigError::new(one_line(error.message())).at(origin(at)));
             }
@@ -370,8 +414,11 @@ impl Settings {
                 continue;
             };
             match texts(value.get_ref(), setting.kind) {
-                Ok(values) => drop(self.given.insert(setting.name, Given { values, origin })),
-                Err(error) => errors.push(ConfigError::new(error).of(setting.name).at(origin)),
+                Ok(values) => self.set(setting, Given { values, origin }),
+                Err(error) => {
+                    self.refused.insert(setting.name);
+                    errors.push(ConfigError::new(error).of(setting.name).at(origin));
+                }
             }
         }
         // The same text once more, without places: it is known to parse.
@@ -382,6 +429,22 @@ impl Settings {
         if let Some(links) = whole.remove("link") {
             self.links.read(path, &text, table.get_ref(), links, errors);
         }
+    }
+}
+
+/// Our variables, by name. What is no Unicode text is none of them.
+fn variables(all: impl IntoIterator<Item = (OsString, OsString)>) -> BTreeMap<String, String> {
+    let text =
+        |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    all.into_iter().filter_map(text).filter(|(name, _)| name.starts_with("LOWBAND_")).collect()
+}
+
+fn unknown_variable(name: &str) -> String {
+    match nearest(name.trim_start_matches("LOWBAND_")) {
+        Some(meant) => {
+            format!("{name} is no setting; perhaps LOWBAND_{}", meant.replace('-', "_").to_uppercase())
+        }
+        None => format!("{name} is no setting"),
     }
 }
 
@@ -398,7 +461,7 @@ fn texts(value: &DeValue<'_>, kind: Kind) -> Result<Vec<String>, String> {
         (DeValue::String(text), Kind::Text | Kind::Texts) => Ok(vec![text.to_string()]),
         (DeValue::Integer(number), Kind::Text | Kind::Number) => Ok(vec![number.to_string()]),
         (DeValue::Boolean(value), Kind::Switch) => Ok(vec![value.to_string()]),
-        (value, kind) => Err(format!("is {}, and should be {kind}", value.type_str())),
+        (value, kind) => Err(format!("is of type {}, and should be {kind}", value.type_str())),
     }
 }
 
@@ -451,66 +514,5 @@ impl fmt::Display for Origin {
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
             Self::Environment(name) | Self::Flag(name) => f.write_str(name),
         }
-    }
-}
-
-/// What is wrong with a setting.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ConfigError {
-    pub(crate) message: String,
-    pub(crate) setting: Option<&'static str>,
-    pub(crate) origin: Option<Origin>,
-    pub(crate) hint: Option<String>,
-}
-
-impl ConfigError {
-    pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), setting: None, origin: None, hint: None }
-    }
-
-    fn of(self, setting: &'static str) -> Self {
-        Self { setting: Some(setting), ..self }
-    }
-
-    fn at(self, origin: Origin) -> Self {
-        Self { origin: Some(origin), ..self }
-    }
-
-    fn hint(self, hint: impl Into<String>) -> Self {
-        Self { hint: Some(hint.into()), ..self }
-    }
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.origin {
-            Some(origin @ Origin::File { .. }) => write!(f, "{origin}: ")?,
-            Some(Origin::Environment(name) | Origin::Flag(name)) => {
-                return write!(f, "{name}: {}", self.message);
-            }
-            Some(Origin::Default) | None => {}
-        }
-        match self.setting {
-            Some(setting) => write!(f, "{setting}: {}", self.message),
-            None => f.write_str(&self.message),
-        }
-    }
-}
-
-/// Tells all of them; the last is left for the caller to tell.
-pub(crate) fn fail(errors: &[ConfigError]) -> Failure {
-    let mut failures: Vec<_> = errors.iter().map(failure).collect();
-    let last = failures.pop().unwrap_or_else(|| Failure::new("the configuration is not valid"));
-    for failure in &failures {
-        let _: std::process::ExitCode = failure.report();
-    }
-    last
-}
-
-fn failure(error: &ConfigError) -> Failure {
-    let failure = Failure::new(error);
-    match &error.hint {
-        Some(hint) => failure.hint(hint),
-        None => failure,
     }
 }

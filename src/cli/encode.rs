@@ -57,36 +57,8 @@ fn failure(error: &EncodeError, json: &[u8]) -> Failure {
         return failure
             .hint("give JSON on standard input, as in: echo '{\"body\":\"Hello\"}' | lowband encode");
     }
-    match error {
-        EncodeError::Syntax { offset, .. }
-        | EncodeError::IntegerRange { offset }
-        | EncodeError::Depth { offset, .. } => failure.hint(place(json, *offset)),
-        _ => failure,
-    }
-}
-
-/// A byte of a text as editors count: line and column, and what stands there.
-fn place(text: &[u8], offset: usize) -> String {
-    let (before, after) = text.split_at_checked(offset).unwrap_or((text, &[]));
-    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-    let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
-    let column = String::from_utf8_lossy(before.get(start..).unwrap_or_default()).chars().count() + 1;
-    let found: String = String::from_utf8_lossy(after.get(..80).unwrap_or(after)).chars().take(20).collect();
-    match found.lines().next().filter(|found| !found.is_empty()) {
-        Some(found) => format!("look at line {line}, column {column}: {found:?}"),
-        None => format!("look at line {line}, column {column}, where it ends"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places_are_counted_as_editors_count() {
-        assert_eq!(place(b"{\"a\":1,}", 7), "look at line 1, column 8: \"}\"");
-        assert_eq!(place("{\n \"é\": x\n}".as_bytes(), 9), "look at line 2, column 7: \"x\"");
-        assert_eq!(place(b"{", 1), "look at line 1, column 2, where it ends");
-        assert_eq!(place(b"", 9), "look at line 1, column 1, where it ends");
+    match input::place_of(error, json) {
+        Some(place) => failure.hint(place),
+        None => failure,
     }
 }

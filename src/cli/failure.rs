@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 /// One line of what went wrong, and one of what to do where that is known.
@@ -40,6 +41,22 @@ impl Failure {
     /// Adds what to do about it.
     pub(crate) fn hint(self, hint: impl fmt::Display) -> Self {
         Self { hint: Some(hint.to_string()), ..self }
+    }
+
+    /// Adds what to do about an address that cannot be bound.
+    pub(crate) fn unbound(self, error: &io::Error, address: SocketAddr) -> Self {
+        match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                self.hint("another lowband may be running on it; try another --listen")
+            }
+            io::ErrorKind::AddrNotAvailable => {
+                self.hint(format_args!("{} is no address of this host; try another --listen", address.ip()))
+            }
+            io::ErrorKind::PermissionDenied => {
+                self.hint("ports below 1024 need a privilege; try another --listen")
+            }
+            _ => self,
+        }
     }
 
     /// A failure to write to standard output. Nobody reading any more (`lowband … | head`) is no failure: exit code 0, quietly.

@@ -13,6 +13,7 @@ use lowband::net::store::StoreError;
 use lowband::net::upstream::Upstream;
 use serde::Deserialize;
 use tokio::sync::oneshot;
+use tokio::time;
 use tracing::info;
 use tracing::warn;
 use tracing_subscriber::EnvFilter;
@@ -34,7 +35,7 @@ pub(crate) struct GatewayArgs {
 
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn run(args: GatewayArgs) -> Result<(), Failure> {
-    let (settings, mut errors) = Settings::read(&args.flags, |name| std::env::var(name).ok());
+    let (settings, mut errors) = Settings::read(&args.flags, std::env::vars_os());
     let effective = match Effective::read(&settings) {
         Ok(effective) if errors.is_empty() => effective,
         Ok(_) => return Err(config::fail(&errors)),
@@ -44,7 +45,7 @@ pub(crate) fn run(args: GatewayArgs) -> Result<(), Failure> {
         }
     };
     log_to_stderr(&effective)?;
-    effective.warnings.iter().for_each(|warning| warn!("{warning}"));
+    settings.warnings.iter().chain(&effective.warnings).for_each(|warning| warn!("{warning}"));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(format_args!("cannot start: {error}")))?;
     let served = runtime.block_on(serve(effective));
@@ -53,11 +54,15 @@ pub(crate) fn run(args: GatewayArgs) -> Result<(), Failure> {
     served
 }
 
+/// How long the homeserver may take to answer at the start, once it is connected.
+const PROBE_ANSWER: Duration = Duration::from_secs(10);
+
 async fn serve(effective: Effective) -> Result<(), Failure> {
     // From here on a signal ends the gateway in order, even before it serves.
     let mut signals =
         Signals::new().map_err(|error| Failure::new(format_args!("cannot take signals: {error}")))?;
     let endpoint = effective.server.gateway.endpoint.clone();
+    let probe_timeout = effective.server.upstream.connect_timeout + PROBE_ANSWER;
     let server = Server::bind(effective.server).map_err(explain)?;
     for address in server.addresses() {
         // Where standard error is closed, nobody wants to know.
@@ -69,7 +74,8 @@ async fn serve(effective: Effective) -> Result<(), Failure> {
             info!(%address, link, ?ack_timeout, block, "timing by link");
         }
     }
-    let check = tokio::spawn(check_homeserver(server.upstream().clone(), effective.homeserver));
+    let check =
+        tokio::spawn(check_homeserver(server.upstream().clone(), effective.homeserver, probe_timeout));
     let (stop, stopped) = oneshot::channel();
     let mut serving = tokio::spawn(server.run(async { drop(stopped.await) }));
     tokio::select! {
@@ -78,11 +84,24 @@ async fn serve(effective: Effective) -> Result<(), Failure> {
     }
     check.abort();
     let _ = stop.send(());
+    let second = async {
+        // A signal to a group of processes may come twice, from the terminal and from what started the gateway.
+        let _ = time::timeout(SAME_SIGNAL, async {
+            loop {
+                signals.next().await;
+            }
+        })
+        .await;
+        signals.next().await
+    };
     tokio::select! {
         ended = &mut serving => ended.map(drop).map_err(|error| Failure::new(format_args!("gateway failed: {error}"))),
-        name = signals.next() => Err(Failure::new(format_args!("stopped at once by a second signal ({name})"))),
+        name = second => Err(Failure::new(format_args!("stopped at once by a second signal ({name})"))),
     }
 }
+
+/// Signals within so long of the first are taken for the same.
+const SAME_SIGNAL: Duration = Duration::from_millis(100);
 
 fn explain(error: StartError) -> Failure {
     let failure = Failure::new(&error);
@@ -91,34 +110,36 @@ fn explain(error: StartError) -> Failure {
         StartError::State { path, source } => return explain_state(failure, path, source),
         _ => return failure,
     };
-    match source.kind() {
-        io::ErrorKind::AddrInUse => failure.hint("another gateway may be running; try --listen"),
-        io::ErrorKind::AddrNotAvailable => {
-            failure.hint(format_args!("{} is no address of this host; try --listen", address.ip()))
-        }
-        io::ErrorKind::PermissionDenied => failure.hint("ports below 1024 need a privilege; try --listen"),
-        _ => failure,
-    }
+    failure.unbound(source, *address)
 }
 
 fn explain_state(failure: Failure, path: &Path, error: &StoreError) -> Failure {
     match error {
         StoreError::Locked => failure.hint("another gateway may be running; each needs a file of its own"),
         StoreError::Permissions(_) => failure.hint(format_args!("chmod 600 {}", path.display())),
-        StoreError::Database(_) => {
-            failure.hint("another file begins anew: observers have to register again, from where they are")
-        }
+        StoreError::Database(_) => failure
+            .hint("another --state begins anew: observers have to register again, from their own position"),
+        StoreError::Io(error) => match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                failure.hint("the directory must exist and be writable by the gateway's user")
+            }
+            io::ErrorKind::IsADirectory => failure.hint("name a file; it is made where there is none"),
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                failure.hint("the file and its directory must be writable by the gateway's user")
+            }
+            _ => failure,
+        },
         _ => failure,
     }
 }
 
 /// Says early what each call would say later. Nothing depends on it: a homeserver may start after its gateway.
-async fn check_homeserver(upstream: Upstream, homeserver: Uri) {
+async fn check_homeserver(upstream: Upstream, homeserver: Uri, timeout: Duration) {
     #[derive(Deserialize)]
     struct Versions {
         versions: Vec<String>,
     }
-    let response = match upstream.versions(&homeserver, Duration::from_secs(10)).await {
+    let response = match upstream.versions(&homeserver, timeout).await {
         Ok(response) => response,
         Err(error) => return warn!(%homeserver, %error, "homeserver does not answer yet"),
     };

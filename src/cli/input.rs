@@ -3,6 +3,8 @@
 use std::io;
 use std::io::Read;
 
+use lowband::codec::EncodeError;
+
 use super::Failure;
 
 /// The most that is read from standard input.
@@ -20,6 +22,29 @@ pub(super) fn read_stdin() -> Result<Vec<u8>, Failure> {
         return Err(Failure::new(format_args!("standard input is larger than {} MiB", LIMIT >> 20)));
     }
     Ok(input)
+}
+
+/// Where in a JSON text something is wrong with it, where that is one place.
+pub(super) fn place_of(error: &EncodeError, json: &[u8]) -> Option<String> {
+    match error {
+        EncodeError::Syntax { offset, .. }
+        | EncodeError::IntegerRange { offset }
+        | EncodeError::Depth { offset, .. } => Some(place(json, *offset)),
+        _ => None,
+    }
+}
+
+/// A byte of a text as editors count: line and column, and what stands there.
+fn place(text: &[u8], offset: usize) -> String {
+    let (before, after) = text.split_at_checked(offset).unwrap_or((text, &[]));
+    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+    let column = String::from_utf8_lossy(before.get(start..).unwrap_or_default()).chars().count() + 1;
+    let found: String = String::from_utf8_lossy(after.get(..80).unwrap_or(after)).chars().take(20).collect();
+    match found.lines().next().filter(|found| !found.is_empty()) {
+        Some(found) => format!("look at line {line}, column {column}: {found:?}"),
+        None => format!("look at line {line}, column {column}, where it ends"),
+    }
 }
 
 /// Whether the input is text that can only be meant as hexadecimal.
@@ -105,6 +130,14 @@ mod tests {
         assert!(error("41 é").starts_with("error: 'é' at character 3"));
         assert!(error("410").starts_with("error: an odd number"));
         assert!(error("4x1").starts_with("error: 'x' at character 1"));
+    }
+
+    #[test]
+    fn places_are_counted_as_editors_count() {
+        assert_eq!(place(b"{\"a\":1,}", 7), "look at line 1, column 8: \"}\"");
+        assert_eq!(place("{\n \"é\": x\n}".as_bytes(), 9), "look at line 2, column 7: \"x\"");
+        assert_eq!(place(b"{", 1), "look at line 1, column 2, where it ends");
+        assert_eq!(place(b"", 9), "look at line 1, column 1, where it ends");
     }
 
     #[test]

@@ -40,7 +40,26 @@ fn speed() -> clap::builder::RangedI64ValueParser<u32> {
 }
 
 /// A share of all, as an argument.
-pub(super) fn share(text: &str) -> Result<f64, String> {
-    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
-    share.ok_or_else(|| "give a number from 0 to 1".to_owned())
+fn share(text: &str) -> Result<f64, String> {
+    share_up_to(1.0, text)
+}
+
+/// The share of frames that are lost, as an argument: the most that a profile of a link takes (docs/links.md).
+pub(super) fn loss(text: &str) -> Result<f64, String> {
+    share_up_to(0.99, text)
+}
+
+/// `0.05`, or `5%`.
+fn share_up_to(most: f64, text: &str) -> Result<f64, String> {
+    let share = match text.strip_suffix('%') {
+        Some(percent) => percent.trim_end().parse().map(|percent: f64| percent / 100.0),
+        None => text.parse(),
+    };
+    let share = share.ok().filter(|share| (0.0..=most).contains(share));
+    share.ok_or_else(|| format!("give a share from 0 to {most}: 0.05 or 5%"))
+}
+
+/// A number without sign and fraction, as an argument.
+pub(super) fn whole_number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("give a whole number, at most {}", u64::MAX))
 }

@@ -1,8 +1,11 @@
 //! `lowband request`: one call over CoAP, as curl makes one over HTTP. JSON in, JSON out.
 
+use std::cell::Cell;
+use std::convert::Infallible;
 use std::io;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -23,21 +26,25 @@ use lowband::inspect::Explanation;
 use lowband::inspect::Secrets;
 use lowband::link::End;
 use lowband::link::Profile;
+use lowband::matrix;
 use lowband::net::client::Client;
 use lowband::net::client::Direction;
 use lowband::net::client::RequestError;
 use lowband::translate;
+use lowband::translate::request::SendError;
 use serde_json::Value;
 use serde_json::json;
 use tokio::net::lookup_host;
 use tokio::time;
 
+use self::observe::Observer;
 use self::url::CoapUrl;
 use super::Failure;
 use super::config::Links;
 use super::input;
 use super::output;
 
+mod observe;
 mod url;
 
 /// Make one Matrix call over CoAP and print the answer as JSON.
@@ -45,7 +52,7 @@ mod url;
 #[command(after_help = "\
 Examples:
   $ lowband request GET coap://127.0.0.1/_matrix/client/versions
-  $ lowband request POST coap://127.0.0.1/_matrix/client/v3/login -d @login.json
+  $ lowband request POST coap://127.0.0.1/_matrix/client/v3/login -d '{\"type\":\"m.login.password\",\"user\":\"alice\",\"password\":\"…\"}'
   $ lowband request PUT 'coap://[::1]/_matrix/client/v3/rooms/!a:hs/send/m.room.message/t1' --token T -d '{\"msgtype\":\"m.text\",\"body\":\"hi\"}'
   $ lowband request GET 'coap://127.0.0.1/_matrix/client/v3/sync?timeout=30000' --token T --observe
 
@@ -69,12 +76,18 @@ pub(crate) struct RequestArgs {
     /// With --observe: end after so many answers, the first one included
     #[arg(long, value_name = "N", requires = "observe", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
+    /// With --observe: register again after so long a silence, for a gateway that was killed and has forgotten; by the link, if not given
+    #[arg(long, value_name = "SECONDS", requires = "observe", value_parser = parse_renewal)]
+    renew: Option<Duration>,
     /// Largest block of a body in one datagram, in bytes: 16, 32, … 1024
     #[arg(long, value_name = "BYTES", value_parser = parse_block)]
     block: Option<BlockSize>,
     /// The link to the gateway, for the timing: lan, hf-100, … as `lowband link show` lists them
     #[arg(long, value_name = "LINK", default_value = "lan")]
     link: String,
+    /// A TOML file of settings, whose [link.NAME] tables are added; LOWBAND_CONFIG in the environment
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Tell the gateway too, in option Link; it must know a link of this name
     #[arg(long)]
     announce_link: bool,
@@ -109,12 +122,19 @@ pub(crate) fn run(args: RequestArgs) -> Result<(), Failure> {
     let request = translate_request(&args)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(format_args!("cannot start: {error}")))?;
-    let link = Links::of_file(None)?.find(&args.link)?.faster(args.link_speed);
+    let link = Links::of_file(args.config.clone().or_else(config_of_environment))?
+        .find(&args.link)?
+        .faster(args.link_speed);
     runtime.block_on(call(&args, request, &link))
 }
 
+fn config_of_environment() -> Option<PathBuf> {
+    std::env::var_os("LOWBAND_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
 fn translate_request(args: &RequestArgs) -> Result<coap::Request, Failure> {
-    let mut http = http::Request::builder().method(&args.method).uri(args.url.path_and_query());
+    let uri = in_full(&args.method, args.url.path_and_query())?;
+    let mut http = http::Request::builder().method(&args.method).uri(uri);
     if let Some(token) = args.token.as_deref().filter(|token| !token.is_empty()) {
         http = http.header(header::AUTHORIZATION, format!("Bearer {token}"));
     }
@@ -124,14 +144,45 @@ fn translate_request(args: &RequestArgs) -> Result<coap::Request, Failure> {
         JsonKeys::V1 => Keys::V1,
         JsonKeys::Strings => Keys::Strings,
     };
-    translate::request::to_coap(&http, keys, &Limits::default()).map_err(Failure::usage)
+    let request = translate::request::to_coap(&http, keys, &Limits::default());
+    request.map_err(|error| {
+        let hint = match &error {
+            SendError::Body(wrong) => input::place_of(wrong, http.body()),
+            SendError::Path(_) => Some(PATH_HINT.to_owned()),
+            _ => None,
+        };
+        match hint {
+            Some(hint) => Failure::usage(error).hint(hint),
+            None => Failure::usage(error),
+        }
+    })
 }
+
+/// A path that begins with a path code, as the path that it stands for.
+fn in_full(method: &Method, path_and_query: &str) -> Result<String, Failure> {
+    let (path, query) = path_and_query.split_at(path_and_query.find('?').unwrap_or(path_and_query.len()));
+    let code = path.split('/').nth(1).unwrap_or_default();
+    if code.chars().count() != 1 {
+        return Ok(path_and_query.to_owned());
+    }
+    let segments = matrix::split_path(path).map_err(path_failure)?;
+    let segments: Vec<_> = segments.iter().map(String::as_str).collect();
+    Ok(matrix::expand(method.as_str(), &segments).map_err(path_failure)?.path + query)
+}
+
+const PATH_HINT: &str = "a path begins with /_matrix/, or with a path code as lowband routes lists them";
+
+fn path_failure(error: matrix::PathError) -> Failure {
+    Failure::usage(error).hint(PATH_HINT)
+}
+
+const FILE_HINT: &str = "@ is followed by the name of a file with the body; JSON itself is given without @";
 
 fn read_body(data: &str) -> Result<Bytes, Failure> {
     let body = match (data, data.strip_prefix('@')) {
         ("-", _) => input::read_stdin()?,
         (_, Some(path)) => std::fs::read(path)
-            .map_err(|error| Failure::usage(format_args!("cannot read {path}: {error}")))?,
+            .map_err(|error| Failure::usage(format_args!("cannot read {path}: {error}")).hint(FILE_HINT))?,
         (json, None) => json.as_bytes().to_vec(),
     };
     // An empty body would be none at all, and the homeserver would say so in its own words, far away.
@@ -162,9 +213,14 @@ async fn call(args: &RequestArgs, mut request: coap::Request, link: &Profile) ->
     let client = Client::connect_watched(remote, config, watch)
         .await
         .map_err(|error| Failure::unanswered(format_args!("cannot reach {remote}: {error}")))?;
-    let call = Call { args, remote, client: client.clone(), started };
-    let done = if args.observe { call.observe(request).await } else { call.once(request).await };
-    client.clone().close(closing).await;
+    let call = Call { args, remote, link, client: client.clone(), started, gave_up: Cell::new(false) };
+    let done = tokio::select! {
+        done = call.answers(request) => done,
+        never = call.tell_when_held_up() => match never {},
+    };
+    // A person who did not want to wait for an answer does not wait for less either; and who has heard nothing need be told nothing.
+    let at_once = call.gave_up.get() || client.traffic().sent_datagrams == 0;
+    client.clone().close(if at_once { Duration::ZERO } else { closing }).await;
     if args.verbose {
         call.sum_up();
     }
@@ -174,47 +230,70 @@ async fn call(args: &RequestArgs, mut request: coap::Request, link: &Profile) ->
 struct Call<'a> {
     args: &'a RequestArgs,
     remote: SocketAddr,
+    link: &'a Profile,
     client: Client,
     started: Instant,
+    /// Whether the person's patience ended before the answer came.
+    gave_up: Cell<bool>,
 }
 
 impl Call<'_> {
+    /// A wait that a person may take for one for the answer.
+    const HELD_UP: Duration = Duration::from_secs(3);
+
+    async fn answers(&self, request: coap::Request) -> Result<(), Failure> {
+        if self.args.observe { Observer::new(self, request).run().await } else { self.once(request).await }
+    }
+
+    /// Says once that nothing can leave yet: a link with a duty cycle is silent for minutes.
+    async fn tell_when_held_up(&self) -> Infallible {
+        let wait = self.client.held_up_longer(Self::HELD_UP).await;
+        let datagram = match self.client.traffic().sent_datagrams {
+            0 => "the first datagram",
+            _ => "the next datagram",
+        };
+        tell(&format!(
+            "waiting: on {} {datagram} may leave in {:.0} s",
+            self.link_name(),
+            wait.as_secs_f64().ceil()
+        ));
+        std::future::pending().await
+    }
+
+    /// The link, and what of it keeps datagrams from leaving.
+    fn link_name(&self) -> String {
+        match self.link.duty_cycle {
+            duty_cycle if duty_cycle < 1.0 => {
+                format!("{} (duty cycle {} %)", self.link.name, (duty_cycle * 1e4).round() / 100.0)
+            }
+            _ => self.link.name.clone(),
+        }
+    }
+
     async fn once(&self, request: coap::Request) -> Result<(), Failure> {
         let answer = self.in_time(self.client.request(request)).await?;
         self.print(&answer.map_err(|error| self.unanswered(&error))?, Lines::Many)
     }
 
-    async fn observe(&self, request: coap::Request) -> Result<(), Failure> {
-        let mut observation = self.client.observe(request);
-        let mut answers = 0;
-        while self.args.count.is_none_or(|count| answers < count) {
-            let next = async {
-                match answers {
-                    0 => self.in_time(observation.next()).await,
-                    _ => Ok(observation.next().await),
-                }
-            };
-            let answer = tokio::select! {
-                answer = next => answer?,
-                _ = tokio::signal::ctrl_c() => return Ok(()),
-            };
-            match answer {
-                Some(answer) => self.print(&answer.map_err(|error| self.unanswered(&error))?, Lines::One)?,
-                None if answers > 1 => return Err(Failure::unanswered("the peer has ended the observation")),
-                None => {
-                    let failure = Failure::unanswered("the peer answers, and does not observe this");
-                    return Err(failure.hint("a gateway observes /sync, and so many of them for each peer"));
-                }
-            }
-            answers += 1;
-        }
-        Ok(())
-    }
-
     async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T, Failure> {
         let Some(timeout) = self.args.timeout else { return Ok(answer.await) };
-        let late = format_args!("no answer from {} in {} s", self.remote, timeout.as_secs_f64()).to_string();
-        time::timeout(timeout, answer).await.map_err(|_| Failure::unanswered(late))
+        time::timeout(timeout, answer).await.map_err(|_| self.late(timeout))
+    }
+
+    fn late(&self, timeout: Duration) -> Failure {
+        self.gave_up.set(true);
+        let seconds = timeout.as_secs_f64();
+        match self.client.held_up() {
+            Some(wait) if self.client.traffic().sent_datagrams == 0 => {
+                let after = (timeout + wait).as_secs_f64().ceil();
+                let failure = Failure::unanswered(format_args!(
+                    "nothing was sent in {seconds} s: on {} the first datagram may leave after {after:.0} s",
+                    self.link_name(),
+                ));
+                failure.hint("a longer --timeout")
+            }
+            _ => Failure::unanswered(format_args!("no answer from {} in {seconds} s", self.remote)),
+        }
     }
 
     fn unanswered(&self, error: &RequestError) -> Failure {
@@ -284,7 +363,11 @@ enum Lines {
 async fn resolve(url: &CoapUrl) -> Result<SocketAddr, Failure> {
     let (host, port) = url.authority();
     let found = lookup_host((host, port)).await;
-    let none = |why: String| Failure::unanswered(format_args!("cannot find {host}: {why}"));
+    let none = |why: String| {
+        let failure = Failure::unanswered(format_args!("cannot find {host}: {why}"));
+        failure
+            .hint("a name that this system resolves, or an IP address as in coap://127.0.0.1 or coap://[::1]")
+    };
     found.map_err(|error| none(error.to_string()))?.next().ok_or_else(|| none("it has no address".into()))
 }
 
@@ -358,6 +441,11 @@ fn parse_block(text: &str) -> Result<BlockSize, String> {
     let bytes = text.parse().map_err(|_| "no number")?;
     let size = BlockSize::fitting(bytes);
     if size.bytes() == bytes { Ok(size) } else { Err("use 16, 32, 64, 128, 256, 512 or 1024".into()) }
+}
+
+fn parse_renewal(text: &str) -> Result<Duration, String> {
+    let time = parse_seconds(text)?;
+    if time >= Duration::from_secs(1) { Ok(time) } else { Err("give a second at least".into()) }
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {

@@ -7,6 +7,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::ValueEnum;
+use clap::builder::PossibleValue;
+use clap::builder::PossibleValuesParser;
+use clap::builder::TypedValueParser;
 use lowband::link::Profile;
 use lowband::sim;
 use lowband::sim::Outcome;
@@ -34,20 +37,20 @@ pub(crate) struct SimArgs {
     /// A TOML file of settings, whose [link.NAME] tables are added
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// What happens: send-ten, sync-day, reconnect, kill-hundred, idle-day, chaos
-    #[arg(long, value_name = "SCRIPT", default_value = "send-ten")]
+    /// What happens
+    #[arg(long, value_name = "SCRIPT", default_value = "send-ten", value_parser = scripts())]
     script: ScriptName,
     /// Where the transmission parameters come from
     #[arg(long, value_enum, default_value_t = Transmission::Link)]
     transmission: Transmission,
     /// All chance comes from this number
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::link::whole_number)]
     seed: u64,
     /// Run so many seeds, from that one on, and give means
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     seeds: Option<u64>,
-    /// The share of frames that are lost, instead of the link's
-    #[arg(long, value_name = "P", value_parser = super::link::share)]
+    /// The share of frames that are lost, instead of the link's: 0.05 or 5%
+    #[arg(long, value_name = "P", value_parser = super::link::loss)]
     loss: Option<f64>,
     /// Devices of an idle day
     #[arg(long, value_name = "N", default_value_t = 10)]
@@ -170,6 +173,12 @@ impl SimArgs {
     }
 }
 
+/// The scripts' names, each with what happens in it.
+fn scripts() -> impl TypedValueParser<Value = ScriptName> {
+    let values = ScriptName::ALL.map(|script| PossibleValue::new(script.name()).help(script.about()));
+    PossibleValuesParser::new(values).try_map(|name| name.parse::<ScriptName>())
+}
+
 /// The figures of many runs.
 #[derive(Debug)]
 struct Summary {
@@ -227,7 +236,7 @@ impl Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { title, runs, broken, .. } = self;
-        writeln!(f, "{title}: {runs} seeds, something does not hold with {broken} of them")?;
+        writeln!(f, "{title}: everything held with {} of {runs} seeds", runs - broken)?;
         writeln!(f, "{:26}{:>12}{:>12}{:>12}", "", "mean", "least", "most")?;
         for (spread, (name, _)) in self.spreads.iter().zip(FIGURES) {
             let mean = spread.sum / (*runs).max(1) as f64;

@@ -32,7 +32,7 @@ pub struct Parameters {
     pub receiving: Airtime,
     /// The greatest message to reckon with, in bytes: a block and its options.
     pub largest: usize,
-    /// Whether measured round trips take the place of ACK_TIMEOUT.
+    /// Whether measured round trips lengthen ACK_TIMEOUT, up to eight times.
     pub refine: bool,
 }
 

@@ -60,4 +60,6 @@ pub mod content_format {
     pub const JSON: u32 = 50;
     /// `application/cbor` (RFC 8949 §9.3).
     pub const CBOR: u32 = 60;
+    /// `application/missing-blocks+cbor-seq` (RFC 9177 §12.3).
+    pub const MISSING_BLOCKS: u32 = 272;
 }

@@ -5,20 +5,21 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A moment, as the time since its driver started. Only a driver makes them; arithmetic stops at the ends.
+/// A moment, as the time since the one that its driver counts from: its own start, or the Unix epoch. Only a driver makes them;
+/// arithmetic stops at the ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Instant(Duration);
 
 impl Instant {
-    /// The driver's start.
+    /// The one that the driver counts from.
     pub const START: Self = Self(Duration::ZERO);
 
-    /// The moment this long after the driver's start.
+    /// The moment this long after [`Instant::START`].
     pub const fn after_start(elapsed: Duration) -> Self {
         Self(elapsed)
     }
 
-    /// The time since the driver's start.
+    /// The time since [`Instant::START`].
     pub const fn since_start(self) -> Duration {
         self.0
     }

@@ -99,7 +99,7 @@ pub struct Counters {
     pub requests: u64,
     /// Requests refused because too many of the same peer waited, or too many bytes of all peers' requests.
     pub requests_refused: u64,
-    /// Answers and notifications dropped because too many messages waited for the peer, or the peer was gone.
+    /// Answers and notifications dropped because too many messages waited for the peer.
     pub answers_dropped: u64,
     /// Responses and notifications that belong to no request.
     pub unexpected_responses: u64,

@@ -57,7 +57,7 @@ pub enum Memory {
     },
 }
 
-/// What was kept, and is not readable.
+/// What was kept, and is not readable, or is of a peer for which there is no room any more.
 #[derive(Debug)]
 struct Unreadable;
 
@@ -97,8 +97,7 @@ impl Endpoint {
         for (key, memory) in memories {
             let recalled = match (key, memory) {
                 (MemoryKey::Peer(association), Memory::Peer { next_id, next_sequence, link }) => {
-                    self.recall_peer(association, next_id, next_sequence, link, now);
-                    Ok(())
+                    self.recall_peer(association, next_id, next_sequence, link, now)
                 }
                 (MemoryKey::Request(..), Memory::Request { expires, .. }) if expires <= now => {
                     self.forget(key);
@@ -131,9 +130,9 @@ impl Endpoint {
         next_sequence: u32,
         link: Option<String>,
         now: Instant,
-    ) {
+    ) -> Result<(), Unreadable> {
         self.admit_recalled(association, now);
-        let Some(peer) = self.peers.get_mut(&association) else { return };
+        let peer = self.peers.get_mut(&association).ok_or(Unreadable)?;
         peer.exchanges.resume_ids(MessageId(next_id));
         // A new peer may be one of these with a new address: see `admit`.
         if next_id.wrapping_sub(self.first_id.0) < Self::IDS_USED {
@@ -143,6 +142,7 @@ impl Endpoint {
         if link.is_some() {
             peer.announce(link.as_deref(), &self.config);
         }
+        Ok(())
     }
 
     fn recall_request(
@@ -155,9 +155,9 @@ impl Endpoint {
     ) -> Result<(), Unreadable> {
         let message = Message::decode(&message).map_err(|_| Unreadable)?;
         let answer = answer.map(|answer| Message::decode(&answer)).transpose().map_err(|_| Unreadable)?;
-        self.admit_recalled(association, now);
         let number = self.number();
-        let Some(peer) = self.peers.get_mut(&association) else { return Ok(()) };
+        self.admit_recalled(association, now);
+        let peer = self.peers.get_mut(&association).ok_or(Unreadable)?;
         let (request, plan) = ServerTransfers::recall(&message, &peer.transfers);
         let asked = Asked::of(&message);
         let Some(answer) = answer else {
@@ -191,15 +191,16 @@ impl Endpoint {
         now: Instant,
     ) -> Result<(), Unreadable> {
         let message = Message::decode(registration).map_err(|_| Unreadable)?;
-        self.admit_recalled(association, now);
         self.next_number = self.next_number.max(id.0);
-        let Some(peer) = self.peers.get_mut(&association) else { return Ok(()) };
+        self.admit_recalled(association, now);
+        let peer = self.peers.get_mut(&association).ok_or(Unreadable)?;
         let (_, plan) = ServerTransfers::recall(&message, &peer.transfers);
         peer.observations.register(message.token, id, plan);
         self.observations.insert(id, association);
         Ok(())
     }
 
+    /// A peer of before the restart, if there is room for it.
     fn admit_recalled(&mut self, association: Association, now: Instant) {
         if !self.peers.contains_key(&association) {
             self.admit(association, association.address(), now);

@@ -165,6 +165,13 @@ impl Endpoint {
         self.with_peer(association, now, |peer, _| peer.cancel(id.0, now));
     }
 
+    /// Forgets a request of ours without telling the peer: for an observation that another takes the place of, which the peer finds
+    /// out by itself.
+    pub fn abandon(&mut self, id: RequestId, now: Instant) {
+        let Some(association) = self.requests.remove(&id) else { return };
+        self.with_peer(association, now, |peer, _| drop(peer.forget(id.0, now)));
+    }
+
     /// Answers a peer's request.
     pub fn respond(&mut self, key: RequestKey, response: Response, now: Instant) {
         let Some(Pending { association, request, plan, memory, .. }) = self.take_pending(key) else {
@@ -199,8 +206,6 @@ impl Endpoint {
             }
             peer.respond(&request, plan, response, accepted.then_some(id), now);
         });
-        // The peer may have gone while its request waited.
-        let accepted = accepted && self.peers.contains_key(&association);
         if let Some(message) = memory {
             // What it is answered is the observation's to remember.
             let acknowledgement = Message::empty(Kind::Acknowledgement, message.id);
@@ -332,6 +337,11 @@ impl Endpoint {
         self.pacers.len()
     }
 
+    /// When the first of those may leave that wait for their turn on a link.
+    pub fn departure(&self) -> Option<Instant> {
+        self.pacers.deadline()
+    }
+
     /// Whether every message of ours is acknowledged and nobody's request waits.
     pub fn is_settled(&self) -> bool {
         self.pending.is_empty()
@@ -433,7 +443,7 @@ impl Endpoint {
                 self.requests.remove(&RequestId(id));
                 self.events.push_back(Event::Failed { id: RequestId(id), error });
             }
-            Step::Send(_) | Step::Nothing | Step::Unknown => {}
+            Step::Send(_) | Step::SendBurst { .. } | Step::Nothing | Step::Unknown => {}
         }
     }
 
@@ -515,14 +525,12 @@ impl Endpoint {
     }
 
     fn reset(&mut self, address: Address, reset: &Message, now: Instant) {
-        let outgoing = Outgoing {
-            datagram: reset.encode(),
-            priority: Priority::Acknowledgement,
-            exchange: None,
-            expires: None,
-            repeat: false,
-        };
-        self.send(address.into(), address, outgoing, now);
+        let (association, mut outgoing) = (Association::from(address), Outgoing::reply(reset.encode()));
+        if !self.peers.contains_key(&association) {
+            // Strangers keep nobody waiting.
+            outgoing.priority = Priority::Background;
+        }
+        self.send(association, address, outgoing, now);
         self.flush(now);
     }
 

@@ -14,11 +14,11 @@ use super::queues::Places;
 use super::{Address, Config, RequestKey};
 use crate::coap::{
     Answered, ClientTransfers, Code, Delivery, Event, ExchangeId, Exchanges, Instant, Kind, Message,
-    MessageId, ObservationId, Observations, OptionNumber, Options, Plan, Priority, Received, Reply, Request,
+    MessageId, ObservationId, Observations, OptionNumber, Plan, Priority, Received, Reply, Request,
     RequestError, Response, ServerTransfers, Step, Token, TransferLimits,
 };
 pub(super) use link::Terms;
-use options::{is_known_in_request, is_known_in_response};
+use options::{is_known_in_request, is_known_in_response, is_of_bursts};
 
 /// All that is known of one peer.
 #[derive(Debug)]
@@ -148,7 +148,7 @@ impl Peer {
             announced: false,
             watched: false,
             server: ServerTransfers::default(),
-            client: ClientTransfers::default(),
+            client: ClientTransfers::new((seed >> 32) as u32),
             observations: Observations::default(),
             pending: BTreeSet::new(),
             heard: now,
@@ -206,7 +206,7 @@ impl Peer {
 
     fn receive_request(&mut self, message: Message, config: &Config, now: Instant) {
         let in_bursts = self.answers_in_bursts(&message, config);
-        let is_known = |number| is_known_in_request(number) || in_bursts && number == OptionNumber::Q_BLOCK2;
+        let is_known = |number| is_known_in_request(number) || in_bursts && is_of_bursts(number);
         let options = match message.options.clone().understood(is_known) {
             Ok(options) => options,
             Err(number) => return self.refuse_option(&message, number, now),
@@ -215,12 +215,17 @@ impl Peer {
         if let Some(link) = message.options.get(OptionNumber::LINK) {
             self.announce(str::from_utf8(link).ok(), config);
         }
-        let asked = Asked::of(&message);
+        let mut asked = Asked::of(&message);
         match self.server.receive(&message, &self.transfers, now) {
             Received::Answer(reply) => {
                 self.answer(&asked, reply, now);
             }
+            Received::Nothing => self.exchanges.acknowledge(asked.message.1),
             Received::Request(request, plan) => {
+                if message.options.get(OptionNumber::Q_BLOCK1).is_some() {
+                    // The last block that was missing may come unconfirmed; the answer to all of them is not to be lost for it.
+                    asked.message.0 = Kind::Confirmable;
+                }
                 // RFC 7641 §4.1: a registration with the same token takes the place of the one before; Observe 1 removes it.
                 if request.observe.is_some()
                     && let Some(id) = self.observations.remove(asked.token)
@@ -240,8 +245,7 @@ impl Peer {
         if message.kind == Kind::Confirmable {
             let asked = Asked { token: message.token, message: (message.kind, message.id), unwanted: 0 };
             let payload = Bytes::from(format!("{number} ({}) is not understood", number.0));
-            let (code, options) = (Code::BAD_OPTION, Options::new());
-            self.answer(&asked, Reply { code, options, payload, delivers: None, rest: Vec::new() }, now);
+            self.answer(&asked, Reply { payload, ..Reply::empty(Code::BAD_OPTION) }, now);
         }
     }
 
@@ -251,6 +255,10 @@ impl Peer {
             // RFC 7252 §5.3.2: a response that is not expected is rejected.
             self.reject(kind, id);
             return self.outcomes.push_back(Outcome::Unexpected);
+        }
+        // An answer is under way that says the same, or knows better, and the message for it goes on until it comes.
+        if kind == Kind::NonConfirmable && self.client.hears_again(&message) {
+            return;
         }
         // §4.2: the response says that the request has arrived, even where the acknowledgement is lost.
         let request = self
@@ -263,7 +271,7 @@ impl Peer {
             self.exchanges.forget(exchange, now);
         }
         let in_bursts = self.transfers.q_block;
-        let is_known = |number| is_known_in_response(number) || in_bursts && number == OptionNumber::Q_BLOCK2;
+        let is_known = |number| is_known_in_response(number) || in_bursts && is_of_bursts(number);
         let step = match message.options.clone().understood(is_known) {
             Ok(options) => self.client.receive(&Message { options, ..message }, fresh, &self.transfers, now),
             Err(number) => {
@@ -287,21 +295,39 @@ impl Peer {
 
     /// Does what follows from a step of a request of ours.
     fn follow(&mut self, step: Step, now: Instant) {
+        self.follow_with(step, Priority::Message, now);
+    }
+
+    fn follow_with(&mut self, step: Step, priority: Priority, now: Instant) {
         match step {
-            Step::Send(message) => self.send_request(message, Priority::Message, now),
-            step => self.outcomes.push_back(Outcome::Client(step)),
+            Step::Send(message) => self.send_request(Vec::new(), message, priority, now),
+            Step::SendBurst { before, last } => self.send_request(before, last, priority, now),
+            step => {
+                self.outcomes.push_back(Outcome::Client(step));
+                self.forget_unwanted(now);
+            }
         }
     }
 
-    fn send_request(&mut self, message: Message, priority: Priority, now: Instant) {
+    /// Sends a request's message, after the other blocks of its burst.
+    fn send_request(&mut self, before: Vec<Message>, message: Message, priority: Priority, now: Instant) {
         let token = message.token;
-        match self.exchanges.send(message, priority, now) {
+        match self.exchanges.send_after(before, message, priority, now) {
             Ok(exchange) => drop(self.purposes.insert(exchange, Purpose::Request(token))),
             Err(_) => {
                 let step = self.client.fail(token, RequestError::Busy);
-                self.outcomes.push_back(Outcome::Client(step));
+                self.follow(step, now);
             }
         }
+    }
+
+    /// What nobody waits for is repeated no more.
+    fn forget_unwanted(&mut self, now: Instant) {
+        let in_use = self.client.tokens();
+        self.forget_purposes(
+            now,
+            |purpose| matches!(purpose, Purpose::Request(token) if !in_use.contains(token)),
+        );
     }
 
     fn acknowledged(&mut self, exchange: ExchangeId, now: Instant) {
@@ -345,6 +371,16 @@ impl Peer {
                         self.end_observation(id, now);
                         Some(Outcome::Deregistered(id))
                     }
+                    // What was too long will be so again: §4.2, an error is the last notification.
+                    RequestError::TooLong { .. } => {
+                        let token = self.observations.get(id).map(|(token, _)| token);
+                        self.end_observation(id, now);
+                        if let Some(token) = token {
+                            let last = message(token, Reply::empty(Code::INTERNAL_SERVER_ERROR));
+                            let _ = self.exchanges.send(last, Priority::Notification, now);
+                        }
+                        Some(Outcome::Deregistered(id))
+                    }
                     _ => {
                         self.watched = true;
                         unreported.map(Outcome::Undelivered)
@@ -356,10 +392,20 @@ impl Peer {
         }
     }
 
-    /// A message of ours is longer than the link carries.
-    pub(super) fn too_long(&mut self, exchange: ExchangeId, length: usize, most: usize, now: Instant) {
-        self.exchanges.forget(exchange, now);
-        self.failed(exchange, RequestError::TooLong { length, most }, now);
+    /// A message of ours is longer than the link carries. Returns whether it is given up; else something shorter is to be sent.
+    pub(super) fn too_long(
+        &mut self,
+        exchange: ExchangeId,
+        length: usize,
+        most: usize,
+        now: Instant,
+    ) -> bool {
+        let known = self.purposes.contains_key(&exchange);
+        if known {
+            self.exchanges.forget(exchange, now);
+            self.failed(exchange, RequestError::TooLong { length, most }, now);
+        }
+        known
     }
 
     /// Starts a request of ours.
@@ -374,8 +420,10 @@ impl Peer {
         if priority == Priority::Background {
             self.supersede(&request, now);
         }
-        let first = self.client.start(id, request, token, &self.transfers);
-        self.send_request(first, priority, now);
+        let first = self.client.start(id, request, token, &self.transfers, now);
+        // Bodies that have begun go on before others begin: their server need not hold all of them.
+        let behind = matches!(&first, Step::SendBurst { .. });
+        self.follow_with(first, if behind { priority.max(Priority::Notification) } else { priority }, now);
     }
 
     /// Fails the earlier request for the same path that has not left yet: what it says holds no more.
@@ -397,17 +445,17 @@ impl Peer {
 
     /// Forgets a request of ours, or deregisters an observation.
     pub(super) fn cancel(&mut self, id: u64, now: Instant) {
-        let message = self.client.cancel(id, &self.transfers);
-        // What nobody waits for is repeated no more.
-        let in_use = self.client.tokens();
-        self.forget_purposes(
-            now,
-            |purpose| matches!(purpose, Purpose::Request(token) if !in_use.contains(token)),
-        );
-        if let Some(message) = message {
+        if let Some(message) = self.forget(id, now) {
             // It is best effort: a peer that does not hear it gets a reset for its next notification.
             let _ = self.exchanges.send(message, Priority::Message, now);
         }
+    }
+
+    /// Forgets a request of ours; returns what would tell the peer so, where it is an observation.
+    pub(super) fn forget(&mut self, id: u64, now: Instant) -> Option<Message> {
+        let message = self.client.cancel(id, &self.transfers);
+        self.forget_unwanted(now);
+        message
     }
 
     /// Answers a request; for an observer, with its first notification. Returns whether in a confirmable message of its own.
@@ -445,9 +493,14 @@ impl Peer {
     /// Sends the answer to a request's message; where a delivery depends on it, in a confirmable message. Returns whether it
     /// is one of its own.
     fn answer(&mut self, asked: &Asked, mut reply: Reply, now: Instant) -> bool {
-        // RFC 7967 §2.1: 2, 8 and 16 for the classes 2, 4 and 5.
+        // RFC 7967 §2.1: 2, 8 and 16 for the classes 2, 4 and 5. That means responses, not what is said between blocks.
         let class = reply.code.class();
-        if reply.delivers.is_none() && matches!(class, 2 | 4 | 5) && asked.unwanted & 1 << (class - 1) != 0 {
+        let between = matches!(reply.code, Code::CONTINUE | Code::REQUEST_ENTITY_INCOMPLETE);
+        if reply.delivers.is_none()
+            && !between
+            && matches!(class, 2 | 4 | 5)
+            && asked.unwanted & 1 << (class - 1) != 0
+        {
             self.exchanges.acknowledge(asked.message.1);
             return false;
         }
@@ -497,6 +550,11 @@ impl Peer {
     pub(super) fn advance(&mut self, now: Instant) {
         self.exchanges.advance(now);
         self.server.expire(now);
+        while let Some((token, reply)) = self.server.ask_for_missing(&self.transfers, now) {
+            if self.exchanges.send_unconfirmed(message(token, reply), now).is_err() {
+                self.outcomes.push_back(Outcome::AnswerDropped);
+            }
+        }
         while let Some(step) = self.client.expire(&self.transfers, now) {
             self.follow(step, now);
         }

@@ -1,11 +1,12 @@
 //! What leaves an endpoint, and when: each datagram by way of its channel's queue, where its link is known.
 
+use bytes::Bytes;
 use tracing::debug;
 
 use super::pacer::{Channel, Queued};
 use super::peer::{Peer, Terms};
 use super::{Address, Association, Endpoint};
-use crate::coap::{ExchangeId, Instant, Outgoing};
+use crate::coap::{Code, ExchangeId, Instant, Message, Options, Outgoing};
 
 impl Endpoint {
     /// Sends a datagram to a peer, at once or when it is its turn.
@@ -13,7 +14,7 @@ impl Endpoint {
         &mut self,
         association: Association,
         address: Address,
-        outgoing: Outgoing,
+        mut outgoing: Outgoing,
         now: Instant,
     ) {
         let Some((channel, pace)) = self.channel(association, address) else {
@@ -23,10 +24,14 @@ impl Endpoint {
         if length > pace.mtu {
             self.counters.too_long += 1;
             debug!(remote = %address.remote, length, mtu = pace.mtu, "datagram does not fit into the link");
-            if let Some((peer, exchange)) = self.sender(association, &outgoing) {
-                peer.too_long(exchange, length, pace.mtu, now);
+            if let Some((peer, exchange)) = self.sender(association, &outgoing)
+                && peer.too_long(exchange, length, pace.mtu, now)
+            {
+                return;
             }
-            return;
+            // Whoever waits for an answer is told that it does not fit.
+            let Some(short) = instead_of(&outgoing.datagram) else { return };
+            outgoing.datagram = short;
         }
         if let Some((peer, exchange)) = self.sender(association, &outgoing) {
             peer.exchanges.held(exchange);
@@ -110,8 +115,18 @@ impl Endpoint {
             None => Terms::new(&self.config, self.config.link_of(address)),
         };
         let (link, pace) = (terms.link?, terms.pace?);
-        let channel =
-            if pace.shared { Channel::Shared(address.local, link) } else { Channel::Own(association) };
-        Some((channel, pace))
+        match pace.shared {
+            true => Some((Channel::Shared(address.local, link), pace)),
+            // A stranger has none: what is said to it is a reset.
+            false if !self.peers.contains_key(&association) => None,
+            false => Some((Channel::Own(association, link), pace)),
+        }
     }
+}
+
+/// What is said in the place of a response that is too long for the link.
+fn instead_of(datagram: &[u8]) -> Option<Vec<u8>> {
+    let response = Message::decode(datagram).ok().filter(|message| message.code.is_response())?;
+    let (code, options, payload) = (Code::INTERNAL_SERVER_ERROR, Options::new(), Bytes::new());
+    Some(Message { code, options, payload, ..response }.encode())
 }

@@ -87,6 +87,12 @@ pub(super) enum StoredFormat {
     CborV1,
 }
 
+/// Whether what a gateway stores under this key is of a request, and of no use when that has been answered and can come no more.
+pub fn is_of_request(key: &[u8]) -> bool {
+    let endpoint = key.strip_prefix(&[Key::ENDPOINT]);
+    matches!(endpoint.and_then(decode), Some(MemoryKey::Request(..)))
+}
+
 /// The version of all values' format.
 const VERSION: u8 = 1;
 
@@ -253,6 +259,20 @@ mod tests {
     }
 
     #[test]
+    fn a_requests_record_is_told_from_the_others_by_its_key() {
+        let (observation, StoredObservation { association, .. }) = observation();
+        let others = [
+            observation,
+            Key::Session(association),
+            Key::Endpoint(MemoryKey::Peer(association)),
+            Key::Endpoint(MemoryKey::Observation(ObservationId(3))),
+        ];
+        assert!(others.iter().all(|key| !is_of_request(&key.encode())));
+        assert!(is_of_request(&Key::Endpoint(MemoryKey::Request(association, 7)).encode()));
+        assert!(!is_of_request(b"") && !is_of_request(b"e"));
+    }
+
+    #[test]
     fn no_part_of_a_record_is_one() {
         for (key, value) in records() {
             for cut in 0..value.len() {
@@ -268,7 +288,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(key: Vec<u8>, value: Vec<u8>, at: usize, bits: u8) {
-            let _ = Record::read(&key, &value);
+            let _ = (Record::read(&key, &value), is_of_request(&key));
             for (key, mut value) in records() {
                 let at = at % value.len();
                 value[at] ^= bits;

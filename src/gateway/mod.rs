@@ -31,6 +31,7 @@ use absence::Absences;
 pub use config::Config;
 pub use counters::Counters;
 use feed::{Checked, FeedId, Feeds};
+pub use memory::is_of_request;
 use memory::{Key, Memories};
 use observation::Observation;
 use session::Sessions;

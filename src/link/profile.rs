@@ -18,7 +18,7 @@ pub struct Profile {
     pub delay: Duration,
     /// How much longer that may take at most.
     pub jitter: Duration,
-    /// The greatest datagram from a peer, in bytes of UDP payload; the greatest frame where `fragments` is set.
+    /// The greatest datagram from a peer, in bytes of UDP payload, at least 80; the greatest frame where `fragments` is set.
     pub mtu_up: usize,
     /// The same from the gateway.
     pub mtu_down: usize,

@@ -242,7 +242,7 @@ mod tests {
             "link \"a\": like leads back",
             "link \"b\": like leads back",
             "link \"c\": like names no link: \"d\"",
-            "link \"d-\": like is integer",
+            "link \"d-\": like is of type integer",
         ] {
             assert!(told.iter().any(|told| told.starts_with(expected)), "{expected} in {told:?}");
         }

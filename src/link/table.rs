@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::Value;
 
 use super::profile::Profile;
+use super::terms::LEAST;
 
 /// The keys, in the order in which they are obeyed: what speaks of one direction comes after what speaks of both.
 pub const KEYS: &[&str] = &[
@@ -30,7 +31,7 @@ pub const KEYS: &[&str] = &[
     "speed",
 ];
 
-/// A datagram with less room carries no request.
+/// Those of fragments; a datagram that crosses whole needs more ([`LEAST`]).
 const MTU: RangeInclusive<u64> = 32..=Profile::MAX_DATAGRAM as u64;
 const RATE: RangeInclusive<u64> = 0..=1_000_000_000_000;
 const OVERHEAD: RangeInclusive<u64> = 0..=1500;
@@ -57,6 +58,25 @@ pub(super) fn apply(table: &toml::Table, profile: &mut Profile, speed: &mut u32)
             wrong.push(((*key).to_owned(), problem));
         }
     }
+    if wrong.is_empty() {
+        wrong = too_narrow(table, profile);
+    }
+    wrong
+}
+
+/// Without fragments the smallest block has to fit into a datagram, or no answer in blocks ever arrives.
+fn too_narrow(table: &toml::Table, profile: &Profile) -> Vec<(String, String)> {
+    let mut wrong = Vec::new();
+    for (own_key, mtu) in [("mtu-up", profile.mtu_up), ("mtu-down", profile.mtu_down)] {
+        if profile.fragments || mtu >= LEAST {
+            continue;
+        }
+        let key = [own_key, "mtu", "fragments"].into_iter().find(|key| table.contains_key(*key));
+        let problem =
+            format!("leaves {mtu} bytes to a datagram, and should be from {LEAST} without fragments");
+        wrong.push((key.unwrap_or(own_key).to_owned(), problem));
+    }
+    wrong.dedup();
     wrong
 }
 
@@ -93,11 +113,11 @@ fn set(key: &str, value: &Value, profile: &mut Profile, speed: &mut u32) -> Resu
 }
 
 fn text(value: &Value) -> Result<&str, String> {
-    value.as_str().ok_or_else(|| format!("is {}, and should be a string", value.type_str()))
+    value.as_str().ok_or_else(|| format!("is of type {}, and should be a string", value.type_str()))
 }
 
 fn switch(value: &Value) -> Result<bool, String> {
-    value.as_bool().ok_or_else(|| format!("is {}, and should be true or false", value.type_str()))
+    value.as_bool().ok_or_else(|| format!("is of type {}, and should be true or false", value.type_str()))
 }
 
 /// An integer, as such or in a string.
@@ -105,7 +125,7 @@ fn number(value: &Value, allowed: RangeInclusive<u64>) -> Result<u64, String> {
     let found = match value {
         Value::Integer(number) => u64::try_from(*number).ok(),
         Value::String(text) => text.trim().parse().ok(),
-        _ => return Err(format!("is {}, and should be an integer", value.type_str())),
+        _ => return Err(format!("is of type {}, and should be an integer", value.type_str())),
     };
     within(found, value, &allowed, "")
 }
@@ -132,7 +152,7 @@ fn time(value: &Value) -> Result<Duration, String> {
     let text = match value {
         Value::Integer(seconds) => seconds.to_string(),
         Value::String(text) => text.clone(),
-        _ => return Err(format!("is {}, and should be a time: 500ms, 4s, 1m, 1h", value.type_str())),
+        _ => return Err(format!("is of type {}, and should be a time: 500ms, 4s, 1m, 1h", value.type_str())),
     };
     let (digits, unit) = split_unit(&text);
     let milliseconds = match unit {
@@ -156,7 +176,7 @@ fn share(value: &Value, allowed: RangeInclusive<f64>) -> Result<f64, String> {
             Some(percent) => percent.trim_end().parse::<f64>().ok().map(|percent| percent / 100.0),
             None => text.trim().parse().ok(),
         },
-        _ => return Err(format!("is {}, and should be a share: 0.1 or \"10%\"", value.type_str())),
+        _ => return Err(format!("is of type {}, and should be a share: 0.1 or \"10%\"", value.type_str())),
     };
     within(found, value, &allowed, "")
 }
@@ -217,6 +237,25 @@ mod tests {
     }
 
     #[test]
+    fn a_datagram_that_crosses_whole_has_room_for_the_smallest_block() {
+        let narrow = |key: &str, mtu| {
+            let problem =
+                format!("leaves {mtu} bytes to a datagram, and should be from 80 without fragments");
+            (key.to_owned(), problem)
+        };
+        assert_eq!(read("mtu = 79"), Err(vec![narrow("mtu", 79)]));
+        assert_eq!(read("mtu = 79\nmtu-up = 80"), Err(vec![narrow("mtu", 79)]));
+        assert_eq!(
+            read("mtu-up = 32\nmtu-down = 33"),
+            Err(vec![narrow("mtu-up", 32), narrow("mtu-down", 33)])
+        );
+        assert!(read("mtu = 80").is_ok() && read("mtu = 32\nfragments = true").is_ok());
+        let mut fragmented = read("mtu = 51\nfragments = true").unwrap();
+        let told = apply(&"fragments = false".parse().unwrap(), &mut fragmented, &mut 1);
+        assert_eq!(told, [narrow("fragments", 51)]);
+    }
+
+    #[test]
     fn what_is_out_of_bounds_or_of_another_kind_is_named_with_its_key() {
         for (text, key, problem) in [
             ("loss = 1.5", "loss", "is 1.5, and should be from 0 to 0.99"),
@@ -227,11 +266,11 @@ mod tests {
             ("delay = '25h'", "delay", "is \"25h\", and at most a day"),
             ("delay = '4 parsecs'", "delay", "is \"4 parsecs\", which has an unknown unit: ms, s, m or h"),
             ("delay = 'soon'", "delay", "is \"soon\", which has an unknown unit: ms, s, m or h"),
-            ("delay = 1.5", "delay", "is float, and should be a time: 500ms, 4s, 1m, 1h"),
+            ("delay = 1.5", "delay", "is of type float, and should be a time: 500ms, 4s, 1m, 1h"),
             ("rate = -1", "rate", "is -1, and should be from 0 to 1000000000000"),
             ("rate = '100 baud'", "rate", "is \"100 baud\", which has an unknown unit: bit/s or kbit/s"),
-            ("rate = true", "rate", "is boolean, and should be an integer"),
-            ("shared = 1", "shared", "is integer, and should be true or false"),
+            ("rate = true", "rate", "is of type boolean, and should be an integer"),
+            ("shared = 1", "shared", "is of type integer, and should be true or false"),
             ("max-retransmit = 11", "max-retransmit", "is 11, and should be from 0 to 10"),
             ("nstart = 0", "nstart", "is 0, and should be from 1 to 64"),
             ("speed = 1001", "speed", "is 1001, and should be from 1 to 1000"),

@@ -31,7 +31,7 @@ pub struct Terms {
 pub struct Pace {
     /// How long they are on the air.
     pub sending: Airtime,
-    /// How long those of the other end are, where both use one channel by turns (half-duplex).
+    /// Where both ends use one channel by turns (half-duplex): how.
     pub by_turns: Option<Turns>,
     /// The share of time in which this end may be on the air, above 0 and at most 1.
     pub duty_cycle: f64,
@@ -50,6 +50,9 @@ pub struct Turns {
 
 /// What goes with a block in its message: header, token, path, query, the access token's beginning. A longer one is rare, and only slower.
 const OPTIONS: usize = 64;
+
+/// The least that a link has to carry whole: the smallest block and its options.
+pub(super) const LEAST: usize = 16 + OPTIONS;
 
 /// The longest that a block's own bytes may be on the air: 256 of them at 100 bit/s.
 const BLOCK_AIR: Duration = Duration::from_millis(20_480);
@@ -141,7 +144,7 @@ fn answer_wait(profile: &Profile) -> Duration {
 /// How long it takes until what a message takes of the duty cycle has been saved up since the last one of its length.
 fn duty_wait(profile: &Profile, message: usize) -> Duration {
     match profile.duty_cycle {
-        duty_cycle if duty_cycle < 1.0 => stretch(slower(profile, message), duty_cycle),
+        duty_cycle if duty_cycle < 1.0 => occupied(profile, message),
         _ => Duration::ZERO,
     }
 }
@@ -150,8 +153,7 @@ fn duty_wait(profile: &Profile, message: usize) -> Duration {
 /// knows the other's queue: so the greatest are reckoned with ahead of it, each with the silence that the duty cycle asks for
 /// after it.
 fn max_latency(profile: &Profile) -> Duration {
-    let greatest = stretch(slower(profile, largest(profile)), profile.duty_cycle);
-    QUEUED * (greatest + profile.delay + profile.jitter + turnaround(profile))
+    QUEUED * (occupied(profile, largest(profile)) + profile.delay + profile.jitter + turnaround(profile))
 }
 
 /// Whether to ask for each block by itself, and to wait for it, would make a transfer to this end longer by a third or more: that
@@ -165,12 +167,16 @@ fn gains_by_bursts(profile: &Profile, end: End) -> bool {
 /// NON_RECEIVE_TIMEOUT (RFC 9177 §7.2): a burst's next block, and after a loss the next but one, has come meanwhile; what is missing
 /// may have been sent, and what asks for it should not meet it.
 fn receive_timeout(profile: &Profile) -> Duration {
-    let block = stretch(slower(profile, largest(profile)), profile.duty_cycle);
-    2 * block + round_trip(profile) + PROCESSING / profile.speed.max(1)
+    2 * occupied(profile, largest(profile)) + round_trip(profile) + PROCESSING / profile.speed.max(1)
 }
 
 fn turnaround(profile: &Profile) -> Duration {
     if profile.half_duplex { profile.turnaround } else { Duration::ZERO }
+}
+
+/// How long a message takes of the slower way: on the air, and in the silence after it that the duty cycle asks for.
+fn occupied(profile: &Profile, message: usize) -> Duration {
+    stretch(slower(profile, message), profile.duty_cycle)
 }
 
 /// How long so many bytes are on the air on the slower way.
@@ -216,8 +222,7 @@ fn block(profile: &Profile) -> BlockSize {
 
 /// The greatest message that one end has to reckon with.
 fn largest(profile: &Profile) -> usize {
-    let largest = block(profile).bytes() + OPTIONS;
-    if profile.fragments { largest } else { largest.min(largest_whole(profile)) }
+    block(profile).bytes() + OPTIONS
 }
 
 /// The greatest datagram that both ways carry in one frame.
@@ -340,9 +345,9 @@ mod tests {
         assert_eq!(peer.pace.map(|pace| (pace.mtu, pace.shared)), Some((340, false)));
         assert_eq!(terms("sbd", End::Gateway).pace.map(|pace| pace.mtu), Some(270));
         let mut tiny = Profile::built_in("sbd").unwrap();
-        tiny.mtu_down = 32;
+        tiny.mtu_down = LEAST;
         let Terms { parameters, block, .. } = tiny.terms(End::Peer);
-        assert_eq!((block.bytes(), parameters.largest), (16, 32));
+        assert_eq!((block.bytes(), parameters.largest), (16, 80));
     }
 
     #[test]
@@ -384,7 +389,7 @@ mod tests {
             assert!(terms.response_timeout >= terms.parameters.exchange_lifetime(), "{profile:?}");
             assert!(profile.is_unlimited() || terms.lifetime >= terms.patience, "{profile:?}");
             let mtu = terms.pace.map_or(usize::MAX, |pace| pace.mtu);
-            assert!(terms.parameters.largest <= mtu.max(32), "{profile:?}");
+            assert!(terms.parameters.largest <= mtu, "{profile:?}");
         }
     }
 
@@ -399,7 +404,7 @@ mod tests {
         fn both_ends_of_any_link_agree(
             rates in prop::array::uniform2(prop_oneof![Just(0), 1..1_000_000_u64, Just(1_000_000_000_000)]),
             times in prop::array::uniform3(prop_oneof![Just(0), 0..86_400_000_u64]),
-            mtus in prop::array::uniform2(32..Profile::MAX_DATAGRAM),
+            mtus in prop::array::uniform2(LEAST..Profile::MAX_DATAGRAM),
             overhead in 0..1500_usize,
             switches in prop::array::uniform2(any::<bool>()),
             duty_cycle in prop_oneof![Just(1.0), 0.0001..1.0],

@@ -19,6 +19,7 @@ use thiserror::Error;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
+use tokio::sync::watch;
 use tokio::time;
 use tracing::debug;
 
@@ -39,6 +40,8 @@ pub struct Client {
     commands: mpsc::UnboundedSender<Command>,
     keys: Arc<AtomicU64>,
     traffic: Arc<Meter>,
+    departure: watch::Receiver<Option<coap::Instant>>,
+    clock: Clock,
     local: SocketAddr,
     remote: SocketAddr,
 }
@@ -72,18 +75,21 @@ impl Client {
         getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
         let (commands, orders) = mpsc::unbounded_channel();
         let traffic = Arc::new(Meter::default());
+        let (departs, departure) = watch::channel(None);
+        let clock = Clock::start();
         let driver = Driver {
             machine: Endpoint::new(config, seed),
-            clock: Clock::start(),
+            clock,
             // The peer is known by the connected socket: there is nothing to choose from.
             address: Address { remote, local: any },
             socket,
             waiting: BTreeMap::new(),
             watch,
             traffic: Arc::clone(&traffic),
+            departs,
         };
         tokio::spawn(driver.run(orders));
-        Ok(Self { commands, keys: Arc::default(), traffic, local, remote })
+        Ok(Self { commands, keys: Arc::default(), traffic, departure, clock, local, remote })
     }
 
     /// Sends a request and waits for its whole response. Dropping the future forgets the request.
@@ -109,6 +115,27 @@ impl Client {
         self.traffic.read()
     }
 
+    /// How long from now what waits for its turn on the link has to wait; none where nothing does.
+    pub fn held_up(&self) -> Option<Duration> {
+        let departure = *self.departure.borrow();
+        Some(departure?.since(self.clock.now()))
+    }
+
+    /// Waits until something has to wait for its turn on the link for longer than so long; returns how long.
+    pub async fn held_up_longer(&self, than: Duration) -> Duration {
+        let mut departure = self.departure.clone();
+        loop {
+            match self.held_up() {
+                Some(wait) if wait > than => return wait,
+                _ => {}
+            }
+            if departure.changed().await.is_err() {
+                // The client has ended, and sends nothing any more.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// The address that its datagrams leave from, as far as the system has said.
     pub fn local(&self) -> SocketAddr {
         self.local
@@ -119,7 +146,8 @@ impl Client {
         self.remote
     }
 
-    /// Ends all observations and waits until the peer has acknowledged that, for at most `patience`.
+    /// Ends all observations and waits until the peer has acknowledged that, for at most `patience`. What has not left by then is
+    /// dropped.
     pub async fn close(self, patience: Duration) {
         let (sender, receiver) = oneshot::channel();
         let _ = self.commands.send(Command::Close { patience, done: sender });
@@ -170,6 +198,12 @@ impl Observation {
 
     /// Tells the peer to stop. [`Client::close`] waits until it has heard that.
     pub fn cancel(self) {}
+
+    /// Forgets it and tells the peer nothing, which is to be asked for the same events anew: that ends it there too, and a peer that
+    /// does not know of it any more is not asked to end it.
+    pub fn forget(self) {
+        let _ = self.cancel.commands.send(Command::Forget { key: self.cancel.key });
+    }
 }
 
 /// A request that stays without response.
@@ -247,6 +281,7 @@ struct Key(u64);
 enum Command {
     Start { key: Key, request: coap::Request, waiter: Waiter },
     Cancel { key: Key },
+    Forget { key: Key },
     Resume,
     Close { patience: Duration, done: oneshot::Sender<()> },
 }
@@ -300,6 +335,7 @@ struct Driver {
     waiting: BTreeMap<RequestId, Waiting>,
     watch: Watch,
     traffic: Arc<Meter>,
+    departs: watch::Sender<Option<coap::Instant>>,
 }
 
 impl Driver {
@@ -344,16 +380,25 @@ impl Driver {
                 self.waiting.insert(id, Waiting { key, waiter, answered: false });
             }
             Command::Cancel { key } => {
-                let found = self.waiting.iter().find(|(_, waiting)| waiting.key == key).map(|(id, _)| *id);
-                if let Some(id) = found {
-                    self.waiting.remove(&id);
+                if let Some(id) = self.take(key) {
                     self.machine.cancel(id, now);
+                }
+            }
+            Command::Forget { key } => {
+                if let Some(id) = self.take(key) {
+                    self.machine.abandon(id, now);
                 }
             }
             // That it came is all: whether there is room is asked again now.
             Command::Resume | Command::Close { .. } => {}
         }
         self.drain();
+    }
+
+    fn take(&mut self, key: Key) -> Option<RequestId> {
+        let id = self.waiting.iter().find(|(_, waiting)| waiting.key == key).map(|(id, _)| *id)?;
+        self.waiting.remove(&id);
+        Some(id)
     }
 
     /// Waits until a datagram or a deadline comes, and handles it. Dropped while it waits, it loses nothing.
@@ -402,6 +447,8 @@ impl Driver {
                 debug!(remote = %self.address.remote, %error, "cannot send");
             }
         }
+        let departure = self.machine.departure();
+        self.departs.send_if_modified(|known| std::mem::replace(known, departure) != departure);
     }
 
     fn report(&mut self) {

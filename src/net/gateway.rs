@@ -8,7 +8,6 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,9 +24,11 @@ use tracing::info;
 use tracing::warn;
 
 use super::clock::Clock;
+use super::socket;
 use super::socket::Batch;
 use super::socket::Socket;
 use super::store;
+use super::store::Room;
 use super::store::Store;
 use super::store::StoreError;
 use super::upstream;
@@ -53,8 +54,6 @@ pub struct Server {
 impl Server {
     /// Finished calls that one turn takes, beside a batch of datagrams from each socket.
     const CALLS_PER_TURN: usize = 16;
-    /// The rest after a receive that failed, so that a socket that fails for good does not take a processor with it.
-    const REST: Duration = Duration::from_millis(5);
 
     /// Binds all addresses. From here on datagrams wait in the sockets for [`Server::run`].
     ///
@@ -112,7 +111,13 @@ impl Server {
             }
         });
         if finished.await.is_err() {
-            warn!(grace = ?self.config.grace, calls = self.outside.running.len(), "stopped with answers unfinished");
+            let calls = self.outside.running.len();
+            match calls {
+                0 => {
+                    warn!(grace = ?self.config.grace, "stopped before peers had acknowledged all that they were sent")
+                }
+                _ => warn!(grace = ?self.config.grace, calls, "stopped before the homeserver had answered"),
+            }
         }
         let counters = self.counters();
         report(&counters);
@@ -140,7 +145,7 @@ impl Server {
     /// Waits until something is there, then handles a bounded part of all that is. Dropped while it waits, it loses nothing.
     async fn turn(&mut self) {
         let finished = tokio::select! {
-            () = readable(&self.outside.sockets) => None,
+            () = socket::readable(self.outside.sockets.iter().map(Socket::io)) => None,
             Some(finished) = self.outside.calls.join_next() => Some(finished),
             () = self.clock.sleep_until(self.machine.deadline()) => None,
         };
@@ -153,7 +158,7 @@ impl Server {
         self.machine.advance(self.clock.now());
         self.drain();
         if received.iter().any(Result::is_err) {
-            time::sleep(Self::REST).await;
+            time::sleep(socket::REST).await;
         }
     }
 
@@ -223,7 +228,9 @@ impl Outside {
             match output {
                 Output::Store { key, value } => {
                     if let Some(store) = &mut self.store {
-                        store.put(key, value);
+                        let is_of_request = gateway::is_of_request(&key);
+                        let room = if is_of_request { Room::Requests } else { Room::Others };
+                        store.put(room, key, value, now);
                     }
                 }
                 Output::Datagram { address, datagram } => self.send(address, &datagram),
@@ -380,16 +387,6 @@ pub fn check_distinct(listen: &[SocketAddr]) -> Result<(), StartError> {
         }
     }
     Ok(())
-}
-
-/// Ready once a datagram may be in one of the sockets.
-async fn readable(sockets: &[Socket]) {
-    std::future::poll_fn(|context| {
-        // All are asked, so that all wake this task.
-        let ready = sockets.iter().filter(|socket| socket.poll_readable(context).is_ready()).count();
-        if ready > 0 { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
 }
 
 fn report(counters: &Counters) {

@@ -7,19 +7,20 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::iter;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
-use std::task::Context;
-use std::task::Poll;
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio::net::UdpSocket;
+use tokio::time;
 use tracing::debug;
 
 use super::clock::Clock;
+use super::socket;
 use super::socket::Batch;
 use super::socket::Socket;
 use crate::coap::Instant;
@@ -148,9 +149,11 @@ impl Relay {
                 () = self.clock.sleep_until(deadline) => {}
             }
             self.forget_silent();
-            self.receive_from_clients().await;
-            self.receive_from_server();
+            let received = [self.receive_from_clients().await, self.receive_from_server()];
             self.deliver();
+            if received.iter().any(Result::is_err) {
+                time::sleep(socket::REST).await;
+            }
         }
     }
 
@@ -162,11 +165,11 @@ impl Relay {
         }
     }
 
-    async fn receive_from_clients(&mut self) {
+    async fn receive_from_clients(&mut self) -> Result<(), ()> {
         if let Err(error) = self.listener.receive(&mut self.batch) {
             debug!(%error, "cannot receive from clients");
             self.counters.socket_errors += 1;
-            return;
+            return Err(());
         }
         let now = self.clock.now();
         let received: Vec<_> =
@@ -180,12 +183,13 @@ impl Relay {
                 }
             }
         }
+        Ok(())
     }
 
     /// Takes at most a few datagrams of each client, so that none keeps the others waiting.
-    fn receive_from_server(&mut self) {
+    fn receive_from_server(&mut self) -> Result<(), ()> {
         let now = self.clock.now();
-        let mut received = Vec::new();
+        let (mut received, mut result) = (Vec::new(), Ok(()));
         for (number, client) in &self.clients {
             for _ in 0..Self::BATCH {
                 match client.socket.try_recv(&mut self.buffer) {
@@ -197,6 +201,7 @@ impl Relay {
                     Err(error) => {
                         debug!(client = %client.address.remote, %error, "cannot receive from the server");
                         self.counters.socket_errors += 1;
+                        result = Err(());
                     }
                 }
             }
@@ -204,6 +209,7 @@ impl Relay {
         for (number, datagram) in received {
             self.send(End::Gateway, number, datagram, now);
         }
+        result
     }
 
     fn send(&mut self, from: End, number: PeerNumber, datagram: Vec<u8>, now: Instant) {
@@ -284,21 +290,8 @@ impl fmt::Debug for Relay {
     }
 }
 
-/// Ready once a datagram may be there, from a client or from the server. Dropped while it waits, it loses nothing.
+/// Ready once a datagram may be there, from a client or from the server.
 async fn readable(listener: &Socket, clients: &BTreeMap<PeerNumber, Client>) {
-    std::future::poll_fn(|context| {
-        // All are asked, so that all wake this task.
-        let mut ready = listener.poll_readable(context).is_ready();
-        for client in clients.values() {
-            ready |= client.is_readable(context);
-        }
-        if ready { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-}
-
-impl Client {
-    fn is_readable(&self, context: &mut Context<'_>) -> bool {
-        self.socket.poll_recv_ready(context).is_ready()
-    }
+    let clients = clients.values().map(|client| &client.socket);
+    socket::readable(iter::once(listener.io()).chain(clients)).await;
 }

@@ -5,23 +5,25 @@
 //! from another one than was asked. So every datagram carries its own destination up, and takes it down again as its source.
 
 use std::fmt;
+use std::future;
 use std::io;
 use std::io::IoSliceMut;
 use std::net::IpAddr;
 use std::net::SocketAddr;
-use std::task::Context;
 use std::task::Poll;
+use std::time::Duration;
 
 use quinn_udp::RecvMeta;
 use quinn_udp::Transmit;
 use quinn_udp::UdpSocketState;
 use tokio::io::Interest;
+use tokio::net::UdpSocket;
 
 use crate::endpoint::Address;
 
 /// One bound socket.
 pub struct Socket {
-    io: tokio::net::UdpSocket,
+    io: UdpSocket,
     state: UdpSocketState,
     local: SocketAddr,
 }
@@ -47,7 +49,7 @@ impl Socket {
         // Room for a burst, as far as the system allows it; less is no error.
         let _ = socket.set_recv_buffer_size(Self::RECEIVE_BUFFER);
         socket.bind(&address.into())?;
-        let io = tokio::net::UdpSocket::from_std(socket.into())?;
+        let io = UdpSocket::from_std(socket.into())?;
         let state = UdpSocketState::new((&io).into())?;
         discover_mtu(&io, address)?;
         let local = io.local_addr()?;
@@ -65,9 +67,9 @@ impl Socket {
         ours == local || ours.is_unspecified() && ours.is_ipv4() == local.is_ipv4()
     }
 
-    /// Ready once a datagram may be there.
-    pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io.poll_recv_ready(context)
+    /// The system's own socket, to be waited for.
+    pub(super) fn io(&self) -> &UdpSocket {
+        &self.io
     }
 
     /// Takes what has arrived, at most one batch; nothing is no error.
@@ -112,10 +114,23 @@ impl fmt::Debug for Socket {
     }
 }
 
+/// The rest after a receive that failed, so that a socket that fails for good does not take a processor with it.
+pub(super) const REST: Duration = Duration::from_millis(5);
+
+/// Ready once a datagram may be in one of the sockets. Dropped while it waits, it loses nothing.
+pub(super) async fn readable<'a>(sockets: impl Iterator<Item = &'a UdpSocket> + Clone) {
+    future::poll_fn(|context| {
+        // All are asked, so that all wake this task.
+        let ready = sockets.clone().filter(|socket| socket.poll_recv_ready(context).is_ready()).count();
+        if ready > 0 { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
 /// Lets the system learn the path's MTU and fragment by it. QUIC probes the path by itself and so forbids both; with CoAP a
 /// datagram that is too large for some link on the way would vanish there each time (RFC 7252 §4.6 leaves fragments to IP).
 #[cfg(target_os = "linux")]
-fn discover_mtu(io: &tokio::net::UdpSocket, address: SocketAddr) -> io::Result<()> {
+fn discover_mtu(io: &UdpSocket, address: SocketAddr) -> io::Result<()> {
     use rustix::net::sockopt;
     match address {
         SocketAddr::V4(_) => sockopt::set_ip_mtu_discover(io, sockopt::Ipv4PathMtuDiscovery::WANT)?,
@@ -125,7 +140,7 @@ fn discover_mtu(io: &tokio::net::UdpSocket, address: SocketAddr) -> io::Result<(
 }
 
 #[cfg(not(target_os = "linux"))]
-fn discover_mtu(_: &tokio::net::UdpSocket, _: SocketAddr) -> io::Result<()> {
+fn discover_mtu(_: &UdpSocket, _: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
@@ -190,7 +205,7 @@ mod tests {
     use super::*;
 
     async fn receive(socket: &Socket, batch: &mut Batch) -> Vec<(Address, Vec<u8>)> {
-        std::future::poll_fn(|context| socket.poll_readable(context)).await.unwrap();
+        readable(std::iter::once(socket.io())).await;
         socket.receive(batch).unwrap();
         batch.datagrams().map(|(address, datagram)| (address, datagram.to_vec())).collect()
     }

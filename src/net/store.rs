@@ -3,7 +3,8 @@
 //! What is committed is on the disk, whatever happens to the process or the machine afterwards. A commit that fails does not stop
 //! the gateway, which may be the only link there is: what could not be written is kept and tried again with what comes later,
 //! and until then a restart knows the state of the last commit that succeeded. From that, observers hear some events again, and
-//! requests of that time may be passed on again; nothing is lost that was stored before.
+//! requests of that time may be passed on again; nothing is lost that was stored before. What waits is bounded in bytes, and what
+//! observers need has a room of its own, which requests, many and with whole bodies, cannot fill.
 //!
 //! A commit waits for the disk, and with it the task that owns the machine: nothing may be done before what it depends on is
 //! written. On the links that this is for, that is the least of all waits.
@@ -35,13 +36,25 @@ pub struct Store {
     /// None after a commit that failed: redb takes nothing more from a database whose file could not be written.
     database: Option<Database>,
     /// What is to be written by the next commit.
-    pending: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    requests: Pending,
+    others: Pending,
+    /// Bytes that may wait in each room.
+    room: usize,
     failed: Option<Instant>,
     counters: Counters,
 }
 
 /// A record: its key and its value.
 pub type Record = (Vec<u8>, Vec<u8>);
+
+/// Where a record waits for its commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// With those of requests, which are soon of no use any more.
+    Requests,
+    /// With all others.
+    Others,
+}
 
 /// What a store has counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -50,6 +63,10 @@ pub struct Counters {
     pub commits: u64,
     /// Commits that failed.
     pub failures: u64,
+    /// Changes of requests' records that the file will not know, because too much waited for a commit.
+    pub lost_requests: u64,
+    /// The same of all other records.
+    pub lost_others: u64,
 }
 
 /// Why a file cannot be used.
@@ -76,8 +93,8 @@ impl Store {
     const CACHE: usize = 1 << 20;
     /// After a commit that failed none is tried for this long.
     const REST: Duration = Duration::from_secs(10);
-    /// The most records that wait for a commit. Beyond that those that came last are lost to the file.
-    const PENDING: usize = 100_000;
+    /// Bytes that wait for a commit in each room. Beyond that those that came last are lost to the file.
+    const PENDING: usize = 64 << 20;
 
     /// Opens the file, and makes it for its owner alone where there is none.
     ///
@@ -88,7 +105,9 @@ impl Store {
         Ok(Self {
             path: path.to_owned(),
             database: Some(database),
-            pending: BTreeMap::new(),
+            requests: Pending::default(),
+            others: Pending::default(),
+            room: Self::PENDING,
             failed: None,
             counters: Counters::default(),
         })
@@ -103,22 +122,30 @@ impl Store {
         read(database).map_err(|error| StoreError::Database(Box::new(error)))
     }
 
-    /// Takes a record for the next commit; none takes the key's record away.
-    pub fn put(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
-        if self.pending.len() < Self::PENDING || self.pending.contains_key(&key) {
-            self.pending.insert(key, value);
+    /// Takes a record for the next commit; none takes the key's record away. Where too much waits already that is written first.
+    pub fn put(&mut self, room: Room, key: Vec<u8>, value: Option<Vec<u8>>, now: Instant) {
+        if self.pending(room).bytes_with(&key, value.as_deref()) > self.room {
+            self.commit(now);
+        }
+        if self.pending(room).bytes_with(&key, value.as_deref()) <= self.room {
+            return self.pending(room).insert(key, value);
+        }
+        match room {
+            Room::Requests => self.counters.lost_requests += 1,
+            Room::Others => self.counters.lost_others += 1,
         }
     }
 
     /// Writes all that was taken: once this returns it is on the disk, or the failure is told and counted.
     pub fn commit(&mut self, now: Instant) {
-        if self.pending.is_empty() || self.failed.is_some_and(|failed| now.since(failed) < Self::REST) {
+        let nothing = self.requests.changes.is_empty() && self.others.changes.is_empty();
+        if nothing || self.failed.is_some_and(|failed| now.since(failed) < Self::REST) {
             return;
         }
         match self.write() {
             Ok(()) => {
                 self.counters.commits += 1;
-                self.pending.clear();
+                (self.requests, self.others) = Default::default();
                 if self.failed.take().is_some() {
                     info!(file = %self.path.display(), "state is written again");
                 }
@@ -138,13 +165,48 @@ impl Store {
         self.counters
     }
 
+    fn pending(&mut self, room: Room) -> &mut Pending {
+        match room {
+            Room::Requests => &mut self.requests,
+            Room::Others => &mut self.others,
+        }
+    }
+
     fn write(&mut self) -> Result<(), StoreError> {
         let database = match &mut self.database {
             Some(database) => database,
             none => none.insert(open(&self.path)?),
         };
-        write(database, &self.pending).map_err(|error| StoreError::Database(Box::new(error)))
+        let changes = self.others.changes.iter().chain(&self.requests.changes);
+        write(database, changes).map_err(|error| StoreError::Database(Box::new(error)))
     }
+}
+
+/// What waits for a commit in one room.
+#[derive(Debug, Default)]
+struct Pending {
+    changes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    bytes: usize,
+}
+
+impl Pending {
+    /// What a change takes up beside its bytes, roughly.
+    const BESIDE: usize = 64;
+
+    /// The bytes of all, with this change in the place of the one before it.
+    fn bytes_with(&self, key: &[u8], value: Option<&[u8]>) -> usize {
+        let before = self.changes.get(key).map_or(0, |before| size(key, before.as_deref()));
+        self.bytes - before + size(key, value)
+    }
+
+    fn insert(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
+        self.bytes = self.bytes_with(&key, value.as_deref());
+        self.changes.insert(key, value);
+    }
+}
+
+fn size(key: &[u8], value: Option<&[u8]>) -> usize {
+    key.len() + value.map_or(0, <[u8]>::len) + Pending::BESIDE
 }
 
 fn read(database: &Database) -> Result<Vec<Record>, redb::Error> {
@@ -161,12 +223,15 @@ fn read(database: &Database) -> Result<Vec<Record>, redb::Error> {
     Ok(records)
 }
 
-fn write(database: &Database, pending: &BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> Result<(), redb::Error> {
+fn write<'a>(
+    database: &Database,
+    changes: impl Iterator<Item = (&'a Vec<u8>, &'a Option<Vec<u8>>)>,
+) -> Result<(), redb::Error> {
     // A transaction is durable by default: it is on the disk when `commit` returns.
     let transaction = database.begin_write()?;
     {
         let mut table = transaction.open_table(Store::TABLE)?;
-        for (key, value) in pending {
+        for (key, value) in changes {
             match value {
                 Some(value) => drop(table.insert(key.as_slice(), value.as_slice())?),
                 None => drop(table.remove(key.as_slice())?),
@@ -255,19 +320,23 @@ mod tests {
         Instant::START + Duration::from_secs(seconds)
     }
 
+    fn put(store: &mut Store, key: &[u8], value: Option<&[u8]>) {
+        store.put(Room::Others, key.to_vec(), value.map(<[u8]>::to_vec), at(0));
+    }
+
     #[test]
     fn what_was_committed_is_there_again_and_nothing_else() {
         let directory = Directory::new("committed");
         let mut store = Store::open(&directory.file()).unwrap();
         assert_eq!(store.records().unwrap(), []);
-        store.put(b"a".to_vec(), Some(b"1".to_vec()));
-        store.put(b"b".to_vec(), Some(b"2".to_vec()));
+        put(&mut store, b"a", Some(b"1"));
+        put(&mut store, b"b", Some(b"2"));
         store.commit(at(0));
-        store.put(b"a".to_vec(), None);
-        store.put(b"b".to_vec(), Some(b"3".to_vec()));
+        put(&mut store, b"a", None);
+        put(&mut store, b"b", Some(b"3"));
         store.commit(at(0));
-        store.put(b"c".to_vec(), Some(b"4".to_vec()));
-        assert_eq!(store.counters(), Counters { commits: 2, failures: 0 });
+        put(&mut store, b"c", Some(b"4"));
+        assert_eq!(store.counters(), Counters { commits: 2, failures: 0, ..Counters::default() });
         drop(store);
         let store = Store::open(&directory.file()).unwrap();
         assert_eq!(store.records().unwrap(), [(b"b".to_vec(), b"3".to_vec())]);
@@ -300,25 +369,70 @@ mod tests {
         assert!(matches!(Store::open(&directory.file()).err(), Some(StoreError::Permissions(0o640))));
     }
 
-    #[test]
-    fn what_could_not_be_written_is_written_later() {
-        let directory = Directory::new("later");
+    /// A store whose file is gone, and its place taken.
+    fn broken(directory: &Directory) -> Store {
         let mut store = Store::open(&directory.file()).unwrap();
-        store.put(b"a".to_vec(), Some(b"1".to_vec()));
-        store.commit(at(0));
-        // The file is gone, and its place is taken.
         store.database = None;
         std::fs::remove_file(directory.file()).unwrap();
         std::fs::create_dir(directory.file()).unwrap();
-        store.put(b"b".to_vec(), Some(b"2".to_vec()));
+        store
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_written_later() {
+        let directory = Directory::new("later");
+        let mut store = broken(&directory);
+        put(&mut store, b"b", Some(b"2"));
         store.commit(at(1));
         store.commit(at(2));
-        assert_eq!(store.counters(), Counters { commits: 1, failures: 1 });
+        assert_eq!(store.counters(), Counters { failures: 1, ..Counters::default() });
         std::fs::remove_dir(directory.file()).unwrap();
         store.commit(at(10));
-        assert_eq!(store.counters(), Counters { commits: 1, failures: 1 });
+        assert_eq!(store.counters(), Counters { failures: 1, ..Counters::default() });
         store.commit(at(11));
-        assert_eq!(store.counters(), Counters { commits: 2, failures: 1 });
+        assert_eq!(store.counters(), Counters { commits: 1, failures: 1, ..Counters::default() });
         assert_eq!(store.records().unwrap(), [(b"b".to_vec(), b"2".to_vec())]);
+    }
+
+    #[test]
+    fn requests_that_wait_take_no_room_from_observers_and_their_loss_is_counted() {
+        let directory = Directory::new("room");
+        let mut store = broken(&directory);
+        store.room = 10_000;
+        let body = vec![7; store.room / 4];
+        let mut put = |room, key: &[u8], value: Option<Vec<u8>>| store.put(room, key.to_vec(), value, at(1));
+        put(Room::Requests, b"small", Some(vec![1]));
+        for request in 0..10 {
+            put(Room::Requests, &[request], Some(body.clone()));
+        }
+        put(Room::Others, b"observer", Some(vec![1]));
+        put(Room::Others, b"observer", Some(vec![2]));
+        // What takes less than before always fits, and makes room.
+        put(Room::Requests, &[0], None);
+        put(Room::Requests, &[10], Some(body[1_000..].to_vec()));
+        assert!(store.requests.bytes <= store.room);
+        assert_eq!(store.counters(), Counters { failures: 1, lost_requests: 7, ..Counters::default() });
+        std::fs::remove_dir(directory.file()).unwrap();
+        store.commit(at(11));
+        let records = store.records().unwrap();
+        let kept: Vec<_> = records.iter().map(|(key, value)| (key.as_slice(), value.len())).collect();
+        let whole = body.len();
+        let expected: [(&[u8], usize); 5] =
+            [(&[1], whole), (&[2], whole), (&[10], whole - 1_000), (b"observer", 1), (b"small", 1)];
+        assert_eq!(kept, expected);
+        assert_eq!((store.requests.bytes, store.others.bytes), (0, 0));
+    }
+
+    #[test]
+    fn more_than_the_room_holds_is_written_in_several_commits() {
+        let directory = Directory::new("several");
+        let mut store = Store::open(&directory.file()).unwrap();
+        store.room = 10_000;
+        for record in 0..5 {
+            store.put(Room::Others, vec![record], Some(vec![record; 2_500]), at(0));
+        }
+        store.commit(at(0));
+        assert_eq!(store.counters(), Counters { commits: 2, ..Counters::default() });
+        assert_eq!(store.records().unwrap().len(), 5);
     }
 }

@@ -7,7 +7,10 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Context;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,13 +36,14 @@ use rustls::pki_types::pem::PemObject;
 use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::time;
+use tower_service::Service;
 
 use crate::gateway::FetchError;
 
 /// A pool of connections to one homeserver. Clones share the pool and its bounds.
 #[derive(Clone)]
 pub struct Upstream {
-    client: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: legacy::Client<Connector, Full<Bytes>>,
     requests: Arc<Semaphore>,
     polls: Arc<Semaphore>,
     body_limit: usize,
@@ -64,7 +68,7 @@ impl Upstream {
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(config.idle_timeout)
-            .build(https);
+            .build(Connector { https, timeout: config.connect_timeout });
         Ok(Self {
             client,
             requests: Arc::new(Semaphore::new(config.concurrent_requests.clamp(1, Semaphore::MAX_PERMITS))),
@@ -137,6 +141,34 @@ impl Upstream {
     }
 }
 
+/// Connects within a time, of which the TLS handshake is a part: a host that accepts and says nothing, as one does that
+/// expects `http:` on this port, is found out by it.
+#[derive(Clone)]
+struct Connector {
+    https: HttpsConnector<HttpConnector>,
+    timeout: Duration,
+}
+
+impl Service<Uri> for Connector {
+    type Response = <HttpsConnector<HttpConnector> as Service<Uri>>::Response;
+    type Error = Box<dyn Error + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.https.poll_ready(context)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let timeout = self.timeout;
+        let late = match uri.scheme_str() {
+            Some("https") => format!("no TLS connection within {timeout:?}; is it http:// there?"),
+            _ => format!("no connection within {timeout:?}"),
+        };
+        let connecting = self.https.call(uri);
+        Box::pin(async move { time::timeout(timeout, connecting).await.unwrap_or_else(|_| Err(late.into())) })
+    }
+}
+
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Upstream").field("body_limit", &self.body_limit).finish_non_exhaustive()
@@ -150,7 +182,7 @@ pub struct Config {
     pub homeserver: Uri,
     /// Trust only the certificates in this PEM file, and none of the system's.
     pub homeserver_ca: Option<PathBuf>,
-    /// The longest wait for a TCP connection.
+    /// The longest wait for a connection: for the name, for TCP, and for TLS.
     pub connect_timeout: Duration,
     /// How long a connection without a call is kept.
     pub idle_timeout: Duration,

@@ -104,7 +104,26 @@ impl ScriptName {
         }
     }
 
-    fn name(self) -> &'static str {
+    /// What happens in it, in a line.
+    pub fn about(self) -> &'static str {
+        match self {
+            Self::SendTen => "one device sends ten messages, one after the other",
+            Self::SyncDay => {
+                "one device observes a day of chat, with three outages of an hour and one kill of the gateway"
+            }
+            Self::Reconnect => {
+                "one device goes through an outage, a reboot, a new address, and restarts of gateway and homeserver"
+            }
+            Self::KillHundred => {
+                "one device observes and sends, and the gateway is killed at each of a hundred messages"
+            }
+            Self::IdleDay => "devices observe for a day in which next to nothing happens",
+            Self::Chaos => "some devices, and everything that can go wrong, at random",
+        }
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
         match self {
             Self::SendTen => "send-ten",
             Self::SyncDay => "sync-day",
@@ -269,8 +288,16 @@ fn chaos(profile: &Profile, seed: u64) -> Script {
         now += chance.wait(interval);
         let peer = chance.below(devices) as PeerNumber;
         let action = match chance.below(23) {
-            0..=5 => Action::Send(peer, text(&mut chance, &format!("Report {number}"), is_narrow)),
-            6..=12 => Action::Say(peer, text(&mut chance, &format!("Message {number}"), is_narrow)),
+            // A long one takes its time, to the gateway and to all devices.
+            0 => {
+                let bytes = if is_narrow { 300 } else { 500 + chance.below(1_500) as usize };
+                script.at(now, Action::Send(peer, long_report(number, bytes)));
+                now += unit * (bytes as u32 / 200) * (1 + devices as u32);
+                continue;
+            }
+            1..=5 => Action::Send(peer, format!("Report {number}")),
+            6 if !is_narrow => Action::Say(peer, long_report(number, 200 + chance.below(800) as usize)),
+            6..=12 => Action::Say(peer, format!("Message {number}")),
             13 => Action::Stir,
             14 | 15 => Action::Kill(chance.below(4)),
             16 => Action::Reboot(peer),
@@ -297,11 +324,17 @@ fn chaos(profile: &Profile, seed: u64) -> Script {
     script
 }
 
-/// One in ten is long, as far as the link is made for that.
-fn text(chance: &mut Chance, text: &str, is_narrow: bool) -> String {
-    let longest = if is_narrow { 200 } else { 2_000 };
-    let length = if chance.happens(0.1) { chance.below(longest) as usize } else { 0 };
-    format!("{text}{:.<length$}", "")
+/// A report in many blocks.
+fn long_report(number: u64, bytes: usize) -> String {
+    let lines = (0..).map(|line| format!("\nReport {number}, line {line}: all is well."));
+    let mut report = String::new();
+    for line in lines {
+        if report.len() + line.len() > bytes {
+            return report;
+        }
+        report.push_str(&line);
+    }
+    report
 }
 
 /// An answer that is too large ends observations. A device that loses the last word of one waits for ever, unless it asks again by itself.

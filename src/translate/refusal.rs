@@ -59,13 +59,21 @@ pub enum Refusal {
         status: StatusCode,
     },
     /// An answer of the homeserver that has no CBOR form.
-    #[error("the homeserver answered {status} with a body that cannot be carried: {error}")]
+    #[error("the homeserver answered {status} with a body that cannot be carried: {error}{}", remedy(error))]
     Unencodable {
         /// The HTTP status of the answer.
         status: StatusCode,
         /// Why not.
         error: codec::EncodeError,
     },
+}
+
+/// What the peer can do about it.
+fn remedy(error: &codec::EncodeError) -> &'static str {
+    match error {
+        codec::EncodeError::Depth { .. } => "; a filter that leaves the event out lets the rest through",
+        _ => "",
+    }
 }
 
 /// Why the homeserver gave no answer.

@@ -26,6 +26,10 @@ use crate::translate::session::Session;
 /// The version of the integer keys that clients ask for (MSC3079 "Versioning").
 const CBOR_VERSION: u32 = 1;
 
+/// How much deeper the content of an event is nested in an answer to `/sync` than in the request that sent it, in the event that a
+/// thread's latest event was edited by: 14 levels, and room for two more. Nobody is to send what no answer could carry.
+const DEEPER_IN_SYNC: usize = 16;
+
 /// What a peer's request asks of the homeserver. Observe is left to the caller.
 ///
 /// `session` takes over the sticky options first, so they count even if the request is refused. An empty body stays empty,
@@ -135,7 +139,8 @@ fn read_body(request: &coap::Request, session: &mut Session, limits: &Limits) ->
     if let Some(format) = format.filter(|_| !body::is_readable(format)) {
         return Err(Refusal::ContentFormat(format));
     }
-    let decoded = body::read(&request.payload, limits)?;
+    let limits = Limits { depth: limits.depth.saturating_sub(DEEPER_IN_SYNC), ..*limits };
+    let decoded = body::read(&request.payload, &limits)?;
     if decoded.integer_keys {
         session.saw_integer_keys();
     }

@@ -15,6 +15,7 @@ use lowband::link::Terms;
 use lowband::matrix::rewrite::Advertise;
 use lowband::net;
 use lowband::net::upstream;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 use super::ConfigError;
@@ -49,8 +50,11 @@ impl Effective {
     /// Reads and checks all settings.
     ///
     /// # Errors
-    /// All that is wrong, in the order of the settings.
+    /// All that is wrong, in the order of the settings, and was not told when they were read. Nothing where they could not be.
     pub(crate) fn read(settings: &Settings) -> Result<Self, Vec<ConfigError>> {
+        if settings.unread {
+            return Err(Vec::new());
+        }
         let mut reader = Reader { settings, errors: Vec::new() };
         let effective = reader.effective();
         match effective {
@@ -67,7 +71,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// `None` only where an error was remembered. All are read before the first that is missing ends it.
+    /// `None` only where an error was remembered, or told before. All are read before the first that is missing ends it.
     fn effective(&mut self) -> Option<Effective> {
         let homeserver = self.required("homeserver", homeserver);
         let links = &self.settings.links;
@@ -75,8 +79,10 @@ impl Reader<'_> {
         let listen = self.listen(default_link.as_deref());
         let shaping = &self.settings.shaping;
         let shape = self.optional("default-shape", |name| {
-            let wrong = |hint| Wrong::new(format!("there is no shape {name:?}")).hint(hint);
-            shaping.find(name).map_err(wrong)
+            shaping.find(name).map_err(|hint| match shaping.tables.contains_key(name) {
+                true => Wrong::told(),
+                false => Wrong::new(format!("there is no shape {name:?}")).hint(hint),
+            })
         });
         let advertise = self.optional("advertise", advertise);
         let homeserver_ca = self.optional("homeserver-ca", |path| Ok(PathBuf::from(path)));
@@ -184,6 +190,7 @@ impl Reader<'_> {
     fn required<T>(&mut self, name: &'static str, parse: impl Fn(&str) -> Result<T, Wrong>) -> Option<T> {
         match self.text(name) {
             Some(text) => self.parsed(name, parse(&text)),
+            None if self.settings.is_refused(name) => None,
             None => {
                 let error = ConfigError::new(format!("no {name} given"));
                 self.errors.push(error.hint(format!("--{name}, {name} in the --config file")));
@@ -198,12 +205,18 @@ impl Reader<'_> {
     }
 
     fn all<T>(&mut self, name: &'static str, parse: impl Fn(&str) -> Result<T, Wrong>) -> Option<Vec<T>> {
+        if self.settings.is_refused(name) {
+            return None;
+        }
         let values = self.settings.get(name)?.values.clone();
         let parsed: Vec<_> = values.iter().map(|text| self.parsed(name, parse(text))).collect();
         parsed.into_iter().collect()
     }
 
     fn text(&self, name: &str) -> Option<String> {
+        if self.settings.is_refused(name) {
+            return None;
+        }
         self.settings.get(name)?.values.last().cloned()
     }
 
@@ -215,6 +228,9 @@ impl Reader<'_> {
     }
 
     fn wrong<T>(&mut self, name: &'static str, wrong: Wrong) -> Option<T> {
+        if wrong.is_told {
+            return None;
+        }
         let error = ConfigError::new(wrong.message).of(name);
         let error = match self.settings.get(name) {
             Some(given) => error.at(given.origin.clone()),
@@ -238,11 +254,18 @@ struct Listen {
 struct Wrong {
     message: String,
     hint: Option<String>,
+    /// Whether it follows from what was told before.
+    is_told: bool,
 }
 
 impl Wrong {
     fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None }
+        Self { message: message.into(), hint: None, is_told: false }
+    }
+
+    /// What names something that the file has, and that is wrong itself.
+    fn told() -> Self {
+        Self { is_told: true, ..Self::new("") }
     }
 
     fn hint(self, hint: impl Into<String>) -> Self {
@@ -301,6 +324,7 @@ fn listener(text: &str, links: &Links) -> Result<(SocketAddr, Option<String>), W
 fn link(name: &str, links: &Links) -> Result<String, Wrong> {
     match links.profiles.get(name) {
         Some(profile) => Ok(profile.name),
+        None if links.tables.contains_key(name) => Err(Wrong::told()),
         None => Err(Wrong::new(format!("there is no link {name:?}")).hint(links.hint())),
     }
 }
@@ -363,6 +387,13 @@ fn split_unit(text: &str) -> (&str, &str) {
 }
 
 fn log(text: &str) -> Result<String, Wrong> {
+    // A word alone would be a module, of which everything is logged, and nothing of any other. That nobody means.
+    let is_level = |word: &str| word.parse::<LevelFilter>().is_ok() || word.contains(['=', ':']);
+    let words = if text.contains('[') { "" } else { text };
+    if let Some(word) = words.split(',').map(str::trim).find(|word| !word.is_empty() && !is_level(word)) {
+        let hint = "error, warn, info, debug or trace; or MODULE=LEVEL";
+        return Err(Wrong::new(format!("{word} is no level")).hint(hint));
+    }
     match EnvFilter::builder().parse(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => {

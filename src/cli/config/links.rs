@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use lowband::link::Profile;
 use lowband::link::Profiles;
+use lowband::link::ProfilesError;
 use toml::de::DeTable;
 
 use super::ConfigError;
@@ -59,7 +60,16 @@ impl Links {
         errors: &mut Vec<ConfigError>,
     ) {
         if let Err(wrong) = self.profiles.add(&tables) {
-            errors.extend(wrong.iter().map(|error| {
+            // What is wrong with the other link is told.
+            let faulty = |name: &str| {
+                wrong.iter().any(|error| error.link == name && error.key.as_deref() != Some("like"))
+            };
+            let follows = |error: &&ProfilesError| {
+                let like =
+                    tables.get(&error.link).and_then(|table| table.get("like")).and_then(toml::Value::as_str);
+                error.key.as_deref() == Some("like") && like.is_some_and(faulty)
+            };
+            errors.extend(wrong.iter().filter(|error| !follows(error)).map(|error| {
                 let keys = ["link", &error.link, error.key.as_deref().unwrap_or_default()];
                 let line = line_of(text, place(file, &keys));
                 let told =

@@ -66,6 +66,8 @@ impl Shaping {
             match value.as_str().map(|name| (name, self.find(name))) {
                 None => errors.push(wrong(format!("link {link:?}: shape is no string"))),
                 Some((_, Ok(shape))) => drop(self.by_link.insert(link.clone(), shape)),
+                // What is wrong with the shape is told.
+                Some((name, Err(_))) if self.tables.contains_key(name) => {}
                 Some((name, Err(hint))) => {
                     errors.push(wrong(format!("link {link:?}: there is no shape {name:?}")).hint(hint));
                 }

@@ -38,19 +38,19 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where clients send to
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     listen: SocketAddr,
     /// The server, which the gateway is
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     to: SocketAddr,
     /// How many times as fast as the link: rates are multiplied, times divided
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::speed())]
     speed: u32,
     /// What is lost follows from this number
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::whole_number)]
     seed: u64,
-    /// The share of frames that are lost, instead of the profile's
-    #[arg(long, value_name = "P", value_parser = super::share)]
+    /// The share of frames that are lost, instead of the profile's: 0.05 or 5%
+    #[arg(long, value_name = "P", value_parser = super::loss)]
     loss: Option<f64>,
     /// The share of datagrams that come twice
     #[arg(long, value_name = "P", value_parser = super::share)]
@@ -103,12 +103,14 @@ async fn relay(args: &RunArgs) -> Result<Report, Failure> {
     };
     let mut signals =
         Signals::new().map_err(|error| Failure::new(format_args!("cannot take signals: {error}")))?;
-    let relay = Relay::bind(config, watch(args.verbose, args.speed))
-        .map_err(|error| Failure::new(format_args!("cannot bind {}: {error}", args.listen)))?;
+    let relay = Relay::bind(config, watch(args.verbose, args.speed)).map_err(|error| {
+        let failure = Failure::new(format_args!("cannot bind {}: {error}", args.listen));
+        failure.unbound(&error, args.listen)
+    })?;
     // Where standard error is closed, nobody wants to know.
     let _ = writeln!(io::stderr(), "relaying {} to {}", relay.address(), args.to);
     let counters = relay.run(async { _ = signals.next().await }).await;
-    let relay::Counters { up, down, clients, socket_errors, .. } = counters;
+    let relay::Counters { up, down, clients, forgotten, socket_errors } = counters;
     let (up, down) = (up.slowed(args.speed), down.slowed(args.speed));
     Ok(Report {
         profile: args.profile.clone(),
@@ -117,8 +119,13 @@ async fn relay(args: &RunArgs) -> Result<Report, Failure> {
         up,
         down,
         clients,
+        forgotten,
         socket_errors,
     })
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "an address is like 127.0.0.1:5683 or [::1]:5683".to_owned())
 }
 
 fn watch(verbose: bool, speed: u32) -> relay::Watch {
@@ -163,6 +170,8 @@ struct Report {
     up: Traffic,
     down: Traffic,
     clients: u64,
+    /// Clients that were forgotten as they were silent, or to make room.
+    forgotten: u64,
     socket_errors: u64,
 }
 
@@ -185,6 +194,7 @@ impl fmt::Display for Report {
                 traffic.duplicated,
             )?;
         }
-        Ok(())
+        let Self { clients, forgotten, socket_errors, .. } = self;
+        writeln!(f, "{clients} clients, {forgotten} of them forgotten; {socket_errors} socket errors")
     }
 }

@@ -11,6 +11,8 @@ use crate::coap::time::Instant;
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) exchange: ExchangeId,
+    /// What leaves before it, and is not confirmed.
+    pub(super) before: Vec<Message>,
     pub(super) message: Message,
     pub(super) priority: Priority,
 }

@@ -3,7 +3,6 @@
 use thiserror::Error;
 
 use crate::coap::message::Message;
-use crate::coap::parameters::ACKNOWLEDGEMENT;
 use crate::coap::priority::Priority;
 use crate::coap::time::Instant;
 
@@ -84,11 +83,15 @@ pub enum Answered {
 #[error("too many messages wait for this peer")]
 pub struct Busy;
 
+/// Whether a datagram of ours is an empty message: its code is 0.00.
+pub(super) fn is_empty(datagram: &[u8]) -> bool {
+    datagram.get(1) == Some(&0)
+}
+
 impl Outgoing {
     /// What answers a message of the peer's: an acknowledgement, a reset, or a response in one.
-    pub(super) fn reply(datagram: Vec<u8>) -> Self {
-        let empty = datagram.len() == ACKNOWLEDGEMENT;
-        let priority = if empty { Priority::Acknowledgement } else { Priority::Reply };
+    pub(crate) fn reply(datagram: Vec<u8>) -> Self {
+        let priority = if is_empty(&datagram) { Priority::Acknowledgement } else { Priority::Reply };
         Self { datagram, priority, exchange: None, expires: None, repeat: false }
     }
 }

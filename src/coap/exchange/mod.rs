@@ -11,10 +11,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::code::Code;
 use super::message::{Kind, Message, MessageId};
-use super::parameters::{ACKNOWLEDGEMENT, Answer, Parameters};
+use super::parameters::{Answer, Parameters};
 use super::priority::Priority;
 use super::time::Instant;
 use entry::{Received, Reply, Sent, Waiting};
+use event::is_empty;
 pub use event::{Answered, Busy, Counts, Event, ExchangeId, Limits, Outgoing};
 use ids::{Jitter, MessageIds};
 use round_trip::RoundTrip;
@@ -221,6 +222,21 @@ impl Exchanges {
     /// # Errors
     /// [`Busy`] where too many wait already.
     pub fn send(&mut self, message: Message, priority: Priority, now: Instant) -> Result<ExchangeId, Busy> {
+        self.send_after(Vec::new(), message, priority, now)
+    }
+
+    /// The same for the last block of a burst: when it is its turn, the other blocks leave before it, which are not confirmed
+    /// (RFC 9177 §4.3). All of them let pass what is more pressing than a notification.
+    ///
+    /// # Errors
+    /// [`Busy`] where too many wait already.
+    pub fn send_after(
+        &mut self,
+        before: Vec<Message>,
+        message: Message,
+        priority: Priority,
+        now: Instant,
+    ) -> Result<ExchangeId, Busy> {
         let is_its_turn = self.waiting.is_empty() && self.may_start();
         if !is_its_turn && self.waiting.len() >= self.limits.waiting {
             return Err(Busy);
@@ -229,7 +245,7 @@ impl Exchanges {
         self.next_exchange += 1;
         let message = Message { kind: Kind::Confirmable, ..message };
         let at = self.waiting.iter().position(|waiting| waiting.priority > priority);
-        let waiting = Waiting { exchange, message, priority };
+        let waiting = Waiting { exchange, before, message, priority };
         self.waiting.insert(at.unwrap_or(self.waiting.len()), waiting);
         self.start_waiting(now);
         Ok(exchange)
@@ -240,7 +256,7 @@ impl Exchanges {
     /// # Errors
     /// [`Busy`] where too many wait already.
     pub fn ping(&mut self, now: Instant) -> Result<ExchangeId, Busy> {
-        let ping = Message::empty(Kind::Confirmable, self.ids.next());
+        let ping = Message::empty(Kind::Confirmable, MessageId(0));
         self.send(ping, Priority::Acknowledgement, now)
     }
 
@@ -403,7 +419,7 @@ impl Exchanges {
                 continue;
             }
             // §4.2. §4.3: a ping is not repeated; whoever wonders asks again.
-            if sent.repeats >= parameters.max_retransmit || sent.datagram.get(1) == Some(&0) {
+            if sent.repeats >= parameters.max_retransmit || is_empty(&sent.datagram) {
                 given_up.push(*id);
                 continue;
             }
@@ -565,7 +581,14 @@ impl Exchanges {
     fn start_waiting(&mut self, now: Instant) {
         while self.may_start() && !self.waiting.is_empty() {
             let Some(id) = self.ids.take(now, self.parameters.exchange_lifetime()) else { return };
-            let Some(Waiting { exchange, message, priority }) = self.waiting.pop_front() else { return };
+            let Some(Waiting { exchange, before, message, priority }) = self.waiting.pop_front() else {
+                return;
+            };
+            let priority = if before.is_empty() { priority } else { priority.max(Priority::Notification) };
+            for block in before {
+                // One that has no ID is lost: the answer to the last one tells.
+                let _ = self.send_in_burst(block, priority, now);
+            }
             let answer = Answer::to(message.code);
             let datagram = Message { id, ..message }.encode();
             // §4.2: the first timeout is between ACK_TIMEOUT and ACK_TIMEOUT * ACK_RANDOM_FACTOR.

@@ -1,7 +1,7 @@
 //! What a client does with responses in bursts of blocks (RFC 9177 §4.4).
 
 use super::TransferLimits;
-use super::client::{Asked, ClientTransfers, RequestError, Step};
+use super::client::{Asked, ClientTransfers, RequestError, Step, Support};
 use super::collected::{Collected, Next};
 use crate::coap::block::Block;
 use crate::coap::code::Code;
@@ -14,7 +14,7 @@ use crate::coap::time::Instant;
 impl ClientTransfers {
     /// §4.1: a peer that refuses Q-Block2 is asked by Block2, from now on.
     pub(super) fn refuse_bursts(&mut self, token: Token, limits: &TransferLimits) -> Step {
-        self.bursts_refused = true;
+        self.bursts = Support::Refused;
         let Some(asked) = self.asked.get_mut(&token) else { return Step::Unknown };
         asked.bursts = false;
         asked.collected = None;
@@ -41,6 +41,8 @@ impl ClientTransfers {
             return lost.then(|| self.start_again(token, None, limits));
         };
         let Ok(block) = Block::decode(block) else { return Some(Step::Nothing) };
+        self.bursts = Support::Understood;
+        let asked = self.asked.get_mut(&token)?;
         let sequence = message.options.get_uint(OptionNumber::OBSERVE).filter(|_| message.code.is_success());
         Some(match (sequence, asked.request.observe) {
             (Some(sequence), Some(Observe::Register)) => {
@@ -106,13 +108,12 @@ impl ClientTransfers {
             return Step::Nothing;
         }
         let collected = match asked.collected.take() {
-            Some(collected) => Some(collected),
+            Some(collected) => collected,
             None => match Collected::new(message, block, limits, now) {
                 Ok(collected) => collected,
                 Err(error) => return self.fail(token, error),
             },
         };
-        let Some(collected) = collected else { return Step::Nothing };
         let withheld = asked.observation.is_some();
         let collected = asked.collected.insert(collected);
         // From now on it is waited for blocks.

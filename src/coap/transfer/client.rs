@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
 use super::collected::Collected;
+use super::offered::Offered;
 use super::{TransferLimits, is_of_transfer, is_sticky};
 use crate::coap::block::{Block, BlockSize};
 use crate::coap::code::Code;
@@ -19,8 +20,19 @@ use crate::coap::time::Instant;
 #[derive(Debug, Default)]
 pub struct ClientTransfers {
     pub(super) asked: BTreeMap<Token, Asked>,
-    /// Whether the peer has refused to answer in bursts.
-    pub(super) bursts_refused: bool,
+    /// What is known of the peer and bursts.
+    pub(super) bursts: Support,
+    /// The next body's Request-Tag.
+    pub(super) next_tag: u32,
+}
+
+/// Whether a peer understands the Q-Block options (RFC 9177 §4.1: both or none).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Support {
+    #[default]
+    Untried,
+    Understood,
+    Refused,
 }
 
 /// What a response message came to.
@@ -32,6 +44,13 @@ pub enum Step {
     Nothing,
     /// The next message of this request is to be sent, with this token.
     Send(Message),
+    /// Messages of this request are to be sent, with one token: some that are not confirmed, and then a confirmable one.
+    SendBurst {
+        /// Those that are not confirmed.
+        before: Vec<Message>,
+        /// The confirmable one.
+        last: Message,
+    },
     /// The response to a request, complete. After a notification more may follow.
     Complete {
         /// The number that the request was made under.
@@ -95,6 +114,8 @@ pub(super) struct Asked {
     pub(super) uploaded: usize,
     /// How many bytes of it are under way.
     pub(super) uploading: usize,
+    /// Its body, where that goes out in bursts.
+    pub(super) offered: Option<Offered>,
     pub(super) download: Option<Download>,
     /// Whether the response may come in bursts.
     pub(super) bursts: bool,
@@ -123,16 +144,34 @@ pub(super) struct Download {
 }
 
 impl ClientTransfers {
-    /// Starts a request under a number and a token that no other request has; returns its first message.
-    pub fn start(&mut self, id: u64, request: Request, token: Token, limits: &TransferLimits) -> Message {
+    /// Nothing asked yet. The bodies that go out in bursts are numbered from `first_tag` on.
+    pub fn new(first_tag: u32) -> Self {
+        Self { next_tag: first_tag, ..Self::default() }
+    }
+
+    /// Starts a request under a number and a token that no other request has; returns what to send.
+    pub fn start(
+        &mut self,
+        id: u64,
+        request: Request,
+        token: Token,
+        limits: &TransferLimits,
+        now: Instant,
+    ) -> Step {
         let mut asked = Asked::new(id, request, limits);
-        // RFC 9177 §4.1: not together with Block1.
-        asked.bursts = limits.q_block
-            && !self.bursts_refused
-            && asked.request.method == Code::GET
-            && asked.request.payload.len() <= asked.size.bytes();
-        let first = asked.next_upload(token, limits);
+        let first = self.offer(&mut asked, token, limits).unwrap_or_else(|| {
+            // RFC 9177 §4.1: not together with Block1.
+            asked.bursts = limits.q_block
+                && self.bursts != Support::Refused
+                && asked.request.method == Code::GET
+                && asked.request.payload.len() <= asked.size.bytes();
+            Step::Send(asked.next_upload(token, limits))
+        });
         self.asked.insert(token, asked);
+        // Nobody may be there to hear a first message. One after others of its body is worth the patience.
+        if matches!(&first, Step::SendBurst { before, .. } if !before.is_empty()) {
+            self.note_sent(&first, now);
+        }
         first
     }
 
@@ -145,22 +184,36 @@ impl ClientTransfers {
         now: Instant,
     ) -> Step {
         let step = self.take_in(message, fresh, limits, now);
-        if let Step::Send(next) = &step
-            && let Some(asked) = self.asked.get_mut(&next.token)
-        {
-            asked.last = Some((next.clone(), now));
-        }
+        self.note_sent(&step, now);
         step
+    }
+
+    /// Notes what may have to be sent again.
+    fn note_sent(&mut self, step: &Step, now: Instant) {
+        let last = match step {
+            Step::Send(last) | Step::SendBurst { last, .. } => last,
+            _ => return,
+        };
+        let Some(asked) = self.asked.get_mut(&last.token) else { return };
+        asked.last = Some((last.clone(), now));
+        if asked.offered.is_some() {
+            // The answer is waited for from its acknowledgement on: the burst may take long to leave.
+            asked.expires = None;
+        }
     }
 
     fn take_in(&mut self, message: &Message, fresh: Token, limits: &TransferLimits, now: Instant) -> Step {
         let token = message.token;
         let Some(asked) = self.asked.get_mut(&token) else { return Step::Unknown };
-        asked.expires = Some(now + limits.response_timeout);
+        asked.expires = Some(asked.next_deadline(limits, now));
         let block = |number| Block::find(&message.options, number);
         let (Ok(block1), Ok(block2)) = (block(OptionNumber::BLOCK1), block(OptionNumber::BLOCK2)) else {
             return self.fail(token, RequestError::BlocksDiffer);
         };
+        if let Some(step) = self.receive_about_burst(message, limits) {
+            return step;
+        }
+        let Some(asked) = self.asked.get_mut(&token) else { return Step::Unknown };
         if asked.bursts && message.code == Code::BAD_OPTION {
             return self.refuse_bursts(token, limits);
         }
@@ -175,7 +228,9 @@ impl ClientTransfers {
                 Upload::Done => {}
             }
         }
-        if message.code == Code::REQUEST_ENTITY_INCOMPLETE && asked.uploaded > 0 && !asked.restarted {
+        // One that is about the response's blocks says that the request was done.
+        let uploading = asked.uploaded > 0 && asked.download.is_none();
+        if message.code == Code::REQUEST_ENTITY_INCOMPLETE && uploading && !asked.restarted {
             return Step::Send(asked.restart(token, limits));
         }
         let sequence = message.options.get_uint(OptionNumber::OBSERVE).filter(|_| message.code.is_success());
@@ -261,9 +316,13 @@ impl ClientTransfers {
     /// Says that a request's message was acknowledged, and its response follows separately.
     pub fn acknowledged(&mut self, token: Token, limits: &TransferLimits, now: Instant) {
         let Some(asked) = self.asked.get_mut(&token).filter(|asked| asked.latest.is_none()) else { return };
+        if let Some(offered) = &mut asked.offered {
+            offered.confirmed();
+        }
+        let expires = asked.next_deadline(limits, now);
         match &mut asked.collected {
             Some(collected) => collected.acknowledged(asked.observation.is_some(), limits, now),
-            None => asked.expires = Some(now + limits.response_timeout),
+            None => asked.expires = Some(expires),
         }
     }
 
@@ -290,10 +349,18 @@ impl ClientTransfers {
         if asked.collected.is_some() {
             return self.ask_for_missing(token, limits, now);
         }
-        let again = asked
-            .last
-            .as_ref()
-            .filter(|(message, since)| now < *since + limits.patience && is_harmless(message));
+        let harmless = match &asked.offered {
+            // The peer has acknowledged a burst, and not said how far it has come.
+            Some(offered) if !offered.is_confirming() => {
+                let next = asked.next_set(token, self.bursts);
+                let step = next.unwrap_or_else(|| self.fail(token, RequestError::Timeout));
+                self.note_sent(&step, now);
+                return step;
+            }
+            Some(offered) => !offered.is_out(),
+            None => asked.last.as_ref().is_some_and(|(message, _)| is_harmless(message)),
+        };
+        let again = asked.last.as_ref().filter(|(_, since)| now < *since + limits.patience && harmless);
         match again {
             Some((message, _)) => {
                 asked.expires = None;
@@ -375,6 +442,7 @@ impl Asked {
             size: limits.block,
             uploaded: 0,
             uploading: 0,
+            offered: None,
             download: None,
             bursts: false,
             collected: None,
@@ -519,7 +587,7 @@ impl Asked {
     }
 }
 
-fn message(code: Code, token: Token, options: Options, payload: Bytes) -> Message {
+pub(super) fn message(code: Code, token: Token, options: Options, payload: Bytes) -> Message {
     Message { kind: Kind::Confirmable, code, id: MessageId(0), token, options, payload }
 }
 

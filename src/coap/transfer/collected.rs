@@ -54,20 +54,26 @@ pub(super) enum Next {
 }
 
 impl Collected {
-    /// A body of which this message's block is the first that has come; `None` where it does not say how long the body is, or not
-    /// which it is (§4.4, §4.6: ETag and Size2 are in each).
+    /// A body of which this message's block is the first that has come.
+    ///
+    /// # Errors
+    /// [`RequestError::TooLarge`]; [`RequestError::BlocksDiffer`] where it does not say how long the body is, or not which it is (§4.4,
+    /// §4.6: ETag and Size2 are in each).
     pub(super) fn new(
         message: &Message,
         block: Block,
         limits: &TransferLimits,
         now: Instant,
-    ) -> Result<Option<Self>, RequestError> {
+    ) -> Result<Self, RequestError> {
         let length = message.options.get_uint(OptionNumber::SIZE2).unwrap_or(0) as usize;
         if length > limits.body {
             return Err(RequestError::TooLarge(limits.body));
         }
         let etag = message.options.get(OptionNumber::ETAG).unwrap_or_default().to_vec();
-        Ok((length > 0 && !etag.is_empty()).then(|| Self {
+        if length == 0 || etag.is_empty() {
+            return Err(RequestError::BlocksDiffer);
+        }
+        Ok(Self {
             code: message.code,
             options: message.options.clone(),
             etag,
@@ -80,7 +86,7 @@ impl Collected {
             ask_at: None,
             since: now,
             attempts: 0,
-        }))
+        })
     }
 
     /// Takes in a block. `withheld`: its server holds the last block back until that alone is asked for.

@@ -5,7 +5,12 @@
 mod bursts;
 mod client;
 mod collected;
+mod gathered;
+mod key;
+mod missing;
+mod offered;
 mod server;
+mod uploads;
 mod wanted;
 
 use std::time::Duration;
@@ -21,9 +26,10 @@ use super::option::OptionNumber;
 pub struct TransferLimits {
     /// The greatest body that is taken in, in bytes: a request's at a server, a response's at a client.
     pub body: usize,
-    /// Bodies held at a time in each direction; the one unused for longest goes first.
+    /// Bodies that a server holds at a time in each direction; the one unused for longest goes first. A client holds one for each of
+    /// its requests.
     pub bodies: usize,
-    /// Bytes of all bodies held at a time in each direction.
+    /// Bytes of all bodies that a server holds at a time in each direction.
     pub bytes: usize,
     /// How long a body is held after its last block was asked for or came.
     pub lifetime: Duration,
@@ -34,9 +40,9 @@ pub struct TransferLimits {
     pub patience: Duration,
     /// The greatest block that is sent, and asked for.
     pub block: BlockSize,
-    /// Whether a client wishes for responses in bursts of blocks (RFC 9177, Q-Block2).
+    /// Whether a client wishes for responses in bursts of blocks, and sends requests so (RFC 9177).
     pub q_block: bool,
-    /// How long a client waits for a block of a burst, after the one before it, until it asks for what is missing.
+    /// How long a block of a burst is waited for, after the one before it, until what is missing is asked for.
     pub receive_timeout: Duration,
 }
 
@@ -63,6 +69,7 @@ fn is_of_transfer(number: OptionNumber) -> bool {
         number,
         OptionNumber::BLOCK1
             | OptionNumber::BLOCK2
+            | OptionNumber::Q_BLOCK1
             | OptionNumber::Q_BLOCK2
             | OptionNumber::SIZE1
             | OptionNumber::SIZE2

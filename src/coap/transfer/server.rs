@@ -1,13 +1,15 @@
-//! The server's half of blockwise transfers with one peer (RFC 7959 §2.4, §2.5; RFC 9177 §4.4).
+//! The server's half of blockwise transfers with one peer (RFC 7959 §2.4, §2.5; RFC 9177 §4.3, §4.4).
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+use super::key::Key;
+use super::uploads::Uploads;
 use super::wanted::Wanted;
-use super::{TransferLimits, is_of_transfer, is_sticky};
+use super::{TransferLimits, is_of_transfer};
 use crate::coap::block::{Block, BlockSize};
 use crate::coap::code::Code;
-use crate::coap::message::Message;
+use crate::coap::message::{Message, Token};
 use crate::coap::option::{OptionNumber, Options};
 use crate::coap::request::{Observe, Request, Response};
 use crate::coap::time::Instant;
@@ -15,7 +17,7 @@ use crate::coap::time::Instant;
 /// Request bodies being put together, and response bodies being handed out.
 #[derive(Debug, Default)]
 pub struct ServerTransfers {
-    uploads: Vec<Upload>,
+    uploads: Uploads,
     downloads: Vec<Download>,
     undelivered: Vec<Delivery>,
 }
@@ -27,12 +29,14 @@ pub enum Received {
     Request(Request, Plan),
     /// The request goes no further; this is its answer.
     Answer(Reply),
+    /// It is a block of a request of which others are waited for, or of one that has been passed on: at most it is acknowledged.
+    Nothing,
 }
 
 /// How the response to a request is to be cut.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    key: Key,
+    pub(super) key: Key,
     /// The block that was asked for.
     wanted: Block,
     /// The blocks that were asked for in one burst, where the client wishes for bursts.
@@ -97,6 +101,11 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// One of nothing but a code.
+    pub fn empty(code: Code) -> Self {
+        Self { code, options: Options::new(), payload: Bytes::new(), delivers: None, rest: Vec::new() }
+    }
+
     /// Makes it a notification, all of it (RFC 9177 §4.5).
     pub fn set_sequence(&mut self, sequence: u32) {
         for reply in
@@ -120,21 +129,26 @@ impl ServerTransfers {
         let (Ok(block1), Ok(block2)) = (block(OptionNumber::BLOCK1), block(OptionNumber::BLOCK2)) else {
             return refuse(Code::BAD_REQUEST, "block size exponent 7 is reserved");
         };
-        if message.options.get(OptionNumber::Q_BLOCK2).is_some() {
-            // RFC 9177 §4.1: the two kinds of blocks do not mix.
-            if block1.is_some() || block2.is_some() {
-                return refuse(Code::BAD_REQUEST, "Block and Q-Block options in one request");
-            }
-            if Wanted::of(&message.options).is_none() {
-                return refuse(Code::BAD_REQUEST, "Q-Block2 options do not fit together");
-            }
+        let Ok(q_block1) = block(OptionNumber::Q_BLOCK1) else {
+            return refuse(Code::BAD_REQUEST, "block size exponent 7 is reserved");
+        };
+        let q_block2 = message.options.get(OptionNumber::Q_BLOCK2).is_some();
+        // RFC 9177 §4.1: the two kinds of blocks do not mix.
+        if (q_block1.is_some() || q_block2) && (block1.is_some() || block2.is_some()) {
+            return refuse(Code::BAD_REQUEST, "Block and Q-Block options in one request");
+        }
+        if q_block2 && Wanted::of(&message.options).is_none() {
+            return refuse(Code::BAD_REQUEST, "Q-Block2 options do not fit together");
         }
         let plan = Plan::of(message, block1, block2, limits);
         if let Some(block1) = block1 {
-            return self.receive_block(message, block1, plan, limits, now);
+            return self.uploads.receive_block(message, block1, plan, limits, now);
+        }
+        if let Some(q_block1) = q_block1 {
+            return self.uploads.receive_in_burst(message, q_block1, plan, limits, now);
         }
         if message.payload.len() > limits.body {
-            return too_large(limits.body);
+            return Received::Answer(too_large(limits.body));
         }
         if let Some(reply) = self.continue_download(message, &plan, limits, now) {
             return Received::Answer(reply);
@@ -152,65 +166,6 @@ impl ServerTransfers {
         let block = |number| Block::find(&message.options, number).ok().flatten();
         let plan = Plan::of(message, block(OptionNumber::BLOCK1), block(OptionNumber::BLOCK2), limits);
         (request(message, message.payload.clone()), plan)
-    }
-
-    /// Takes in one block of a request's body (§2.5).
-    fn receive_block(
-        &mut self,
-        message: &Message,
-        block: Block,
-        plan: Plan,
-        limits: &TransferLimits,
-        now: Instant,
-    ) -> Received {
-        let announced = message.options.get_uint(OptionNumber::SIZE1).unwrap_or(0) as usize;
-        if announced > limits.body || block.offset() + message.payload.len() > limits.body {
-            self.uploads.retain(|upload| upload.key != plan.key);
-            return too_large(limits.body);
-        }
-        // §2.2: every block but the last is full.
-        if block.more && message.payload.len() != block.size.bytes()
-            || message.payload.len() > block.size.bytes()
-        {
-            return refuse(Code::BAD_REQUEST, "block and its size differ");
-        }
-        if block.number == 0 {
-            self.uploads.retain(|upload| upload.key != plan.key);
-            let (key, options) = (plan.key.clone(), message.options.clone());
-            let beside = key.options.bytes() + options.bytes();
-            self.uploads.push(Upload { key, options, body: BytesMut::new(), beside, expires: now });
-        }
-        let Some(at) = self.uploads.iter().rposition(|upload| upload.key.serves(&plan.key)) else {
-            // §2.9.2: the blocks before this one are not here.
-            return refuse(
-                Code::REQUEST_ENTITY_INCOMPLETE,
-                "earlier blocks are missing: start again from block 0",
-            );
-        };
-        let mut upload = self.uploads.remove(at);
-        if !upload.accept(block, &message.payload) {
-            return refuse(Code::REQUEST_ENTITY_INCOMPLETE, "block out of order: start again from block 0");
-        }
-        if !block.more {
-            let mut whole = Message { options: upload.options, ..message.clone() };
-            for (number, value) in message.options.iter().filter(|(number, _)| is_sticky(*number)) {
-                whole.options.set(number, value);
-            }
-            return Received::Request(request(&whole, upload.body.freeze()), plan);
-        }
-        upload.expires = now + limits.lifetime;
-        self.uploads.push(upload);
-        self.shrink_uploads(limits);
-        let size = block.size.min(limits.block);
-        let mut options = Options::new();
-        options.push(OptionNumber::BLOCK1, Block { size, ..block }.encode());
-        Received::Answer(Reply {
-            code: Code::CONTINUE,
-            options,
-            payload: Bytes::new(),
-            delivers: None,
-            rest: Vec::new(),
-        })
     }
 
     /// The wanted block of a body that is held.
@@ -245,6 +200,7 @@ impl ServerTransfers {
         now: Instant,
     ) -> Reply {
         let Plan { key, mut wanted, mut burst, block1, size_wanted } = plan;
+        let answered = key.clone();
         // An error is told from its beginning, whatever block of a success was asked for.
         if !response.code.is_success() {
             wanted.number = 0;
@@ -255,15 +211,14 @@ impl ServerTransfers {
         let mut reply =
             if response.payload.len() <= wanted.size.min(limits.block).bytes() && wanted.number == 0 {
                 Reply {
-                    code: response.code,
                     options: response.options,
                     payload: response.payload,
                     delivers: delivery,
-                    rest: Vec::new(),
+                    ..Reply::empty(response.code)
                 }
             } else {
                 let etag = Sha256::digest(&response.payload).iter().take(4).copied().collect();
-                let (beside, expires) = (key.options.bytes(), now + limits.lifetime);
+                let (beside, expires) = (key.bytes(), now + limits.lifetime);
                 let download = Download { key, response, etag, delivery, beside, expires };
                 let reply = download.reply_to(wanted, burst.as_ref(), limits.block, size_wanted);
                 self.downloads.push(download);
@@ -273,6 +228,7 @@ impl ServerTransfers {
         if let Some(block1) = block1 {
             reply.options.push(OptionNumber::BLOCK1, block1.encode());
         }
+        self.uploads.answered(&answered, &reply);
         reply
     }
 
@@ -290,14 +246,20 @@ impl ServerTransfers {
 
     /// Drops what nobody has asked for in a while.
     pub fn expire(&mut self, now: Instant) {
-        self.uploads.retain(|upload| upload.expires > now);
+        self.uploads.expire(now);
         self.drop_downloads(|download| download.expires <= now);
     }
 
-    /// When [`ServerTransfers::expire`] next has something to do.
+    /// What is to be said, to which token, of a request's body whose blocks have been waited for in vain (RFC 9177 §4.3); call
+    /// until it returns `None`.
+    pub fn ask_for_missing(&mut self, limits: &TransferLimits, now: Instant) -> Option<(Token, Reply)> {
+        self.uploads.ask_for_missing(limits, now)
+    }
+
+    /// When [`ServerTransfers::expire`] or [`ServerTransfers::ask_for_missing`] next has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        let uploads = self.uploads.iter().map(|upload| upload.expires);
-        uploads.chain(self.downloads.iter().map(|download| download.expires)).min()
+        let downloads = self.downloads.iter().map(|download| download.expires);
+        downloads.chain(self.uploads.deadline()).min()
     }
 
     /// The next delivery that will not arrive: its body expired, or another took its place.
@@ -307,8 +269,7 @@ impl ServerTransfers {
 
     /// Bytes that are held: of bodies, and of what is kept with them.
     pub fn bytes(&self) -> usize {
-        let uploads = self.uploads.iter().map(Upload::bytes);
-        total(uploads.chain(self.downloads.iter().map(Download::bytes)))
+        self.uploads.bytes() + total(self.downloads.iter().map(Download::bytes))
     }
 
     /// Drops all bodies.
@@ -319,12 +280,12 @@ impl ServerTransfers {
 
     /// Whether no body is held.
     pub fn is_idle(&self) -> bool {
-        self.uploads.is_empty() && self.downloads.is_empty() && self.undelivered.is_empty()
+        self.uploads.is_idle() && self.downloads.is_empty() && self.undelivered.is_empty()
     }
 
     /// Gives back the room of what is not there any more.
     pub fn rest(&mut self) {
-        self.uploads.shrink_to_fit();
+        self.uploads.rest();
         self.downloads.shrink_to_fit();
         self.undelivered.shrink_to_fit();
     }
@@ -339,14 +300,6 @@ impl ServerTransfers {
         self.downloads.retain(|download| !is_dropped(download));
     }
 
-    fn shrink_uploads(&mut self, limits: &TransferLimits) {
-        while self.uploads.len() > limits.bodies
-            || total(self.uploads.iter().map(|upload| upload.body.len())) > limits.bytes
-        {
-            self.uploads.remove(0);
-        }
-    }
-
     fn shrink_downloads(&mut self, limits: &TransferLimits) {
         while self.downloads.len() > limits.bodies.max(1)
             || self.downloads.len() > 1
@@ -359,68 +312,6 @@ impl ServerTransfers {
 
 fn total(sizes: impl Iterator<Item = usize>) -> usize {
     sizes.sum()
-}
-
-/// What blocks of one body have in common besides the peer (RFC 7959 §2.4, §2.5; RFC 9175 §3.3): method and all options that
-/// are part of the cache key, Request-Tag with them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Key {
-    method: Code,
-    options: Options,
-    /// The access token, where the message carries it.
-    access_token: Option<Vec<u8>>,
-}
-
-impl Key {
-    fn of(message: &Message) -> Self {
-        // Content-Format describes a body that later blocks' requests need not have.
-        let of_body = |number| matches!(number, OptionNumber::CONTENT_FORMAT | OptionNumber::NO_RESPONSE);
-        let of_key = |number: OptionNumber| {
-            !is_of_transfer(number) && !is_sticky(number) && !of_body(number) && !number.is_no_cache_key()
-        };
-        let options = message
-            .options
-            .iter()
-            .filter(|(number, _)| of_key(*number))
-            .map(|(number, value)| (number, value.to_vec()));
-        let access_token = message.options.get(OptionNumber::ACCESS_TOKEN).map(<[u8]>::to_vec);
-        Self { method: message.code, options: options.collect(), access_token }
-    }
-
-    /// Whether a message with the key `wanted` goes on with this one's body. One without an access token means the last one used.
-    fn serves(&self, wanted: &Self) -> bool {
-        self.method == wanted.method
-            && self.options == wanted.options
-            && (wanted.access_token.is_none() || self.access_token == wanted.access_token)
-    }
-}
-
-/// A request's body, as far as it has come.
-#[derive(Debug)]
-struct Upload {
-    key: Key,
-    options: Options,
-    body: BytesMut,
-    /// Bytes of what is kept beside the body: thousands of options fit into one datagram.
-    beside: usize,
-    expires: Instant,
-}
-
-impl Upload {
-    /// What it takes up.
-    fn bytes(&self) -> usize {
-        self.body.len() + self.beside
-    }
-
-    /// Adds a block; `false` where it is neither the next nor one that is here already.
-    fn accept(&mut self, block: Block, payload: &[u8]) -> bool {
-        let offset = block.offset();
-        if offset == self.body.len() {
-            self.body.extend_from_slice(payload);
-            return true;
-        }
-        block.more && self.body.get(offset..offset + payload.len()) == Some(payload)
-    }
 }
 
 /// A response's body, held for the requests for its blocks.
@@ -488,18 +379,12 @@ impl Download {
             options.push_uint(OptionNumber::SIZE2, u32::try_from(body.len()).unwrap_or(u32::MAX));
         }
         let delivers = self.delivery.filter(|_| !block.more);
-        Reply {
-            code: self.response.code,
-            options,
-            payload: body.slice(offset..end),
-            delivers,
-            rest: Vec::new(),
-        }
+        Reply { options, payload: body.slice(offset..end), delivers, ..Reply::empty(self.response.code) }
     }
 }
 
 /// The request that a message completes, without the options of its transfer.
-fn request(message: &Message, payload: Bytes) -> Request {
+pub(super) fn request(message: &Message, payload: Bytes) -> Request {
     let options = message
         .options
         .iter()
@@ -518,22 +403,22 @@ fn observe(message: &Message) -> Option<Observe> {
 }
 
 /// RFC 7959 §2.9.3: 4.13, and in Size1 the greatest body that would do.
-fn too_large(limit: usize) -> Received {
+pub(super) fn too_large(limit: usize) -> Reply {
     let mut reply = diagnostic(Code::REQUEST_ENTITY_TOO_LARGE, "body is larger than the limit");
     reply.options.push_uint(OptionNumber::SIZE1, u32::try_from(limit).unwrap_or(u32::MAX));
-    Received::Answer(reply)
+    reply
 }
 
 fn beyond_the_end() -> Reply {
     diagnostic(Code::BAD_REQUEST, "block is beyond the end of the body")
 }
 
-fn refuse(code: Code, text: &'static str) -> Received {
+pub(super) fn refuse(code: Code, text: &'static str) -> Received {
     Received::Answer(diagnostic(code, text))
 }
 
 /// RFC 7252 §5.5.2: an error with a diagnostic text, which has no Content-Format.
-fn diagnostic(code: Code, text: &'static str) -> Reply {
+pub(super) fn diagnostic(code: Code, text: &'static str) -> Reply {
     let payload = Bytes::from_static(text.as_bytes());
-    Reply { code, options: Options::new(), payload, delivers: None, rest: Vec::new() }
+    Reply { payload, ..Reply::empty(code) }
 }

@@ -3,7 +3,7 @@
 use crate::coap::OptionNumber;
 
 /// The options that mean something in any request. Without If-Match and If-None-Match: no Matrix resource has them; without the
-/// Q-Block options (RFC 9177 §4.1: 4.02 tells a client to use Block1 and Block2), of which Q-Block2 means something to some peers.
+/// Q-Block options (RFC 9177 §4.1: 4.02 tells a client to use Block1 and Block2), which mean something from some peers.
 pub(super) fn is_known_in_request(number: OptionNumber) -> bool {
     matches!(
         number,
@@ -27,6 +27,11 @@ pub(super) fn is_known_in_request(number: OptionNumber) -> bool {
             | OptionNumber::NO_RESPONSE
             | OptionNumber::REQUEST_TAG
     )
+}
+
+/// The options that mean something to a peer with which there are bursts of blocks.
+pub(super) fn is_of_bursts(number: OptionNumber) -> bool {
+    matches!(number, OptionNumber::Q_BLOCK1 | OptionNumber::Q_BLOCK2)
 }
 
 /// The options that mean something in a response.

@@ -32,7 +32,7 @@ pub struct Shapes(BTreeMap<String, Shape>);
 #[non_exhaustive]
 pub enum ShapeError {
     /// It is not a table.
-    #[error("shape.{shape}: is {found}, and should be a table")]
+    #[error("shape.{shape}: is of type {found}, and should be a table")]
     NotATable {
         /// The shape.
         shape: String,
@@ -98,7 +98,7 @@ fn shape(name: &str, value: &Value) -> Result<Shape, Vec<ShapeError>> {
     let wrong = |key: &str, error: toml::de::Error| ShapeError::Key {
         shape: name.to_owned(),
         key: key.to_owned(),
-        reason: error.message().to_owned(),
+        reason: reason(error.message()),
     };
     let errors: Vec<_> = table
         .iter()
@@ -110,6 +110,18 @@ fn shape(name: &str, value: &Value) -> Result<Shape, Vec<ShapeError>> {
     match errors.is_empty() {
         true => table.clone().try_into().map_err(|error| vec![wrong("", error)]),
         false => Err(errors),
+    }
+}
+
+/// What is wrong, where the words of serde are not for people.
+fn reason(message: &str) -> String {
+    let variant =
+        message.strip_prefix("unknown variant `").and_then(|rest| rest.split_once("`, expected one of "));
+    match variant {
+        Some((name, parts)) => {
+            format!("{name:?} is nothing that a shape can drop; it can drop {}", parts.replace('`', ""))
+        }
+        None => message.to_owned(),
     }
 }
 
@@ -160,10 +172,13 @@ mod tests {
         );
         assert_eq!(errors.len(), 5, "{errors:#?}");
         for (begins, contains) in [
-            ("shape.flat: ", "is integer, and should be a table"),
+            ("shape.flat: ", "is of type integer, and should be a table"),
             ("[shape.buoy] timeline_limit: ", "unknown field"),
             ("[shape.buoy] lazy-members: ", "expected a boolean"),
-            ("[shape.buoy] drop: ", "unknown variant `smoke`, expected one of `presence`"),
+            (
+                "[shape.buoy] drop: ",
+                "\"smoke\" is nothing that a shape can drop; it can drop presence, typing",
+            ),
             ("[shape.buoy] timeline-limit: ", "70000"),
         ] {
             let found = |error: &String| error.starts_with(begins) && error.contains(contains);

@@ -24,8 +24,7 @@ impl World {
                 self.homeserver.say(&room, FRIEND, &text, self.now);
             }
             Action::Stir => self.homeserver.stir(self.now),
-            Action::Kill(0) => self.kill(),
-            Action::Kill(outputs) => self.fuse = Some(outputs),
+            Action::Kill(outputs) => self.kill_after(outputs),
             Action::Start => self.start(),
             Action::StopHomeserver => self.homeserver.stop(self.now),
             Action::StartHomeserver => self.homeserver.start(),
@@ -45,6 +44,18 @@ impl World {
                 }
                 self.with_peer(peer, Peer::moved);
             }
+        }
+    }
+
+    /// So many kills as are ordered come about: one that still waits for outputs comes before the next, and one while the gateway is
+    /// down once it is up again.
+    fn kill_after(&mut self, outputs: u64) {
+        if self.fuse.is_some() {
+            self.kill();
+        }
+        match outputs {
+            0 if self.gateway.is_some() => self.kill(),
+            _ => self.fuse = Some(outputs.max(1)),
         }
     }
 
@@ -79,7 +90,9 @@ impl World {
 
     /// From here on nothing is down.
     pub(super) fn raise(&mut self) {
-        self.fuse = None;
+        if self.fuse.is_some() {
+            self.kill();
+        }
         self.start();
         self.homeserver.start();
         self.homeserver.trouble(None);

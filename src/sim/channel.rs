@@ -187,7 +187,7 @@ impl Channel {
         self.carriers.values().map(|carrier| carrier.audit.violations()).sum()
     }
 
-    /// The longest time that one transmitter of this end was on the air within [`Audit::PERIOD`]; zero without a duty cycle.
+    /// The longest time that one transmitter of this end was on the air within an hour; zero without a duty cycle.
     pub fn busiest(&self, from: End) -> Duration {
         let modems = self.modems.iter().filter(|((_, way), _)| *way == way_from(from));
         modems.map(|(_, modem)| modem.audit.busiest()).max().unwrap_or_default()

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Address, Association};
-use crate::coap::{Instant, Outgoing, Priority};
+use crate::coap::{Instant, Message, OptionNumber, Outgoing, Priority};
 use crate::link::Pace;
 
 /// The queues of all channels.
@@ -28,7 +28,7 @@ pub(super) struct Pacers {
 /// What is sent one after the other.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Channel {
-    /// A listener's, which all peers with this link share.
+    /// A listener's, which all peers with this link share, or all strangers where each peer has one of its own.
     Shared(IpAddr, Arc<str>),
     /// One peer's own, over this link.
     Own(Association, Arc<str>),
@@ -100,6 +100,11 @@ impl Pacers {
         airtime
     }
 
+    /// Whether a channel is there.
+    pub(super) fn contains(&self, channel: &Channel) -> bool {
+        self.channels.contains_key(channel)
+    }
+
     /// When something may leave.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.due.first().map(|(due, _)| *due)
@@ -158,9 +163,11 @@ impl Pacer {
     }
 
     fn push(&mut self, queued: Queued, limit: usize) -> Option<Queued> {
-        // A reply that waits already need not wait twice, however often its request is repeated.
+        // What waits already need not wait twice: a reply, however often its request is repeated, and a block, though it is asked for.
         let waits = |other: &Queued| {
-            other.association == queued.association && other.outgoing.datagram == queued.outgoing.datagram
+            other.association == queued.association
+                && (other.outgoing.datagram == queued.outgoing.datagram
+                    || is_same_block(&other.outgoing.datagram, &queued.outgoing.datagram))
         };
         if queued.outgoing.exchange.is_none() && self.queue.values().any(waits) {
             return None;
@@ -190,6 +197,21 @@ impl Pacer {
     fn is_idle(&self, now: Instant) -> bool {
         self.queue.is_empty() && self.free_at <= now && self.budget.is_full(now)
     }
+}
+
+/// Whether both are the same block of a burst (RFC 9177), which are not confirmed; each has an ID of its own, and what is asked for
+/// again may have another token.
+fn is_same_block(one: &[u8], other: &[u8]) -> bool {
+    let is_unconfirmed = |datagram: &[u8]| datagram.first().is_some_and(|first| first & 0x30 == 0x10);
+    if !is_unconfirmed(one) || !is_unconfirmed(other) {
+        return false;
+    }
+    let block = |datagram: &[u8]| {
+        let message = Message::decode(datagram).ok().filter(|message| message.code.is_response())?;
+        let of = |number| message.options.get(number).map(<[u8]>::to_vec);
+        Some((of(OptionNumber::Q_BLOCK2)?, of(OptionNumber::ETAG)?, message.payload))
+    };
+    block(one).is_some_and(|one| block(other) == Some(one))
 }
 
 /// How much longer this end may be on the air, under a duty cycle: a bucket that fills slowly. It is so small, and fills so

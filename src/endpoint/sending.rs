@@ -115,12 +115,11 @@ impl Endpoint {
             None => Terms::new(&self.config, self.config.link_of(address)),
         };
         let (link, pace) = (terms.link?, terms.pace?);
-        match pace.shared {
-            true => Some((Channel::Shared(address.local, link), pace)),
-            // A stranger has none: what is said to it is a reset.
-            false if !self.peers.contains_key(&association) => None,
-            false => Some((Channel::Own(association, link), pace)),
-        }
+        let own = Channel::Own(association, link.clone());
+        // Strangers share one, and make no state; but what was sent to one that has just been forgotten is still on the air.
+        let has_own = self.peers.contains_key(&association) || self.pacers.contains(&own);
+        let channel = if !pace.shared && has_own { own } else { Channel::Shared(address.local, link) };
+        Some((channel, pace))
     }
 }
 

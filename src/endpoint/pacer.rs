@@ -50,6 +50,8 @@ struct Pacer {
     queue: BTreeMap<(Priority, u64, u64), Queued>,
     next: u64,
     free_at: Instant,
+    /// When the last datagram began to leave.
+    busy_since: Instant,
     budget: Budget,
     placed: Option<Instant>,
 }
@@ -75,10 +77,18 @@ impl Pacers {
         self.with(channel, pace, now, |pacer| pacer.push(queued, limit))
     }
 
-    /// Says that the other end was on the air until now: where both use one channel by turns, this end may not be at once.
-    pub(super) fn heard(&mut self, channel: &Channel, pace: &Pace, now: Instant) {
+    /// Says that the other end was on the air for so long until now. Where both use one channel by turns, this end may not be at once;
+    /// and what it took to be leaving meanwhile has waited, so that all the rest is as much later.
+    pub(super) fn heard(&mut self, channel: &Channel, pace: &Pace, airtime: Duration, now: Instant) {
         let Some(turns) = pace.by_turns else { return };
-        self.with(channel, pace, now, |pacer| pacer.free_at = pacer.free_at.max(now + turns.turnaround));
+        self.with(channel, pace, now, |pacer| {
+            if pacer.free_at > now {
+                let both = now.since(pacer.busy_since).min(airtime);
+                pacer.free_at = pacer.free_at + both + 2 * turns.turnaround;
+            } else {
+                pacer.free_at = now + turns.turnaround;
+            }
+        });
     }
 
     /// The datagram whose turn it is, on whichever channel; it is to be sent with [`Pacers::depart`], or dropped.
@@ -95,6 +105,7 @@ impl Pacers {
         let Some(pacer) = self.channels.get_mut(channel) else { return Duration::ZERO };
         let airtime = pacer.pace.sending.of(bytes);
         pacer.free_at = now + airtime;
+        pacer.busy_since = now;
         pacer.budget.spend(airtime, now);
         self.place(channel);
         airtime
@@ -158,6 +169,7 @@ impl Pacer {
             queue: BTreeMap::new(),
             next: 0,
             free_at: now,
+            busy_since: now,
             placed: None,
         }
     }
@@ -338,7 +350,7 @@ mod tests {
     fn by_turns_nothing_leaves_while_the_direction_changes() {
         let pace = Pace { by_turns: Some(Turns { turnaround: Duration::from_millis(500) }), ..HF };
         let mut pacers = Pacers::new(2);
-        pacers.heard(&channel(), &pace, at(1_000));
+        pacers.heard(&channel(), &pace, Duration::ZERO, at(1_000));
         pacers.push(&channel(), &pace, queued(Priority::Reply, b"answer"), at(1_000));
         assert_eq!(sends(&mut pacers, 1_499), None);
         assert_eq!(sends(&mut pacers, 1_500), Some(b"answer".to_vec()));

@@ -69,11 +69,12 @@ impl Endpoint {
 
     /// Takes in that a datagram of so many bytes came from a peer.
     pub(super) fn heard(&mut self, association: Association, address: Address, length: usize, now: Instant) {
+        let peer = self.peers.get(&association);
+        let airtime = peer.map(|peer| peer.exchanges.parameters().receiving.of(length)).unwrap_or_default();
         if let Some((channel, pace)) = self.channel(association, address) {
-            self.pacers.heard(&channel, &pace, now);
+            self.pacers.heard(&channel, &pace, airtime, now);
         }
         if let Some(peer) = self.peers.get_mut(&association) {
-            let airtime = peer.exchanges.parameters().receiving.of(length);
             peer.airtime.received += airtime;
             self.counters.received_airtime_ms += u64::try_from(airtime.as_millis()).unwrap_or(u64::MAX);
         }

@@ -69,11 +69,12 @@ impl Endpoint {
 
     /// Takes in that a datagram of so many bytes came from a peer.
     pub(super) fn heard(&mut self, association: Association, address: Address, length: usize, now: Instant) {
+        let peer = self.peers.get(&association);
+        let airtime = peer.map(|peer| peer.exchanges.parameters().receiving.of(length)).unwrap_or_default();
         if let Some((channel, pace)) = self.channel(association, address) {
-            self.pacers.heard(&channel, &pace, now);
+            self.pacers.heard(&channel, &pace, airtime, now);
         }
         if let Some(peer) = self.peers.get_mut(&association) {
-            let airtime = peer.exchanges.parameters().receiving.of(length);
             peer.airtime.received += airtime;
             self.counters.received_airtime_ms += u64::try_from(airtime.as_millis()).unwrap_or(u64::MAX);
         }
@@ -115,12 +116,11 @@ impl Endpoint {
             None => Terms::new(&self.config, self.config.link_of(address)),
         };
         let (link, pace) = (terms.link?, terms.pace?);
-        match pace.shared {
-            true => Some((Channel::Shared(address.local, link), pace)),
-            // A stranger has none: what is said to it is a reset.
-            false if !self.peers.contains_key(&association) => None,
-            false => Some((Channel::Own(association, link), pace)),
-        }
+        let own = Channel::Own(association, link.clone());
+        // Strangers share one, and make no state; but what was sent to one that has just been forgotten is still on the air.
+        let has_own = self.peers.contains_key(&association) || self.pacers.contains(&own);
+        let channel = if !pace.shared && has_own { own } else { Channel::Shared(address.local, link) };
+        Some((channel, pace))
     }
 }
 

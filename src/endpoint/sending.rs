@@ -72,11 +72,24 @@ impl Endpoint {
         if let Some((channel, pace)) = self.channel(association, address) {
             self.pacers.heard(&channel, &pace, now);
         }
+        self.credit(association, address, length, now);
         if let Some(peer) = self.peers.get_mut(&association) {
             let airtime = peer.exchanges.parameters().receiving.of(length);
             peer.airtime.received += airtime;
             self.counters.received_airtime_ms += u64::try_from(airtime.as_millis()).unwrap_or(u64::MAX);
         }
+    }
+
+    /// Whether a peer may get a datagram. One that it may not is as if it had left and was lost.
+    pub(super) fn may_get(&mut self, association: Association, outgoing: &Outgoing, now: Instant) -> bool {
+        let Some(peer) = self.peers.get_mut(&association) else { return true };
+        let Some(allowance) = &mut peer.allowance else { return true };
+        let fits = allowance.take(outgoing.datagram.len());
+        if !fits {
+            self.counters.withheld += 1;
+            outgoing.exchange.into_iter().for_each(|exchange| peer.exchanges.departed(exchange, now));
+        }
+        fits
     }
 
     /// A datagram leaves: its first bit at once, its last then.

@@ -74,6 +74,11 @@ impl Plan {
         }
     }
 
+    /// The greatest block that is asked for.
+    pub fn size(&self) -> BlockSize {
+        self.wanted.size
+    }
+
     /// Whether the body is asked for from its beginning, and not for what is missing of it.
     fn begins(&self) -> bool {
         self.burst.as_ref().map_or(self.wanted.number == 0, |burst| burst.anew)

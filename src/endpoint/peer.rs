@@ -519,7 +519,7 @@ impl Peer {
             self.challenge(asked, now);
             return false;
         };
-        if self.allowance.is_some() {
+        if self.allowance.is_some() && !asked.is_safe {
             plan = plan.without_bursts();
         }
         let limits = TransferLimits { block, ..self.transfers.clone() };

@@ -231,14 +231,16 @@ impl Endpoint {
         (request, length): (&Message, usize),
         now: Instant,
     ) -> bool {
-        let reflected = self.peers.get(&association).and_then(|peer| peer.reflected.as_ref());
+        let Some(peer) = self.peers.get(&association) else { return false };
+        // Where it is known to be, it is not held up for long by one who was faster with what it said.
         let same = |reflected: &&Reflected| {
-            reflected.address == address
+            (reflected.address == address || peer.address == address)
                 && reflected.answer.id == request.id
                 && reflected.answer.token == request.token
                 && request.kind == Kind::Confirmable
         };
-        let Some(answer) = reflected.filter(same).map(|reflected| reflected.answer.clone()) else {
+        let Some(answer) = peer.reflected.as_ref().filter(same).map(|reflected| reflected.answer.clone())
+        else {
             return false;
         };
         self.answer_stranger(address, request.kind, answer, length, now);

@@ -59,8 +59,14 @@ impl Peer {
         let (payload, left) = (response.payload.len(), allowance.left());
         let beside = asked.whole_answer(&Response { payload: Bytes::new(), ..response.clone() });
         let beside = beside.encode().len() + 1 + protection(asked);
-        let first = if payload > most.bytes() { BLOCK + most.bytes() } else { payload };
-        if beside + first <= left {
+        let blocks = payload.div_ceil(most.bytes());
+        let first = match blocks {
+            0 | 1 => beside + payload,
+            // All of them leave at once.
+            _ if plan.is_for_burst() && asked.is_safe => (beside + BLOCK) * blocks + payload,
+            _ => beside + BLOCK + most.bytes(),
+        };
+        if first <= left {
             return Some(self.transfers.block);
         }
         // RFC 7252 §5.5.2: what is there for people only.

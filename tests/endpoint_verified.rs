@@ -135,7 +135,7 @@ fn nothing_is_observed_from_where_nobody_has_shown_to_be() {
 }
 
 #[test]
-fn an_acknowledgement_shows_nothing_and_repeats_end_with_the_allowance() {
+fn an_acknowledgement_shows_nothing_and_repeats_end_with_what_came() {
     let mut server = with(wary());
     server.gets(0, "CON [MID=1, TOK=0xaa], GET, /abcdefgh");
     let key = server.is_asked(0, "GET, /abcdefgh");

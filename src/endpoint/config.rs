@@ -18,8 +18,8 @@ pub struct Config {
     pub transfers: TransferLimits,
     /// Peers at a time. At the limit the one unheard of for longest goes, if nothing waits for it.
     pub peers: usize,
-    /// Of those, how many at a time that have no keys and have not shown to be where they say; beyond that, others are known only once
-    /// they have.
+    /// Of those, how many at a time that have no keys and have not shown to be where they say, and at most half; beyond that, others are
+    /// known only once they have.
     pub strangers: usize,
     /// Whether all peers are taken to be where they say, whatever their links' [`Terms::trusted`].
     pub trusted: bool,

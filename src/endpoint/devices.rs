@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tracing::debug;
 
 use super::memory::{Memory, MemoryKey};
-use super::verified::Allowance;
+use super::verified::Credit;
 use super::{Address, Association, Endpoint};
 use crate::coap::{Instant, Kind, Message, MessageId, Outgoing, Response};
 use crate::security::oscore::{
@@ -185,7 +185,7 @@ impl Endpoint {
                     return self.answer_stranger(address, kind, sealed.message, length, now);
                 }
                 Err(Refusal::Replayed) if self.is_repeat(address, association, &message) => {
-                    self.credit(association, address, length, now);
+                    self.earn(association, address, length, now);
                     return self.with_peer(association, now, |peer, _| peer.exchanges.receive(message, now));
                 }
                 Err(Refusal::Replayed)
@@ -221,7 +221,7 @@ impl Endpoint {
             self.counters.peers_refused += 1;
             return;
         }
-        let shown = self.is_shown(address, &message, now);
+        let shown = self.is_shown(association, address, &message, now);
         let Some(peer) = self.peers.get(&association) else { return };
         if peer.address != address && peer.protection.is_newest(number, &binding) {
             if !self.may_move(association, address, shown) {
@@ -257,7 +257,7 @@ impl Endpoint {
             _ => (Kind::NonConfirmable, MessageId(self.number() as u16)),
         };
         let outgoing = Outgoing::reply(Message { kind, id, ..answer }.encode());
-        if !Allowance::of(length).take(outgoing.datagram.len()) {
+        if !Credit::of(length).take(outgoing.datagram.len()) {
             self.counters.withheld += 1;
             return;
         }

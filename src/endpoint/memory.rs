@@ -175,7 +175,7 @@ impl Endpoint {
         self.reserve_numbers(association);
         let number = self.number();
         // Its repeats may be answered as it was.
-        self.recall_allowance(association, &message, now);
+        self.recall_credit(association, &message, now);
         let peer = self.peers.get_mut(&association).ok_or(Unreadable)?;
         let (request, plan) = ServerTransfers::recall(&message, &peer.transfers);
         let mut asked = Asked::of(&message, binding);
@@ -218,7 +218,7 @@ impl Endpoint {
         peer.bind(id, binding.as_ref());
         self.observations.insert(id, association);
         // Or it would not have been accepted.
-        self.allow(association, None);
+        self.set_credit(association, None);
         Ok(())
     }
 

@@ -38,7 +38,7 @@ use pacer::Pacers;
 pub use peer::{Binding, PeerAirtime};
 use peer::{Outcome, Peer};
 use queues::{Places, Queues};
-use verified::{Allowance, Verified};
+use verified::{Credit, Verified};
 
 /// All peers that one socket speaks with.
 #[derive(Debug)]
@@ -155,12 +155,13 @@ impl Endpoint {
         length: usize,
         now: Instant,
     ) {
+        let shown = message.code.is_request() && self.is_shown(association, address, &message, now);
         if !self.peers.contains_key(&association) {
             // A stranger has nothing to say but requests: the rest makes no state.
             if !message.code.is_request() {
                 return self.reject(address, &message, now);
             }
-            if !self.is_shown(address, &message, now) && self.strangers >= self.config.strangers {
+            if !shown && self.strangers >= self.config.strangers.min(self.config.peers / 2) {
                 return self.challenge_stranger(address, &message, length, now);
             }
             if !self.admit(association, address, now) {
@@ -168,7 +169,6 @@ impl Endpoint {
                 return;
             }
         }
-        self.is_shown(address, &message, now);
         self.heard(association, address, length, now);
         self.with_peer(association, now, |peer, _| {
             peer.hear(now);
@@ -212,7 +212,7 @@ impl Endpoint {
             return id;
         }
         // It is our user who says where it is.
-        self.allow(association, None);
+        self.set_credit(association, None);
         self.requests.insert(id, association);
         let token = self.fresh_token(association);
         self.with_peer(association, now, |peer, _| {
@@ -584,14 +584,14 @@ impl Endpoint {
         peer.protection.contexts = self.devices.take(association);
         self.devices.arrive(association, address);
         self.peers.insert(association, Box::new(peer));
-        if !self.is_verified(address, now) {
-            self.allow(association, Some(Allowance::default()));
+        if !self.is_verified(association, address, now) {
+            self.set_credit(association, Some(Credit::default()));
         }
         true
     }
 
     fn drop_peer(&mut self, association: Association) {
-        self.allow(association, None);
+        self.set_credit(association, None);
         if let Some(mut peer) = self.peers.remove(&association) {
             self.queues.shift(association, peer.placed, Places::default());
             self.forget_peer(association, &peer);

@@ -1,6 +1,6 @@
 //! One peer: its exchanges, its transfers in both roles, and its observations, put together.
 
-mod allowance;
+mod credit;
 mod link;
 mod observing;
 mod options;
@@ -13,14 +13,14 @@ use bytes::Bytes;
 
 use super::memory;
 use super::queues::Places;
-use super::verified::Allowance;
+use super::verified::Credit;
 use super::{Address, Config, RequestKey};
 use crate::coap::{
     Answer, Answered, Busy, ClientTransfers, Code, Delivery, Event, ExchangeId, Exchanges, Instant, Kind,
     Message, MessageId, ObservationId, Observations, OptionNumber, Plan, Priority, Received, Reply, Request,
     RequestError, Response, ServerTransfers, Step, Token, TransferLimits,
 };
-pub(super) use allowance::Reflected;
+pub(super) use credit::Reflected;
 pub(super) use link::Terms;
 use options::{is_known_in_request, is_known_in_response, is_of_bursts};
 pub use protection::Binding;
@@ -42,7 +42,7 @@ pub(super) struct Peer {
     /// What its messages are protected with.
     pub(super) protection: Protection,
     /// What it may get, while nobody knows whether it is where it says.
-    pub(super) allowance: Option<Allowance>,
+    pub(super) credit: Option<Credit>,
     /// What it was sent where it may be now.
     pub(super) reflected: Option<Reflected>,
     /// What it has taken up of its link.
@@ -165,7 +165,7 @@ impl Peer {
             transfers: config.transfers.clone(),
             terms: Terms::default(),
             protection: Protection::default(),
-            allowance: None,
+            credit: None,
             reflected: None,
             airtime: PeerAirtime::default(),
             reserved: None,
@@ -519,7 +519,7 @@ impl Peer {
             self.challenge(asked, now);
             return false;
         };
-        if self.allowance.is_some() && !asked.is_safe {
+        if self.credit.is_some() && !asked.is_safe {
             plan = plan.without_bursts();
         }
         let limits = TransferLimits { block, ..self.transfers.clone() };

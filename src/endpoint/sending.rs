@@ -72,7 +72,7 @@ impl Endpoint {
         if let Some((channel, pace)) = self.channel(association, address) {
             self.pacers.heard(&channel, &pace, now);
         }
-        self.credit(association, address, length, now);
+        self.earn(association, address, length, now);
         if let Some(peer) = self.peers.get_mut(&association) {
             let airtime = peer.exchanges.parameters().receiving.of(length);
             peer.airtime.received += airtime;
@@ -83,8 +83,8 @@ impl Endpoint {
     /// Whether a peer may get a datagram. One that it may not is as if it had left and was lost.
     pub(super) fn may_get(&mut self, association: Association, outgoing: &Outgoing, now: Instant) -> bool {
         let Some(peer) = self.peers.get_mut(&association) else { return true };
-        let Some(allowance) = &mut peer.allowance else { return true };
-        let fits = allowance.take(outgoing.datagram.len());
+        let Some(credit) = &mut peer.credit else { return true };
+        let fits = credit.take(outgoing.datagram.len());
         if !fits {
             self.counters.withheld += 1;
             outgoing.exchange.into_iter().for_each(|exchange| peer.exchanges.departed(exchange, now));

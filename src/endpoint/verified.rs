@@ -50,14 +50,14 @@ impl Verified {
 
 /// What a peer may get of which nobody knows whether it is where it says.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Allowance {
+pub(super) struct Credit {
     received: usize,
     sent: usize,
     /// The value that is to be repeated.
     echo: [u8; Challenges::LENGTH],
 }
 
-impl Allowance {
+impl Credit {
     /// RFC 9175 §2.6 (as RFC 9000 §8): how many bytes may go out for each that came in.
     const FACTOR: usize = 3;
 
@@ -97,14 +97,24 @@ fn subject(host: IpAddr) -> Vec<u8> {
 
 impl Endpoint {
     /// Whether a peer is taken to be where it says: its user said so, or somebody has shown to be there.
-    pub(super) fn is_verified(&self, address: Address, now: Instant) -> bool {
+    pub(super) fn is_verified(&self, association: Association, address: Address, now: Instant) -> bool {
+        match association {
+            // Keys show whose a message is, and not where it comes from.
+            Association::Plain(_) | Association::Device(_) => {}
+        }
         let host = host(address);
         host.is_loopback() || self.config.trusts(address) || self.verified.contains(host, now)
     }
 
     /// As [`Endpoint::is_verified`], once a message that came from there has been looked at: it may show it.
-    pub(super) fn is_shown(&mut self, address: Address, message: &Message, now: Instant) -> bool {
-        if self.is_verified(address, now) {
+    pub(super) fn is_shown(
+        &mut self,
+        association: Association,
+        address: Address,
+        message: &Message,
+        now: Instant,
+    ) -> bool {
+        if self.is_verified(association, address, now) {
             return true;
         }
         let host = host(address);
@@ -118,38 +128,39 @@ impl Endpoint {
     }
 
     /// Takes in that a message of so many bytes came from a peer, which may get more for it.
-    pub(super) fn credit(&mut self, association: Association, address: Address, bytes: usize, now: Instant) {
-        let shown = self.is_verified(address, now);
-        let echo = self.devices.challenges().value(&subject(host(address)), now);
-        let Some(peer) = self.peers.get_mut(&association).filter(|peer| peer.address == address) else {
+    pub(super) fn earn(&mut self, association: Association, address: Address, bytes: usize, now: Instant) {
+        let peer = self.peers.get(&association).filter(|peer| peer.address == address);
+        if peer.is_none_or(|peer| peer.credit.is_none()) {
             return;
-        };
-        let Some(allowance) = &mut peer.allowance else { return };
-        allowance.received = allowance.received.saturating_add(bytes);
-        allowance.echo = echo;
-        if shown {
-            self.allow(association, None);
+        }
+        if self.is_verified(association, address, now) {
+            return self.set_credit(association, None);
+        }
+        let echo = self.devices.challenges().value(&subject(host(address)), now);
+        let credit = self.peers.get_mut(&association).and_then(|peer| peer.credit.as_mut());
+        if let Some(credit) = credit {
+            credit.received = credit.received.saturating_add(bytes);
+            credit.echo = echo;
         }
     }
 
     /// Takes in that a request came from a peer before a restart.
-    pub(super) fn recall_allowance(&mut self, association: Association, request: &Message, now: Instant) {
+    pub(super) fn recall_credit(&mut self, association: Association, request: &Message, now: Instant) {
         if request.options.get_uint(OptionNumber::OBSERVE) == Some(0) {
             // Or it would not have been passed on.
-            return self.allow(association, None);
+            return self.set_credit(association, None);
         }
         let Some(address) = self.peers.get(&association).map(|peer| peer.address) else { return };
-        self.credit(association, address, request.encode().len(), now);
+        self.earn(association, address, request.encode().len(), now);
     }
 
-    /// From now on a peer may get so much; all there is, where there is no allowance.
-    pub(super) fn allow(&mut self, association: Association, allowance: Option<Allowance>) {
+    /// From now on a peer may get so much; all there is, where there is no credit.
+    pub(super) fn set_credit(&mut self, association: Association, credit: Option<Credit>) {
         let Some(peer) = self.peers.get_mut(&association) else { return };
-        let before = std::mem::replace(&mut peer.allowance, allowance);
+        let before = std::mem::replace(&mut peer.credit, credit);
         // Devices are no strangers, and there are not more of them than have keys.
         if matches!(association, Association::Plain(_)) {
-            self.strangers =
-                self.strangers + usize::from(allowance.is_some()) - usize::from(before.is_some());
+            self.strangers = self.strangers + usize::from(credit.is_some()) - usize::from(before.is_some());
         }
     }
 
@@ -179,7 +190,7 @@ impl Endpoint {
     pub(super) fn may_move(&self, association: Association, address: Address, shown: bool) -> bool {
         let Some(peer) = self.peers.get(&association) else { return true };
         let same_host = host(peer.address) == host(address);
-        shown || same_host && peer.allowance.is_some() || peer.is_expendable()
+        shown || same_host && peer.credit.is_some() || peer.is_expendable()
     }
 
     /// A device moves to an address that it may be at.
@@ -190,7 +201,7 @@ impl Endpoint {
         self.devices.arrive(association, address);
         self.counters.moved += 1;
         if !shown && host(before) != host(address) {
-            self.allow(association, Some(Allowance::default()));
+            self.set_credit(association, Some(Credit::default()));
         }
     }
 
@@ -275,12 +286,12 @@ mod tests {
     }
 
     #[test]
-    fn an_allowance_is_three_times_what_came() {
-        let mut allowance = Allowance::of(10);
-        assert!(!allowance.take(31));
-        assert!(allowance.take(30));
-        assert!(!allowance.take(1));
-        allowance.received += 1;
-        assert_eq!(allowance.left(), 3);
+    fn a_credit_is_three_times_what_came() {
+        let mut credit = Credit::of(10);
+        assert!(!credit.take(31));
+        assert!(credit.take(30));
+        assert!(!credit.take(1));
+        credit.received += 1;
+        assert_eq!(credit.left(), 3);
     }
 }

@@ -1,4 +1,4 @@
-//! What a peer gets of which nobody knows whether it is where it says: what fits into its allowance, or a challenge (RFC 9175 §2.4).
+//! What a peer gets of which nobody knows whether it is where it says: what fits into its credit, or a challenge (RFC 9175 §2.4).
 
 use bytes::Bytes;
 
@@ -26,28 +26,28 @@ impl Peer {
     /// Whether a request is to be asked again before anything is done for it. It is dear on a slow link, so not where a short answer
     /// will do: one that is not safe is done once, and what its answer is too long for is had in small blocks.
     pub(super) fn is_to_show(&self, asked: &Asked, request: &Request) -> bool {
-        let Some(allowance) = &self.allowance else { return false };
+        let Some(credit) = &self.credit else { return false };
         // What is observed is told without being asked for.
         if request.observe == Some(Observe::Register) {
             return true;
         }
-        !asked.is_safe && asked.unwanted & NO_CLIENT_ERRORS == 0 && allowance.left() < ANSWER
+        !asked.is_safe && asked.unwanted & NO_CLIENT_ERRORS == 0 && credit.left() < ANSWER
     }
 
     /// Whether an answer is longer than what the peer may get: it may have it once it has shown where it is.
     pub(super) fn is_beyond(&self, asked: &Asked, reply: &Reply) -> bool {
-        let Some(allowance) = &self.allowance else { return false };
+        let Some(credit) = &self.credit else { return false };
         let payload = reply.payload.len() + reply.rest.iter().map(|block| block.payload.len()).sum::<usize>();
         let messages = 1 + reply.rest.len();
         let beside = message(asked.token, Reply { payload: Bytes::new(), rest: Vec::new(), ..reply.clone() });
         let beside = beside.encode().len() + 1 + protection(asked);
-        reply.code.is_success() && payload > 0 && beside * messages + payload > allowance.left()
+        reply.code.is_success() && payload > 0 && beside * messages + payload > credit.left()
     }
 
     /// Asks the peer to show where it is.
     pub(super) fn challenge(&mut self, asked: &mut Asked, now: Instant) {
-        let Some(allowance) = &self.allowance else { return };
-        let reply = Reply { options: allowance.challenge(), ..Reply::empty(Code::UNAUTHORIZED) };
+        let Some(credit) = &self.credit else { return };
+        let reply = Reply { options: credit.challenge(), ..Reply::empty(Code::UNAUTHORIZED) };
         self.outcomes.push_back(Outcome::Challenged);
         self.answer(asked, reply, now);
     }
@@ -55,8 +55,8 @@ impl Peer {
     /// In blocks of what size a response is to be sent; `None` where the peer has to show first where it is.
     pub(super) fn block_for(&self, asked: &Asked, plan: &Plan, response: &mut Response) -> Option<BlockSize> {
         let most = plan.size().min(self.transfers.block);
-        let Some(allowance) = &self.allowance else { return Some(self.transfers.block) };
-        let (payload, left) = (response.payload.len(), allowance.left());
+        let Some(credit) = &self.credit else { return Some(self.transfers.block) };
+        let (payload, left) = (response.payload.len(), credit.left());
         let beside = asked.whole_answer(&Response { payload: Bytes::new(), ..response.clone() });
         let beside = beside.encode().len() + 1 + protection(asked);
         let blocks = payload.div_ceil(most.bytes());

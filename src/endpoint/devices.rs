@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tracing::debug;
 
 use super::memory::{Memory, MemoryKey};
+use super::verified::Credit;
 use super::{Address, Association, Endpoint};
 use crate::coap::{Instant, Kind, Message, MessageId, Outgoing, Response};
 use crate::security::oscore::{
@@ -43,6 +44,11 @@ impl Devices {
             at: BTreeMap::new(),
             challenges: Arc::new(challenges),
         }
+    }
+
+    /// Makes Echo values, and knows them again.
+    pub(super) fn challenges(&self) -> &Challenges {
+        &self.challenges
     }
 
     /// The contexts of a device, for its peer to hold.
@@ -176,10 +182,16 @@ impl Endpoint {
                     self.counters.challenges += 1;
                     self.note(&sealed);
                     let kind = message.kind;
-                    return self.answer_stranger(address, kind, sealed.message, now);
+                    return self.answer_stranger(address, kind, sealed.message, length, now);
                 }
                 Err(Refusal::Replayed) if self.is_repeat(address, association, &message) => {
+                    self.earn(association, address, length, now);
                     return self.with_peer(association, now, |peer, _| peer.exchanges.receive(message, now));
+                }
+                Err(Refusal::Replayed)
+                    if self.challenge_again(address, association, (&message, length), now) =>
+                {
+                    return;
                 }
                 Err(refused) => refusal = refused,
             }
@@ -190,7 +202,8 @@ impl Endpoint {
             let (kind, id, token) = (message.kind, message.id, message.token);
             // Only who waits for it, and in no more bytes than came.
             if kind == Kind::Confirmable {
-                self.answer_stranger(address, kind, Message { kind, code, id, token, options, payload }, now);
+                let answer = Message { kind, code, id, token, options, payload };
+                self.answer_stranger(address, kind, answer, length, now);
             }
         }
     }
@@ -208,12 +221,14 @@ impl Endpoint {
             self.counters.peers_refused += 1;
             return;
         }
-        let Some(peer) = self.peers.get_mut(&association) else { return };
+        let shown = self.is_shown(association, address, &message, now);
+        let Some(peer) = self.peers.get(&association) else { return };
         if peer.address != address && peer.protection.is_newest(number, &binding) {
-            let before = peer.move_to(address);
-            self.devices.leave(association, before);
-            self.devices.arrive(association, address);
-            self.counters.moved += 1;
+            if !self.may_move(association, address, shown) {
+                let request = (number, &message, binding);
+                return self.challenge_elsewhere(address, association, request, length, now);
+            }
+            self.move_to(association, address, shown);
         }
         self.heard(association, address, length, now);
         self.with_peer(association, now, |peer, _| {
@@ -228,13 +243,24 @@ impl Endpoint {
         peer.is_some_and(|peer| peer.exchanges.knows(message.id))
     }
 
-    /// Answers a request without taking its sender in.
-    fn answer_stranger(&mut self, address: Address, kind: Kind, answer: Message, now: Instant) {
+    /// Answers a request of so many bytes without taking its sender in.
+    pub(super) fn answer_stranger(
+        &mut self,
+        address: Address,
+        kind: Kind,
+        answer: Message,
+        length: usize,
+        now: Instant,
+    ) {
         let (kind, id) = match kind {
             Kind::Confirmable => (Kind::Acknowledgement, answer.id),
             _ => (Kind::NonConfirmable, MessageId(self.number() as u16)),
         };
         let outgoing = Outgoing::reply(Message { kind, id, ..answer }.encode());
+        if !Credit::of(length).take(outgoing.datagram.len()) {
+            self.counters.withheld += 1;
+            return;
+        }
         self.send(address.into(), address, outgoing, now);
         self.flush(now);
     }

@@ -73,10 +73,14 @@ pub struct Counters {
     pub peers_refused: u64,
     /// Protected messages that could not be opened, or had come before.
     pub unopened: u64,
-    /// Requests that had to prove that they are fresh.
+    /// Requests that had to show that they are fresh, or where they come from.
     pub challenges: u64,
     /// Times that a device was found at another address.
     pub moved: u64,
+    /// Hosts of which somebody has shown to be there.
+    pub verified: u64,
+    /// Datagrams not sent because too little had come from where they were to go.
+    pub withheld: u64,
     /// Bytes of UDP payload that were sent before.
     pub repeated_bytes: u64,
     /// Milliseconds on the air of what was sent, on links that are known.

@@ -13,6 +13,7 @@ mod pacer;
 mod peer;
 mod queues;
 mod sending;
+mod verified;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -37,6 +38,7 @@ use pacer::Pacers;
 pub use peer::{Binding, PeerAirtime};
 use peer::{Outcome, Peer};
 use queues::{Places, Queues};
+use verified::{Credit, Verified};
 
 /// All peers that one socket speaks with.
 #[derive(Debug)]
@@ -46,6 +48,9 @@ pub struct Endpoint {
     /// In boxes: a map has room for up to twice as many as it holds.
     peers: BTreeMap<Association, Box<Peer>>,
     devices: Devices,
+    verified: Verified,
+    /// How many peers there are without keys that have not shown to be where they say.
+    strangers: usize,
     queues: Queues,
     pacers: Pacers,
     pending: BTreeMap<RequestKey, Pending>,
@@ -92,6 +97,8 @@ impl Endpoint {
         let devices = Devices::new(Challenges::new(secret, Self::FRESH));
         Self {
             pacers: Pacers::new(config.queued),
+            verified: Verified::new(config.peers),
+            strangers: 0,
             config,
             chance,
             first_id,
@@ -148,10 +155,14 @@ impl Endpoint {
         length: usize,
         now: Instant,
     ) {
+        let shown = message.code.is_request() && self.is_shown(association, address, &message, now);
         if !self.peers.contains_key(&association) {
             // A stranger has nothing to say but requests: the rest makes no state.
             if !message.code.is_request() {
                 return self.reject(address, &message, now);
+            }
+            if !shown && self.strangers >= self.config.strangers.min(self.config.peers / 2) {
+                return self.challenge_stranger(address, &message, length, now);
             }
             if !self.admit(association, address, now) {
                 self.counters.peers_refused += 1;
@@ -200,6 +211,8 @@ impl Endpoint {
             self.events.push_back(Event::Failed { id, error: RequestError::Busy });
             return id;
         }
+        // It is our user who says where it is.
+        self.set_credit(association, None);
         self.requests.insert(id, association);
         let token = self.fresh_token(association);
         self.with_peer(association, now, |peer, _| {
@@ -461,7 +474,9 @@ impl Endpoint {
                 return;
             }
             for outgoing in outgoing {
-                self.send(association, address, outgoing, now);
+                if self.may_get(association, &outgoing, now) {
+                    self.send(association, address, outgoing, now);
+                }
             }
         }
     }
@@ -486,6 +501,7 @@ impl Endpoint {
             Outcome::BadOption => self.counters.bad_options += 1,
             Outcome::Unopened => self.counters.unopened += 1,
             Outcome::Unexpected => self.counters.unexpected_responses += 1,
+            Outcome::Challenged => self.counters.challenges += 1,
             Outcome::AnswerDropped => self.counters.answers_dropped += 1,
         }
     }
@@ -568,10 +584,14 @@ impl Endpoint {
         peer.protection.contexts = self.devices.take(association);
         self.devices.arrive(association, address);
         self.peers.insert(association, Box::new(peer));
+        if !self.is_verified(association, address, now) {
+            self.set_credit(association, Some(Credit::default()));
+        }
         true
     }
 
     fn drop_peer(&mut self, association: Association) {
+        self.set_credit(association, None);
         if let Some(mut peer) = self.peers.remove(&association) {
             self.queues.shift(association, peer.placed, Places::default());
             self.forget_peer(association, &peer);

@@ -74,10 +74,23 @@ impl Endpoint {
         if let Some((channel, pace)) = self.channel(association, address) {
             self.pacers.heard(&channel, &pace, airtime, now);
         }
+        self.earn(association, address, length, now);
         if let Some(peer) = self.peers.get_mut(&association) {
             peer.airtime.received += airtime;
             self.counters.received_airtime_ms += u64::try_from(airtime.as_millis()).unwrap_or(u64::MAX);
         }
+    }
+
+    /// Whether a peer may get a datagram. One that it may not is as if it had left and was lost.
+    pub(super) fn may_get(&mut self, association: Association, outgoing: &Outgoing, now: Instant) -> bool {
+        let Some(peer) = self.peers.get_mut(&association) else { return true };
+        let Some(credit) = &mut peer.credit else { return true };
+        let fits = credit.take(outgoing.datagram.len());
+        if !fits {
+            self.counters.withheld += 1;
+            outgoing.exchange.into_iter().for_each(|exchange| peer.exchanges.departed(exchange, now));
+        }
+        fits
     }
 
     /// A datagram leaves: its first bit at once, its last then.

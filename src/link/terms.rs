@@ -22,6 +22,8 @@ pub struct Terms {
     pub q_block: bool,
     /// How long a client waits for a block of a burst, after the one before it, until it asks for what is missing.
     pub receive_timeout: Duration,
+    /// Whether the peers that come to a listener of this link are taken to be where they say.
+    pub trusted: bool,
     /// How fast datagrams may leave; as fast as they come where there is none.
     pub pace: Option<Pace>,
 }
@@ -95,8 +97,18 @@ impl Terms {
         let block = block(profile);
         let pace = pace(profile, end);
         let q_block = pace.is_some() && gains_by_bursts(profile, end);
-        let receive_timeout = receive_timeout(profile);
-        Self { parameters, block, lifetime, response_timeout, patience, q_block, receive_timeout, pace }
+        let (receive_timeout, trusted) = (receive_timeout(profile), profile.trust_addresses);
+        Self {
+            parameters,
+            block,
+            lifetime,
+            response_timeout,
+            patience,
+            q_block,
+            receive_timeout,
+            trusted,
+            pace,
+        }
     }
 }
 
@@ -273,6 +285,7 @@ mod tests {
                 patience: Duration::ZERO,
                 q_block: false,
                 receive_timeout: ms(2_000),
+                trusted: false,
                 pace: None,
             };
             assert_eq!(terms("lan", end), expected);

@@ -37,11 +37,22 @@ pub struct Binding {
 }
 
 /// A request of ours, as it was before it was protected, and what opens its responses: one for each time that it was sent with the same
-/// token, of which the last few count.
+/// token, of which the last few count; none where nothing is protected.
 #[derive(Debug)]
 struct Sent {
     message: Message,
     requests: Vec<SentRequest>,
+    /// How many challenges it has answered.
+    challenges: u8,
+}
+
+/// How many challenges one request answers: that it is fresh, where it comes from, and each again after a restart.
+const CHALLENGES: u8 = 4;
+
+impl Binding {
+    pub(in crate::endpoint) fn new(keys: KeysNumber, request: RequestBinding) -> Self {
+        Self { keys, request }
+    }
 }
 
 impl Protection {
@@ -61,10 +72,11 @@ impl Protection {
     fn seal_request(&mut self, message: Message) -> Option<Message> {
         let context = self.contexts.last_entry()?.into_mut();
         let (sealed, request) = context.protect_request(&message).ok()?;
-        let sent = self
-            .sent
-            .entry(message.token)
-            .or_insert_with(|| Sent { message: message.clone(), requests: Vec::new() });
+        let sent = self.sent.entry(message.token).or_insert_with(|| Sent {
+            message: message.clone(),
+            requests: Vec::new(),
+            challenges: 0,
+        });
         let request = match sent.requests.first() {
             Some(before) => request.continues(before),
             None => request,
@@ -74,6 +86,13 @@ impl Protection {
         sent.requests.truncate(Self::UNDER_WAY);
         self.sealed.push(sealed.clone());
         Some(sealed.message)
+    }
+
+    /// Keeps a request that goes as it is, to answer a challenge.
+    fn keep(&mut self, message: &Message) {
+        let (message, requests) = (message.clone(), Vec::new());
+        let challenges = self.sent.get(&message.token).map_or(0, |sent| sent.challenges);
+        self.sent.insert(message.token, Sent { message, requests, challenges });
     }
 
     fn seal_response(&mut self, message: &Message, binding: &mut Binding) -> Option<Message> {
@@ -137,7 +156,7 @@ impl Peer {
     }
 
     /// A response as it goes on the link.
-    pub(super) fn sealed(
+    pub(in crate::endpoint) fn sealed(
         &mut self,
         message: Message,
         binding: Option<&mut Binding>,
@@ -161,6 +180,10 @@ impl Peer {
     /// A request of ours as it goes on the link.
     pub(super) fn sealed_request(&mut self, message: Message) -> Result<Message, Busy> {
         if !self.protection.is_on() {
+            if self.protection.sent.len() >= Protection::UNDER_WAY {
+                self.forget_sent();
+            }
+            self.protection.keep(&message);
             return Ok(message);
         }
         self.protection.seal_request(message).ok_or(Busy)
@@ -180,11 +203,16 @@ impl Peer {
         self.protection.observations.remove(&id);
     }
 
-    /// The request that answers a challenge, where a response is one (RFC 8613 Appendix B.1.2).
-    pub(super) fn answer_to_challenge(&self, response: &Message) -> Option<Message> {
-        let sent =
-            self.protection.sent.get(&response.token).filter(|_| response.code == Code::UNAUTHORIZED)?;
-        answer_challenge(&sent.message, response)
+    /// The request that answers a challenge, where a response is one (RFC 9175 §2.3; RFC 8613 Appendix B.1.2). A server that asks for
+    /// ever is left without.
+    pub(super) fn answer_to_challenge(&mut self, response: &Message) -> Option<Message> {
+        let sent = self.protection.sent.get_mut(&response.token)?;
+        if response.code != Code::UNAUTHORIZED || sent.challenges >= CHALLENGES {
+            return None;
+        }
+        let again = answer_challenge(&sent.message, response)?;
+        sent.challenges += 1;
+        Some(again)
     }
 
     /// Forgets what opens responses that nobody waits for.

@@ -35,7 +35,8 @@ use lowband::security::oscore::Context;
 use lowband::security::oscore::Opened;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<Vec<u8>> = std::env::args().skip(1).map(|text| bytes(&text)).collect::<Result<_, _>>()?;
+    let arguments: Vec<Vec<u8>> =
+        std::env::args().skip(1).map(|text| bytes(&text)).collect::<Result<_, _>>()?;
     let [kid, x, y] = arguments.as_slice() else { return Err("usage: edhoc_responder KID X Y".into()) };
     let socket = UdpSocket::bind("127.0.0.1:0")?;
     socket.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -83,9 +84,12 @@ impl Server {
         };
         if is_edhoc(&message) {
             self.seed += 1;
-            let answer =
-                self.responder.receive(address, &message, |_| true, [self.seed; 32], Instant::START);
-            println!("edhoc {length} bytes, answered {} with {}", answer.response.code, answer.response.payload.len());
+            let answer = self.responder.receive(address, &message, |_| true, [self.seed; 32], Instant::START);
+            println!(
+                "edhoc {length} bytes, answered {} with {}",
+                answer.response.code,
+                answer.response.payload.len()
+            );
             self.establish(answer.established);
             return Some(piggyback(answer.response));
         }
@@ -93,7 +97,10 @@ impl Server {
             false => message,
             true => match self.responder.receive_combined(address, message, Instant::START) {
                 Ok(combined) => {
-                    println!("combined {length} bytes, of which {} are protected", combined.sealed.payload.len());
+                    println!(
+                        "combined {length} bytes, of which {} are protected",
+                        combined.sealed.payload.len()
+                    );
                     self.establish(combined.established);
                     combined.sealed
                 }
@@ -119,8 +126,7 @@ impl Server {
         println!("protected {} served", message.code);
         let payload = b"hello".to_vec().into();
         let (kind, id, token) = (Kind::Acknowledgement, MessageId(message.id.0), message.token);
-        let response =
-            Message { code: Code::CONTENT, token, payload, ..Message::empty(kind, id) };
+        let response = Message { code: Code::CONTENT, token, payload, ..Message::empty(kind, id) };
         context.protect_response(&response, &mut binding).ok().map(|sealed| sealed.message)
     }
 }

@@ -79,7 +79,8 @@ fn edhoc_survives() {
     let traces = include_str!("vectors/edhoc/rfc9529-section-3.txt").lines();
     let invalid = include_str!("vectors/edhoc/rfc9529-section-4.txt").lines();
     let values = traces.chain(invalid).filter(|line| !line.starts_with('#'));
-    let values: Vec<_> = values.filter_map(|line| line.rsplit_once(' ')).map(|(_, hex)| from_hex(hex)).collect();
+    let values: Vec<_> =
+        values.filter_map(|line| line.rsplit_once(' ')).map(|(_, hex)| from_hex(hex)).collect();
     let framed = |place: u8| values.iter().map(move |value| [&[place], value.as_slice()].concat());
     let mut seeds: Vec<Vec<u8>> = (0..8).flat_map(framed).collect();
     // message_1 stands after `true`, message_3 after a connection identifier or an option.

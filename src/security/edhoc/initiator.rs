@@ -62,8 +62,7 @@ impl Initiator {
     /// # Errors
     /// Why there are no keys.
     pub fn receive(&self, response: &Response) -> Result<Reply, InitiatorError> {
-        let echo =
-            response.options.get(OptionNumber::ECHO).filter(|_| response.code == Code::UNAUTHORIZED);
+        let echo = response.options.get(OptionNumber::ECHO).filter(|_| response.code == Code::UNAUTHORIZED);
         if let Some(echo) = echo {
             let mut again = self.request();
             again.options.set(OptionNumber::ECHO, echo);

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use p256::SecretKey;
-use p256::elliptic_curve::subtle::Choice;
 use p256::elliptic_curve::point::{AffineCoordinates, DecompressPoint};
+use p256::elliptic_curve::subtle::Choice;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use thiserror::Error;

@@ -64,9 +64,8 @@ mod tests {
     #[test]
     fn keys_are_due_by_what_was_done_with_them() {
         let rekey = Rekey { age: Some(Duration::from_secs(86_400)), ..Rekey::default() };
-        let due = |sealed, forged, seconds| {
-            rekey.is_due(Use { sealed, forged, age: Duration::from_secs(seconds) })
-        };
+        let due =
+            |sealed, forged, seconds| rekey.is_due(Use { sealed, forged, age: Duration::from_secs(seconds) });
         assert_eq!(due(0, 0, 0), Due::No);
         assert_eq!(due(6_291_455, 0, 0), Due::No);
         assert_eq!(due(6_291_456, 0, 0), Due::Soon);

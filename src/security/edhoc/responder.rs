@@ -293,9 +293,8 @@ impl Responder {
         let is_proven = echo.is_some_and(|echo| self.challenges.is_fresh(&subject, echo, now));
         self.make_room(address, is_proven, now)?;
         let [start, ..] = seed;
-        let is_free = |id: &ConnectionId| {
-            *id != read.c_i && !self.sessions.contains_key(id) && is_free(id.as_bytes())
-        };
+        let is_free =
+            |id: &ConnectionId| *id != read.c_i && !self.sessions.contains_key(id) && is_free(id.as_bytes());
         let Some(c_r) = ConnectionId::choose(start, is_free) else {
             return Err(self.refuse(address, Refusal::NoneFree));
         };
@@ -383,8 +382,7 @@ impl Responder {
         };
         self.forget_finished(&done.kid);
         let message_4: Bytes = done.message_4.into();
-        let stage =
-            Stage::Finished { kid: done.kid.clone(), message_3: hash, message_4: message_4.clone() };
+        let stage = Stage::Finished { kid: done.kid.clone(), message_3: hash, message_4: message_4.clone() };
         self.sessions.insert(c_r, Session { address, is_proven: true, since: now, stage });
         self.counters.established += 1;
         Ok((Some(Established { kid: done.kid, parameters: done.parameters }), message_4))
@@ -392,9 +390,9 @@ impl Responder {
 
     /// A device's last session, so that there are no more of them than devices.
     fn forget_finished(&mut self, kid: &[u8]) {
-        self.sessions.retain(|_, session| {
-            !matches!(&session.stage, Stage::Finished { kid: other, .. } if other == kid)
-        });
+        self.sessions.retain(
+            |_, session| !matches!(&session.stage, Stage::Finished { kid: other, .. } if other == kid),
+        );
     }
 
     fn is_waiting_at(&self, id: &ConnectionId, address: Address) -> bool {

@@ -58,7 +58,11 @@ fn what_the_invalid_traces_say_is_refused() {
         }
     }
     let is = |wanted: Refusal| {
-        refused.iter().filter(|(_, refusal)| *refusal == wanted).map(|(section, _)| *section).collect::<Vec<_>>()
+        refused
+            .iter()
+            .filter(|(_, refusal)| *refusal == wanted)
+            .map(|(section, _)| *section)
+            .collect::<Vec<_>>()
     };
     assert_eq!(is(Refusal::Point), ["4.2.2", "4.2.3"]);
     assert_eq!(is(Refusal::Suite), ["4.2.1", "4.2.4"]);
@@ -91,7 +95,10 @@ fn others_than_those_expected_are_refused() {
     let (begun, message_1) = handshake::begin(&key("x"), &[2], &id("c-i"));
     let (mut waiting, message_2) = responder(&message_1);
     let own = identity("i", "cred-i");
-    assert_eq!(begun.receive_2(&message_2, &own, &credential("cred-i")).err(), Some(Refusal::UnknownCredential));
+    assert_eq!(
+        begun.receive_2(&message_2, &own, &credential("cred-i")).err(),
+        Some(Refusal::UnknownCredential)
+    );
     let other = Credential::new("", &[0x32], KeyPair::generate([1; 32]).public()).unwrap();
     assert_eq!(begun.receive_2(&message_2, &own, &other).err(), Some(Refusal::Forged));
     let finished = begun.receive_2(&message_2, &own, &credential("cred-r")).unwrap();
@@ -107,7 +114,9 @@ fn others_than_those_expected_are_refused() {
 #[test]
 fn what_lakers_cannot_read_never_reaches_it() {
     // An array of no suites; a connection identifier longer than there is room for; one beyond the end.
-    for wrong in ["039800", &message_1_with("5700112233445566778899aabbccddeeff00112233445566"), &message_1_with("57")] {
+    for wrong in
+        ["039800", &message_1_with("5700112233445566778899aabbccddeeff00112233445566"), &message_1_with("57")]
+    {
         assert_eq!(Message1::decode(&hex(wrong)), Err(Refusal::Malformed), "{wrong}");
     }
     // Data that need not be understood; data that must be; padding.

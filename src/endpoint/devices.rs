@@ -60,6 +60,11 @@ impl Devices {
         }
     }
 
+    /// Whether no keys have this Recipient ID.
+    pub(super) fn is_free(&self, recipient_id: &[u8]) -> bool {
+        self.by_kid.get(recipient_id).is_none_or(BTreeSet::is_empty)
+    }
+
     /// A device is at an address now.
     pub(super) fn arrive(&mut self, association: Association, address: Address) {
         if matches!(association, Association::Device(_)) {
@@ -107,6 +112,11 @@ impl Endpoint {
         }
         self.devices.keys.insert(number, Keys { association, parameters, context });
         Ok(())
+    }
+
+    /// What admitted keys are derived from.
+    pub fn parameters(&self, number: KeysNumber) -> Option<&Parameters> {
+        self.devices.keys.get(&number).map(|keys| &keys.parameters)
     }
 
     /// Forgets keys. What was observed with them ends, untold.
@@ -229,7 +239,7 @@ impl Endpoint {
     }
 
     /// Answers a request without taking its sender in.
-    fn answer_stranger(&mut self, address: Address, kind: Kind, answer: Message, now: Instant) {
+    pub(super) fn answer_stranger(&mut self, address: Address, kind: Kind, answer: Message, now: Instant) {
         let (kind, id) = match kind {
             Kind::Confirmable => (Kind::Acknowledgement, answer.id),
             _ => (Kind::NonConfirmable, MessageId(self.number() as u16)),

@@ -5,6 +5,7 @@
 //! and the network; a peer's state hangs on its [`Association`].
 
 mod address;
+mod agreement;
 mod config;
 mod devices;
 mod event;
@@ -28,6 +29,7 @@ use crate::coap::{
 };
 use crate::security::oscore::{Challenges, Sealed, Used, is_protected};
 pub use address::Association;
+use agreement::Agreements;
 pub use config::Config;
 use devices::Devices;
 pub use devices::KeysNumber;
@@ -46,6 +48,7 @@ pub struct Endpoint {
     /// In boxes: a map has room for up to twice as many as it holds.
     peers: BTreeMap<Association, Box<Peer>>,
     devices: Devices,
+    agreements: Option<Agreements>,
     queues: Queues,
     pacers: Pacers,
     pending: BTreeMap<RequestKey, Pending>,
@@ -97,6 +100,7 @@ impl Endpoint {
             first_id,
             peers: BTreeMap::new(),
             devices,
+            agreements: None,
             queues: Queues::default(),
             pending: BTreeMap::new(),
             pending_bytes: 0,
@@ -127,6 +131,7 @@ impl Endpoint {
                 return;
             }
         };
+        let Some(message) = self.handle_edhoc(address, message, now) else { return };
         if message.code.is_request() && is_protected(&message) {
             return self.handle_protected(address, message, datagram.len(), now);
         }

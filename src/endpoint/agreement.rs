@@ -1,0 +1,116 @@
+//! Devices whose keys are agreed on over the link, by EDHOC: their runs are answered here, and what they come to are keys like others.
+
+use std::collections::BTreeMap;
+
+use rand_chacha::rand_core::Rng;
+use tracing::debug;
+
+use super::devices::KeysNumber;
+use super::{Address, Association, Endpoint, Event};
+use crate::coap::{Instant, Message, Response};
+use crate::security::edhoc::{self, Credential, Established, Identity, Responder};
+
+/// Who may agree on keys, and on which they did.
+#[derive(Debug)]
+pub(super) struct Agreements {
+    responder: Responder,
+    devices: BTreeMap<Vec<u8>, Association>,
+    /// The last two of each device, the newer one last.
+    keys: BTreeMap<Association, [Option<KeysNumber>; 2]>,
+    next: KeysNumber,
+}
+
+impl Endpoint {
+    /// Answers EDHOC from now on, at `/.well-known/edhoc` and before protected requests. The keys that are agreed on have the numbers from
+    /// `first` on, which is above all others'.
+    pub fn answer_edhoc(&mut self, identity: Identity, config: edhoc::Config, first: KeysNumber) {
+        let responder = Responder::new(identity, config, self.seed());
+        let (devices, keys) = (BTreeMap::new(), BTreeMap::new());
+        self.agreements = Some(Agreements { responder, devices, keys, next: first });
+    }
+
+    /// Lets a device agree on keys, which it is known by to have this credential. Each new ones are told by [`Event::KeysAgreed`]; those before
+    /// the last are revoked then. Without [`Endpoint::answer_edhoc`] nothing comes of it.
+    pub fn admit_credential(&mut self, association: Association, credential: Credential) {
+        let Some(agreements) = &mut self.agreements else { return };
+        agreements.devices.insert(credential.kid().to_vec(), association);
+        agreements.responder.insert(credential);
+    }
+
+    /// Lets a device agree on keys no more, by its credential's id, and revokes those that it has agreed on.
+    pub fn revoke_credential(&mut self, kid: &[u8], now: Instant) {
+        let Some(agreements) = &mut self.agreements else { return };
+        agreements.responder.remove(kid);
+        let Some(association) = agreements.devices.remove(kid) else { return };
+        let numbers = agreements.keys.remove(&association).unwrap_or_default();
+        numbers.into_iter().flatten().for_each(|number| self.revoke_keys(number, now));
+    }
+
+    /// What came of runs of EDHOC, in numbers.
+    pub fn edhoc_counters(&self) -> Option<edhoc::Counters> {
+        self.agreements.as_ref().map(|agreements| agreements.responder.counters())
+    }
+
+    /// Takes in what is of EDHOC; what is left is for others, a combined request without its message_3.
+    pub(super) fn handle_edhoc(
+        &mut self,
+        address: Address,
+        message: Message,
+        now: Instant,
+    ) -> Option<Message> {
+        let is_asked = edhoc::is_edhoc(&message);
+        if self.agreements.is_none() || !(is_asked || edhoc::is_combined(&message)) {
+            return Some(message);
+        }
+        let seed = self.seed();
+        let Some(Agreements { responder, .. }) = &mut self.agreements else { return None };
+        // Only who waits for it is answered, from what it has said.
+        let (kind, id, token) = (message.kind, message.id, message.token);
+        let answer =
+            |Response { code, options, payload }| Message { kind, code, id, token, options, payload };
+        if is_asked {
+            let devices = &self.devices;
+            let answered = responder.receive(address, &message, |id| devices.is_free(id), seed, now);
+            self.establish(answered.established, now);
+            self.answer_stranger(address, kind, answer(answered.response), now);
+            return None;
+        }
+        match responder.receive_combined(address, message, now) {
+            Ok(combined) => {
+                self.establish(combined.established, now);
+                Some(combined.sealed)
+            }
+            Err(response) => {
+                self.answer_stranger(address, kind, answer(response), now);
+                None
+            }
+        }
+    }
+
+    /// Keys that were agreed on are admitted at once: the request that needs them may be here already.
+    fn establish(&mut self, established: Option<Established>, now: Instant) {
+        let (Some(Established { kid, parameters }), Some(agreements)) = (established, &mut self.agreements)
+        else {
+            return;
+        };
+        let Some(association) = agreements.devices.get(&kid).copied() else { return };
+        let number = agreements.next;
+        agreements.next += 1;
+        let [first, second] = agreements.keys.entry(association).or_default();
+        let former = std::mem::replace(first, second.replace(number));
+        if let Err(error) = self.admit_keys(number, association, parameters) {
+            return debug!(%error, "no context comes of what was agreed on");
+        }
+        // What is observed with the last ones goes on, until the device has said it again with these.
+        if let Some(former) = former {
+            self.revoke_keys(former, now);
+        }
+        self.events.push_back(Event::KeysAgreed { association, number });
+    }
+
+    fn seed(&mut self) -> [u8; 32] {
+        let mut seed = [0; 32];
+        self.chance.fill_bytes(&mut seed);
+        seed
+    }
+}

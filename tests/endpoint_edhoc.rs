@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use lowband::coap::{Code, Instant, Kind, Message, MessageId, OptionNumber, Priority, Response, Token};
 use lowband::endpoint::{Address, Association, Config, Endpoint, Event};
-use lowband::security::edhoc::{self, Agreed, ConnectionId, Credential, Identity, Initiator, KeyPair, Reply};
+use lowband::security::edhoc::{
+    self, Agreed, ConnectionId, Credential, Identity, Initiator, KeyPair, Rekey, Reply, Use,
+};
 use lowband::security::oscore::{Context, is_protected};
 use support::endpoint::{OTHER, PEER, config, request, response};
 
@@ -33,8 +35,12 @@ struct World {
 
 impl World {
     fn new(lose: fn(usize) -> bool) -> Self {
+        Self::with(Rekey::default(), lose)
+    }
+
+    fn with(rekey: Rekey, lose: fn(usize) -> bool) -> Self {
         let mut gateway = Endpoint::new(Config { tell_nonces: true, ..config() }, [2; 32]);
-        gateway.answer_edhoc(identity(2), edhoc::Config::default(), FIRST);
+        gateway.answer_edhoc(identity(2), edhoc::Config::default(), rekey, FIRST);
         gateway.admit_credential(DEVICE, identity(7).credential().clone());
         let device = Endpoint::new(config(), [1; 32]);
         Self { gateway, device, lose, sent: 0, agreed: Vec::new(), asked: 0, now: Instant::START }
@@ -168,6 +174,51 @@ fn keys_are_replaced_on_demand_and_those_before_the_last_are_revoked() {
     assert!((0..4).all(|number| world.gateway.parameters(FIRST + number).is_none()));
     let agreed = world.begin(9);
     assert_eq!(world.ask(GATEWAY.into(), agreed.request()).code, Code::BAD_REQUEST);
+}
+
+#[test]
+fn keys_are_good_until_a_limit_and_the_device_agrees_on_others() {
+    let rekey = Rekey { sealed: 6, forged: 3, age: Some(Duration::from_secs(3_600)) };
+    let mut world = World::with(rekey, |_| false);
+    let agree = |world: &mut World, number: u64| {
+        let agreed = world.begin(number as u8);
+        world.ask(GATEWAY.into(), agreed.request());
+        world.device.admit_keys(number, DEVICE, agreed.parameters().clone()).unwrap();
+    };
+    let ask = |world: &mut World| {
+        let answer =
+            world.device.request_to(DEVICE, Priority::Message, GATEWAY, request("GET, /7"), world.now);
+        world.carry();
+        let event = world.device.poll_event();
+        world.device.abandon(answer, world.now);
+        matches!(event, Some(Event::Response { response, .. }) if response.code == Code::CONTENT)
+    };
+    // By what was sealed: a request and its response have a number each.
+    agree(&mut world, 1);
+    let served = (0..10).take_while(|_| ask(&mut world)).count();
+    assert_eq!(served, 6);
+    assert!(world.gateway.parameters(FIRST).is_none());
+    // By age.
+    agree(&mut world, 2);
+    assert!(ask(&mut world));
+    let used = world.gateway.key_use(FIRST + 1, world.now + Duration::from_secs(60));
+    assert_eq!(used, Some(Use { sealed: 1, forged: 0, age: Duration::from_secs(60) }));
+    world.now = world.now + Duration::from_secs(3_600);
+    assert!(!ask(&mut world));
+    // By forgeries, which name the id that is on the link.
+    agree(&mut world, 3);
+    let kid = world.gateway.parameters(FIRST + 2).unwrap().recipient_id.clone();
+    for id in 0..3 {
+        let mut forged =
+            Message { code: Code::POST, ..Message::empty(Kind::NonConfirmable, MessageId(9_000 + id)) };
+        forged.options.push(OptionNumber::OSCORE, [&[0x09, 0x00], kid.as_slice()].concat());
+        forged.payload = vec![0; 20].into();
+        world.gateway.handle(OTHER, &forged.encode(), world.now);
+    }
+    assert!(!ask(&mut world));
+    assert!(world.gateway.parameters(FIRST + 2).is_none());
+    agree(&mut world, 4);
+    assert!(ask(&mut world));
 }
 
 #[test]

@@ -8,7 +8,8 @@ use tracing::debug;
 use super::devices::KeysNumber;
 use super::{Address, Association, Endpoint, Event};
 use crate::coap::{Instant, Message, Response};
-use crate::security::edhoc::{self, Credential, Established, Identity, Responder};
+use crate::security::edhoc::{self, Credential, Due, Established, Identity, Rekey, Responder, Use};
+use crate::security::oscore::Refusal;
 
 /// Who may agree on keys, and on which they did.
 #[derive(Debug)]
@@ -17,16 +18,26 @@ pub(super) struct Agreements {
     devices: BTreeMap<Vec<u8>, Association>,
     /// The last two of each device, the newer one last.
     keys: BTreeMap<Association, [Option<KeysNumber>; 2]>,
+    /// Since when they are, and how many messages that named them were forged.
+    used: BTreeMap<KeysNumber, (Instant, u64)>,
     next: KeysNumber,
+    rekey: Rekey,
 }
 
 impl Endpoint {
     /// Answers EDHOC from now on, at `/.well-known/edhoc` and before protected requests. The keys that are agreed on have the numbers from
-    /// `first` on, which is above all others'.
-    pub fn answer_edhoc(&mut self, identity: Identity, config: edhoc::Config, first: KeysNumber) {
+    /// `first` on, which is above all others'. Once a limit of `rekey` is reached they are revoked, and a device that has not agreed on others
+    /// before has to do so then.
+    pub fn answer_edhoc(
+        &mut self,
+        identity: Identity,
+        config: edhoc::Config,
+        rekey: Rekey,
+        first: KeysNumber,
+    ) {
         let responder = Responder::new(identity, config, self.seed());
-        let (devices, keys) = (BTreeMap::new(), BTreeMap::new());
-        self.agreements = Some(Agreements { responder, devices, keys, next: first });
+        let (devices, keys, used) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        self.agreements = Some(Agreements { responder, devices, keys, used, next: first, rekey });
     }
 
     /// Lets a device agree on keys, which it is known by to have this credential. Each new ones are told by [`Event::KeysAgreed`]; those before
@@ -43,7 +54,34 @@ impl Endpoint {
         agreements.responder.remove(kid);
         let Some(association) = agreements.devices.remove(kid) else { return };
         let numbers = agreements.keys.remove(&association).unwrap_or_default();
+        for number in numbers.into_iter().flatten() {
+            agreements.used.remove(&number);
+        }
         numbers.into_iter().flatten().for_each(|number| self.revoke_keys(number, now));
+    }
+
+    /// What was done with keys, for a device to ask [`Rekey::is_due`]. How old they are and what was forged is known of those that were agreed
+    /// on here.
+    pub fn key_use(&mut self, number: KeysNumber, now: Instant) -> Option<Use> {
+        let sealed = self.context(number)?.1.sealed();
+        let used = self.agreements.as_ref().and_then(|agreements| agreements.used.get(&number));
+        let (since, forged) = used.copied().unwrap_or((now, 0));
+        Some(Use { sealed, forged, age: now.since(since) })
+    }
+
+    /// Whether keys that were agreed on have to be replaced before anything else.
+    pub(super) fn is_spent(&mut self, number: KeysNumber, now: Instant) -> bool {
+        let Some(agreements) = &self.agreements else { return false };
+        let (is_ours, rekey) = (agreements.used.contains_key(&number), agreements.rekey);
+        is_ours && self.key_use(number, now).is_some_and(|used| rekey.is_due(used) == Due::Now)
+    }
+
+    /// A message that named these keys was refused.
+    pub(super) fn note_forged(&mut self, number: KeysNumber, refusal: Refusal) {
+        let used = self.agreements.as_mut().and_then(|agreements| agreements.used.get_mut(&number));
+        if let (Some((_, forged)), Refusal::Forged) = (used, refusal) {
+            *forged += 1;
+        }
     }
 
     /// What came of runs of EDHOC, in numbers.
@@ -98,6 +136,10 @@ impl Endpoint {
         agreements.next += 1;
         let [first, second] = agreements.keys.entry(association).or_default();
         let former = std::mem::replace(first, second.replace(number));
+        agreements.used.insert(number, (now, 0));
+        if let Some(former) = former {
+            agreements.used.remove(&former);
+        }
         if let Err(error) = self.admit_keys(number, association, parameters) {
             return debug!(%error, "no context comes of what was agreed on");
         }

@@ -149,7 +149,7 @@ impl Endpoint {
         }
     }
 
-    fn context(&mut self, number: KeysNumber) -> Option<(Association, &mut Context)> {
+    pub(super) fn context(&mut self, number: KeysNumber) -> Option<(Association, &mut Context)> {
         let keys = self.devices.keys.get_mut(&number)?;
         let held = self.peers.get_mut(&keys.association);
         let held = held.and_then(|peer| peer.protection.contexts.get_mut(&number));
@@ -173,6 +173,10 @@ impl Endpoint {
             .collect();
         let mut refusal = Header::of(&message).map_or_else(Refusal::from, |_| Refusal::UnknownContext);
         for number in numbers {
+            if self.is_spent(number, now) {
+                self.revoke_keys(number, now);
+                continue;
+            }
             let Some(Keys { association, .. }) = self.devices.keys.get(&number) else { continue };
             let association = *association;
             self.reserve_numbers(association);
@@ -191,7 +195,10 @@ impl Endpoint {
                 Err(Refusal::Replayed) if self.is_repeat(address, association, &message) => {
                     return self.with_peer(association, now, |peer, _| peer.exchanges.receive(message, now));
                 }
-                Err(refused) => refusal = refused,
+                Err(refused) => {
+                    self.note_forged(number, refused);
+                    refusal = refused;
+                }
             }
         }
         self.counters.unopened += 1;

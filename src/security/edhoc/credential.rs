@@ -3,13 +3,15 @@
 use std::fmt;
 
 use ciborium::Value;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
 use super::key::{KeyPair, PublicKey};
 use super::message::LONGEST_KID;
-use crate::security::oscore::cbor;
+use crate::security::oscore::{Secret, cbor};
 
-/// A public key, as a CWT Claims Set (CCS) that both ends have and that never crosses the link.
+/// A public key, as a CWT Claims Set (CCS) that both ends have and that never crosses the link. It is no secret; serde writes it as
+/// hexadecimal digits.
 ///
 /// ```text
 /// { 2: subject, 8: { 1: { 1: 2, 2: kid, -1: 1, -2: x, -3: y } } }
@@ -127,6 +129,19 @@ impl fmt::Debug for Credential {
     }
 }
 
+impl Serialize for Credential {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Secret::from(self.ccs.clone()).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Credential {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let ccs = Secret::deserialize(deserializer)?;
+        Self::from_ccs(ccs.expose()).map_err(de::Error::custom)
+    }
+}
+
 fn check_kid(kid: &[u8]) -> Result<(), CredentialError> {
     match kid.len() {
         1..=LONGEST_KID => Ok(()),
@@ -138,14 +153,46 @@ fn entry(map: &[(Value, Value)], label: i64) -> Option<&Value> {
     map.iter().find(|(key, _)| *key == Value::from(label)).map(|(_, value)| value)
 }
 
-/// Who an endpoint is: its credential, and the private key that goes with it.
-#[derive(Clone, Debug)]
+/// Who an endpoint is: its credential, and the private key that goes with it. serde writes both, for a store that is encrypted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(try_from = "Stored", into = "Stored")]
 pub struct Identity {
     pair: KeyPair,
     credential: Credential,
 }
 
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    private: Secret,
+    credential: Credential,
+}
+
+impl From<Identity> for Stored {
+    fn from(identity: Identity) -> Self {
+        Self { private: Secret::from(*identity.pair.private()), credential: identity.credential }
+    }
+}
+
+impl TryFrom<Stored> for Identity {
+    type Error = CredentialError;
+
+    fn try_from(stored: Stored) -> Result<Self, CredentialError> {
+        let pair = KeyPair::from_private(stored.private.expose()).map_err(|_| CredentialError::OtherKey)?;
+        Self::new(pair, stored.credential)
+    }
+}
+
 impl Identity {
+    /// Makes a new one of a seed, which is random and used for nothing else.
+    ///
+    /// # Errors
+    /// See [`Credential::new`].
+    pub fn generate(subject: &str, kid: &[u8], seed: [u8; 32]) -> Result<Self, CredentialError> {
+        let pair = KeyPair::generate(seed);
+        let credential = Credential::new(subject, kid, pair.public())?;
+        Self::new(pair, credential)
+    }
+
     /// Puts both together.
     ///
     /// # Errors
@@ -189,4 +236,63 @@ pub enum CredentialError {
     /// The private key is another one's.
     #[error("the credential is of another key")]
     OtherKey,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_made_is_read_back_with_the_same_bytes() {
+        let identity = Identity::generate("buoy", &[7], [1; 32]).unwrap();
+        let credential = identity.credential();
+        assert_eq!(Credential::from_ccs(credential.ccs()).as_ref(), Ok(credential));
+        assert_eq!((credential.kid(), credential.ccs().len()), (&[7][..], 7 + 4 + 2 + 3 + 2 + 35 + 35));
+        let text = serde_json::to_string(&identity).unwrap();
+        let read: Identity = serde_json::from_str(&text).unwrap();
+        assert_eq!((read.private(), read.credential()), (identity.private(), credential));
+        let other = Identity::generate("buoy", &[7], [2; 32]).unwrap();
+        let mixed = Stored { private: Secret::from(*other.private()), credential: credential.clone() };
+        assert_eq!(Identity::try_from(mixed).unwrap_err(), CredentialError::OtherKey);
+    }
+
+    #[test]
+    fn claims_sets_of_others_are_read_and_what_they_lack_is_told() {
+        let own = Identity::generate("", &[7], [1; 32]).unwrap();
+        let (x, y) = (*own.credential().key().x(), *own.credential().key().y());
+        let set = |change: &dyn Fn(&mut Vec<(Value, Value)>)| {
+            let pair = |label: i64, value: Value| (Value::from(label), value);
+            let bytes = |bytes: &[u8]| Value::Bytes(bytes.to_vec());
+            let mut key = vec![
+                pair(1, 2.into()),
+                pair(2, bytes(b"\x07")),
+                pair(-1, 1.into()),
+                pair(-2, bytes(&x)),
+                pair(-3, bytes(&y)),
+            ];
+            change(&mut key);
+            let confirmation = Value::Map(vec![pair(1, Value::Map(key))]);
+            let mut ccs = Vec::new();
+            ciborium::into_writer(&Value::Map(vec![pair(8, confirmation)]), &mut ccs).unwrap();
+            Credential::from_ccs(&ccs).map(|read| *read.key().x())
+        };
+        assert_eq!(set(&|_| {}), Ok(x));
+        // Either of the two points will do: only x counts.
+        assert_eq!(set(&|key| key.truncate(4)), Ok(x));
+        assert_eq!(set(&|key| key[4].1 = Value::Bool(true)), Ok(x));
+        assert_eq!(set(&|key| key[4].1 = Value::Bytes(vec![1; 32])), Err(CredentialError::NoKey));
+        assert_eq!(set(&|key| key[2].1 = 2.into()), Err(CredentialError::NoKey));
+        assert_eq!(set(&|key| drop(key.remove(1))), Err(CredentialError::Kid(0)));
+        assert_eq!(set(&|key| key[1].1 = Value::Bytes(vec![1; 17])), Err(CredentialError::Kid(17)));
+        let ccs = own.credential().ccs();
+        for length in 0..ccs.len() {
+            assert!(Credential::from_ccs(&ccs[..length]).is_err(), "{length}");
+        }
+        assert_eq!(Credential::from_ccs(&[ccs, &[0]].concat()), Err(CredentialError::Malformed));
+        let long = |subject: &str, kid: &[u8]| Credential::new(subject, kid, own.credential().key());
+        assert_eq!(long(&"a".repeat(33), &[1]), Err(CredentialError::Subject(33)));
+        assert_eq!(long("a", &[]), Err(CredentialError::Kid(0)));
+        assert_eq!(long(&"a".repeat(32), &[1; 16]), Err(CredentialError::Length(132)));
+        assert!(long(&"a".repeat(32), &[1; 12]).is_ok());
+    }
 }

@@ -2,12 +2,15 @@
 //!
 //! They are here, and not under `tests/`, because nobody outside may say what the ephemeral keys are.
 
+use lakers::CryptoTrait as _;
+
 use super::connection::ConnectionId;
 use super::credential::{Credential, Identity};
 use super::error::Refusal;
 use super::handshake::{self, Waiting};
 use super::key::KeyPair;
 use super::message::{self, Message1};
+use super::primitives::Primitives;
 
 const VALID: &str = include_str!("../../../tests/vectors/edhoc/rfc9529-section-3.txt");
 const INVALID: &str = include_str!("../../../tests/vectors/edhoc/rfc9529-section-4.txt");
@@ -131,6 +134,29 @@ fn what_lakers_cannot_read_never_reaches_it() {
     for wrong in ["58ff00", "47fa5efa2ebf920b", "5808fa5efa2ebf920bf3", "", "40"] {
         assert!(!message::is_ciphertext(&hex(wrong)), "{wrong}");
     }
+}
+
+#[test]
+fn what_was_decrypted_is_checked_before_lakers_reads_it() {
+    let (key, iv) = ([1; 16], [2; 13]);
+    let sealed = |plaintext: &[u8]| {
+        let plaintext = lakers::BufferPlaintext3::new_from_slice(plaintext).unwrap();
+        Primitives::Plain.aes_ccm_encrypt_tag_8(&key, &iv, b"aad", &plaintext)
+    };
+    let opens = |mut primitives: Primitives<'_>, plaintext: &[u8]| {
+        primitives.aes_ccm_decrypt_tag_8(&key, &iv, b"aad", &sealed(plaintext)).is_ok()
+    };
+    let plaintext_3 = hex("2b48623c91df41e34c2f");
+    assert!(opens(Primitives::Opening3, &plaintext_3));
+    assert!(!opens(Primitives::Opening4, &plaintext_3) && !opens(Primitives::Plain, &plaintext_3));
+    // A credential by value, nested maps, and more data than there is room for.
+    let long = [plaintext_3.as_slice(), &[1, 0x58, 62], &[0; 62]].concat();
+    let by_value = hex("a10ea048623c91df41e34c2f");
+    for wrong in [&by_value, &hex("b8ff48623c91df41e34c2f"), &long, &hex("2b47623c91df41e34c")] {
+        assert!(!opens(Primitives::Opening3, wrong), "{wrong:02x?}");
+    }
+    assert!(opens(Primitives::Opening3, &[plaintext_3.as_slice(), &[1, 0x58, 61], &[0; 61]].concat()));
+    assert!(opens(Primitives::Opening4, b"") && opens(Primitives::Opening4, b"\x01\x41\x00"));
 }
 
 fn message_1_with(rest: &str) -> String {

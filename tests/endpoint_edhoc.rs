@@ -51,11 +51,10 @@ impl World {
         let id = self.device.request_to(association, Priority::Message, GATEWAY, request, self.now);
         for _ in 0..1_000 {
             self.carry();
-            while let Some(event) = self.device.poll_event() {
-                match event {
-                    Event::Response { id: of, response, .. } if of == id => return response,
-                    other => panic!("{other:?}"),
-                }
+            match self.device.poll_event() {
+                Some(Event::Response { id: of, response, .. }) if of == id => return response,
+                Some(other) => panic!("{other:?}"),
+                None => {}
             }
             let due = [self.gateway.deadline(), self.device.deadline()].into_iter().flatten().min();
             self.now = self.now.max(due.expect("somebody waits"));
@@ -219,6 +218,24 @@ fn keys_are_good_until_a_limit_and_the_device_agrees_on_others() {
     assert!(world.gateway.parameters(FIRST + 2).is_none());
     agree(&mut world, 4);
     assert!(ask(&mut world));
+}
+
+#[test]
+fn a_run_that_does_not_go_on_is_forgotten_in_time() {
+    let mut world = World::new(|_| false);
+    let _agreed = world.begin(1);
+    let due = world.gateway.deadline().unwrap();
+    world.gateway.advance(due);
+    let counters = world.gateway.edhoc_counters().unwrap();
+    assert_eq!((counters.begun, counters.established), (1, 0));
+    let last = std::iter::from_fn(|| {
+        let due = world.gateway.deadline()?;
+        world.gateway.advance(due);
+        Some(due)
+    });
+    assert!(last.take(100).count() < 100);
+    assert_eq!(world.gateway.edhoc_counters().unwrap().given_up, 1);
+    assert_eq!((world.gateway.deadline(), world.gateway.peers()), (None, 0));
 }
 
 #[test]

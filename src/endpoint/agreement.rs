@@ -125,6 +125,16 @@ impl Endpoint {
         }
     }
 
+    pub(super) fn edhoc_deadline(&self) -> Option<Instant> {
+        self.agreements.as_ref().and_then(|agreements| agreements.responder.deadline())
+    }
+
+    pub(super) fn advance_edhoc(&mut self, now: Instant) {
+        if let Some(agreements) = &mut self.agreements {
+            agreements.responder.handle_timeout(now);
+        }
+    }
+
     /// Keys that were agreed on are admitted at once: the request that needs them may be here already.
     fn establish(&mut self, established: Option<Established>, now: Instant) {
         let (Some(Established { kid, parameters }), Some(agreements)) = (established, &mut self.agreements)

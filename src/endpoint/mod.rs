@@ -353,13 +353,14 @@ impl Endpoint {
         while let Some((_, association)) = self.queues.first_due().filter(|(due, _)| *due <= now) {
             self.with_peer(association, now, |peer, _| peer.advance(now));
         }
+        self.advance_edhoc(now);
         self.flush(now);
     }
 
     /// When [`Endpoint::advance`] next has something to do.
     pub fn deadline(&self) -> Option<Instant> {
         let due = self.queues.first_due().map(|(due, _)| due);
-        [due, self.pacers.deadline()].into_iter().flatten().min()
+        [due, self.pacers.deadline(), self.edhoc_deadline()].into_iter().flatten().min()
     }
 
     /// The next datagram to send.

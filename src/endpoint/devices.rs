@@ -66,6 +66,11 @@ impl Devices {
         }
     }
 
+    /// Whether no keys have this Recipient ID.
+    pub(super) fn is_free(&self, recipient_id: &[u8]) -> bool {
+        self.by_kid.get(recipient_id).is_none_or(BTreeSet::is_empty)
+    }
+
     /// A device is at an address now.
     pub(super) fn arrive(&mut self, association: Association, address: Address) {
         if matches!(association, Association::Device(_)) {
@@ -115,6 +120,11 @@ impl Endpoint {
         Ok(())
     }
 
+    /// What admitted keys are derived from.
+    pub fn parameters(&self, number: KeysNumber) -> Option<&Parameters> {
+        self.devices.keys.get(&number).map(|keys| &keys.parameters)
+    }
+
     /// Forgets keys. What was observed with them ends, untold.
     pub fn revoke_keys(&mut self, number: KeysNumber, now: Instant) {
         let Some(Keys { association, parameters, .. }) = self.devices.keys.remove(&number) else { return };
@@ -145,7 +155,7 @@ impl Endpoint {
         }
     }
 
-    fn context(&mut self, number: KeysNumber) -> Option<(Association, &mut Context)> {
+    pub(super) fn context(&mut self, number: KeysNumber) -> Option<(Association, &mut Context)> {
         let keys = self.devices.keys.get_mut(&number)?;
         let held = self.peers.get_mut(&keys.association);
         let held = held.and_then(|peer| peer.protection.contexts.get_mut(&number));
@@ -169,6 +179,10 @@ impl Endpoint {
             .collect();
         let mut refusal = Header::of(&message).map_or_else(Refusal::from, |_| Refusal::UnknownContext);
         for number in numbers {
+            if self.is_spent(number, now) {
+                self.revoke_keys(number, now);
+                continue;
+            }
             let Some(Keys { association, .. }) = self.devices.keys.get(&number) else { continue };
             let association = *association;
             self.reserve_numbers(association);
@@ -193,7 +207,10 @@ impl Endpoint {
                 {
                     return;
                 }
-                Err(refused) => refusal = refused,
+                Err(refused) => {
+                    self.note_forged(number, refused);
+                    refusal = refused;
+                }
             }
         }
         self.counters.unopened += 1;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::Association;
+use super::{Association, KeysNumber};
 use crate::coap::{ObservationId, Request, RequestError, Response};
 
 /// A peer's request that waits for its answer.
@@ -26,6 +26,13 @@ pub enum Event {
         request: Request,
         /// Whether it came before a restart and was not answered then: it may have been passed on already.
         recalled: bool,
+    },
+    /// A device has agreed on keys with us, which are admitted: [`super::Endpoint::parameters`] has what they are derived from.
+    KeysAgreed {
+        /// Whose they are.
+        association: Association,
+        /// Their number.
+        number: KeysNumber,
     },
     /// All of an observation's last notification, or of the answer to its registration, was acknowledged.
     Delivered(ObservationId),

@@ -5,6 +5,7 @@
 //! and the network; a peer's state hangs on its [`Association`].
 
 mod address;
+mod agreement;
 mod config;
 mod devices;
 mod event;
@@ -29,6 +30,7 @@ use crate::coap::{
 };
 use crate::security::oscore::{Challenges, Sealed, Used, is_protected};
 pub use address::Association;
+use agreement::Agreements;
 pub use config::Config;
 use devices::Devices;
 pub use devices::KeysNumber;
@@ -51,6 +53,7 @@ pub struct Endpoint {
     verified: Verified,
     /// How many peers there are without keys that have not shown to be where they say.
     strangers: usize,
+    agreements: Option<Agreements>,
     queues: Queues,
     pacers: Pacers,
     pending: BTreeMap<RequestKey, Pending>,
@@ -104,6 +107,7 @@ impl Endpoint {
             first_id,
             peers: BTreeMap::new(),
             devices,
+            agreements: None,
             queues: Queues::default(),
             pending: BTreeMap::new(),
             pending_bytes: 0,
@@ -134,6 +138,7 @@ impl Endpoint {
                 return;
             }
         };
+        let Some(message) = self.handle_edhoc(address, message, datagram.len(), now) else { return };
         if message.code.is_request() && is_protected(&message) {
             return self.handle_protected(address, message, datagram.len(), now);
         }
@@ -361,13 +366,14 @@ impl Endpoint {
         while let Some((_, association)) = self.queues.first_due().filter(|(due, _)| *due <= now) {
             self.with_peer(association, now, |peer, _| peer.advance(now));
         }
+        self.advance_edhoc(now);
         self.flush(now);
     }
 
     /// When [`Endpoint::advance`] next has something to do.
     pub fn deadline(&self) -> Option<Instant> {
         let due = self.queues.first_due().map(|(due, _)| due);
-        [due, self.pacers.deadline()].into_iter().flatten().min()
+        [due, self.pacers.deadline(), self.edhoc_deadline()].into_iter().flatten().min()
     }
 
     /// The next datagram to send.

@@ -252,6 +252,8 @@ impl Gateway {
                 endpoint::Event::Deregistered(id) => self.deregistered(id, now),
                 endpoint::Event::Reachable(peer) => drop(heard.insert(peer)),
                 endpoint::Event::Unreachable(peer) => self.wait_for(peer, now),
+                // They are admitted; a restart has the device agree on others.
+                endpoint::Event::KeysAgreed { .. } => {}
                 // The gateway makes no requests of its own to peers.
                 endpoint::Event::Response { .. } | endpoint::Event::Failed { .. } => {}
             }

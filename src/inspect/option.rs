@@ -133,6 +133,8 @@ pub(super) fn media_type(format: u32) -> Option<&'static str> {
         47 => "application/exi",
         content_format::JSON => "application/json",
         content_format::CBOR => "application/cbor",
+        content_format::EDHOC => "application/edhoc+cbor-seq",
+        content_format::CID_EDHOC => "application/cid-edhoc+cbor-seq",
         63 => "application/cbor-seq",
         _ => return None,
     })

@@ -26,7 +26,7 @@
 //! ```
 
 mod algorithm;
-mod cbor;
+pub(in crate::security) mod cbor;
 mod challenge;
 mod context;
 mod header;

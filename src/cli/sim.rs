@@ -47,7 +47,7 @@ pub(crate) struct SimArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::link::whole_number)]
     seed: u64,
     /// Run so many seeds, from that one on, and give means
-    #[arg(long, value_name = "N", value_parser = super::link::whole_number)]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     seeds: Option<u64>,
     /// The share of frames that are lost, instead of the link's: 0.05 or 5%
     #[arg(long, value_name = "P", value_parser = super::link::loss)]

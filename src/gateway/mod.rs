@@ -227,22 +227,36 @@ impl Gateway {
     }
 
     fn drain(&mut self, now: Instant) {
+        loop {
+            let heard = self.take_events(now);
+            if heard.is_empty() {
+                return;
+            }
+            // Once for all that came of a datagram, and when it is known whether that is a registration.
+            heard.into_iter().for_each(|peer| self.reachable(peer, now));
+        }
+    }
+
+    /// Does what events say; returns the peers that were heard of.
+    fn take_events(&mut self, now: Instant) -> BTreeSet<Association> {
+        let mut heard = BTreeSet::new();
         while let Some(event) = self.endpoint.poll_event() {
             match event {
                 endpoint::Event::Request { key, association, request, recalled } => {
                     self.counters.recalled += u64::from(recalled);
-                    self.reachable(association, now);
+                    heard.insert(association);
                     self.receive(key, association, request, recalled, now);
                 }
                 endpoint::Event::Delivered(id) => self.delivered(id, now),
                 endpoint::Event::Undelivered(id) => self.undelivered(id, now),
                 endpoint::Event::Deregistered(id) => self.deregistered(id, now),
-                endpoint::Event::Reachable(peer) => self.reachable(peer, now),
+                endpoint::Event::Reachable(peer) => drop(heard.insert(peer)),
                 endpoint::Event::Unreachable(peer) => self.wait_for(peer, now),
                 // The gateway makes no requests of its own to peers.
                 endpoint::Event::Response { .. } | endpoint::Event::Failed { .. } => {}
             }
         }
+        heard
     }
 
     /// A peer's request: translated and passed on, or refused.
@@ -277,9 +291,8 @@ impl Gateway {
         // deregistration does not wait for events.
         let observe = request.observe.filter(|_| sync::is_sync(&call));
         let shape = sync::is_sync(&call).then(|| self.shaping.of(self.endpoint.link(association))).flatten();
-        let mut call = if observe.is_some() { sync::polling(&call, None, Duration::ZERO) } else { call };
-        call.query = self.shaping.query(shape, call.query);
-        let http = match call.to_http(&self.config.homeserver) {
+        let call = if observe.is_some() { sync::polling(&call, None, Duration::ZERO) } else { call };
+        let http = match self.shaping.call(shape, &call).to_http(&self.config.homeserver) {
             Ok(http) => http,
             Err(refusal) => return self.refuse(key, &refusal, format, now),
         };
@@ -324,6 +337,7 @@ impl Gateway {
                 let result = self.shaping.answer(shape, &call.query, result);
                 let checked = Checked::by(id, self.next_fetch);
                 self.register(key, association, (call, shape), result, checked, now);
+                self.reachable(association, now);
             }
             Fetch::Poll(feed) => self.polled(feed, result, now),
             Fetch::CatchUp(observation) => self.caught_up(observation, id, result, now),

@@ -47,7 +47,10 @@ const SPEED: RangeInclusive<u64> = 1..=Profile::MAX_SPEED as u64;
 pub(super) fn apply(table: &toml::Table, profile: &mut Profile, speed: &mut u32) -> Vec<(String, String)> {
     let mut wrong = Vec::new();
     for key in table.keys().filter(|key| !KEYS.contains(&key.as_str())) {
-        wrong.push((key.clone(), format!("is no key; there are {}", KEYS.join(", "))));
+        wrong.push((
+            key.clone(),
+            format!("is no key; there are {}, and for a gateway shape", KEYS.join(", ")),
+        ));
     }
     for key in KEYS {
         let Some(value) = table.get(*key) else { continue };

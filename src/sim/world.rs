@@ -1,9 +1,12 @@
 //! A gateway, its devices and its homeserver around one link, on one virtual clock.
 
+mod acting;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::Value;
 use tracing::debug;
 
@@ -11,17 +14,17 @@ use super::chance::Chance;
 use super::channel::{Channel, Fate, PeerNumber};
 use super::homeserver::{CallId, Homeserver};
 use super::ledger::Ledger;
-use super::oracle::Oracle;
+use super::oracle::{Attempt, Oracle};
 use super::outcome::Outcome;
 use super::peer;
 use super::peer::{Ending, Note, Peer};
-use super::script::{Action, RESTART, Script, ScriptName};
+use super::script::{Script, ScriptName};
 use super::timeline::{Timeline, describe};
 use crate::coap::{ACKNOWLEDGEMENT, Instant};
 use crate::endpoint;
 use crate::endpoint::Address;
 use crate::gateway;
-use crate::gateway::{FetchId, Gateway, Input, Output};
+use crate::gateway::{FetchError, FetchId, Gateway, Input, Output};
 use crate::link::{End, Profile};
 
 /// A run of a script, from its first moment to the last.
@@ -37,7 +40,9 @@ pub struct World {
     store: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Outputs of the gateway until it is killed.
     fuse: Option<u64>,
-    calls: BTreeMap<CallId, FetchId>,
+    calls: BTreeMap<CallId, Call>,
+    /// When each has no answer in time.
+    timeouts: BTreeSet<(Instant, CallId)>,
     next_call: CallId,
     pub(super) homeserver: Homeserver,
     pub(super) channel: Channel,
@@ -54,6 +59,16 @@ pub struct World {
     moves: u16,
     kills: u64,
     steps: u64,
+}
+
+/// A call of the homeserver, until all has left the gateway that came of its answer.
+#[derive(Debug)]
+struct Call {
+    /// None once it is answered.
+    fetch: Option<FetchId>,
+    timeout: Instant,
+    /// What it makes, where doing so twice does no harm.
+    again: Option<Attempt>,
 }
 
 /// What is run, and on which link.
@@ -112,7 +127,8 @@ impl World {
         let homeserver = "http://homeserver".parse().unwrap_or_default();
         let mut config = gateway::Config::new(homeserver);
         config.endpoint = endpoint_config(&setup.profile, End::Gateway, setup.transmission);
-        config.endpoint.durable = true;
+        config.endpoint.durable = script.durable;
+        config.shape = script.shape.clone();
         let mut world = Self {
             now: Instant::START,
             gateway: Some(Gateway::new(config.clone(), chance.machine_seed())),
@@ -120,6 +136,7 @@ impl World {
             store: BTreeMap::new(),
             fuse: None,
             calls: BTreeMap::new(),
+            timeouts: BTreeSet::new(),
             next_call: 0,
             homeserver: Homeserver::default(),
             channel,
@@ -171,6 +188,11 @@ impl World {
     /// The gateway as it is now, unless it is down; the world goes without one.
     pub fn take_gateway(&mut self) -> Option<Gateway> {
         self.gateway.take()
+    }
+
+    /// How many records the gateway has stored.
+    pub(super) fn stored(&self) -> usize {
+        self.store.len()
     }
 
     /// The homeserver.
@@ -236,7 +258,8 @@ impl World {
         let action = self.script.actions.first_key_value().map(|((at, _), _)| *at);
         let gateway = self.gateway.as_ref().and_then(Gateway::deadline);
         let peer = self.due.first().map(|(at, _)| *at);
-        [action, gateway, peer, self.homeserver.deadline(), self.channel.deadline()]
+        let timeout = self.timeouts.first().map(|(at, _)| *at);
+        [action, gateway, peer, timeout, self.homeserver.deadline(), self.channel.deadline()]
             .into_iter()
             .flatten()
             .min()
@@ -250,8 +273,11 @@ impl World {
         }
         self.homeserver.advance(self.now);
         while let Some((call, answer)) = self.homeserver.poll() {
-            let Some(id) = self.calls.remove(&call) else { continue };
-            self.tell_gateway(Input::Fetched { id, result: answer });
+            self.call_ends(call, answer);
+        }
+        while let Some((_, call)) = self.timeouts.first().copied().filter(|(at, _)| *at <= self.now) {
+            self.homeserver.abandon(call);
+            self.call_ends(call, Err(FetchError::Timeout));
         }
         while let Some(arrival) = self.channel.poll(self.now) {
             match arrival.to {
@@ -273,38 +299,13 @@ impl World {
         }
     }
 
-    fn act(&mut self, action: Action) {
-        let at = self.seconds();
-        debug!(at, ?action, "happens");
-        match action {
-            Action::Send(peer, text) => {
-                let room = self.room(peer);
-                self.with_peer(peer, |peer, now| peer.send(&room, &text, now));
-            }
-            Action::Observe(peer) => self.with_peer(peer, Peer::observe),
-            Action::Say(peer, text) => {
-                let room = self.room(peer);
-                self.homeserver.say(&room, FRIEND, &text, self.now);
-            }
-            Action::Stir => self.homeserver.stir(self.now),
-            Action::Kill(outputs) => self.kill_after(outputs),
-            Action::Start => self.start(),
-            Action::StopHomeserver => self.homeserver.stop(self.now),
-            Action::StartHomeserver => self.homeserver.start(),
-            Action::Reboot(peer) => {
-                let seed = self.chance.machine_seed();
-                self.with_peer(peer, |peer, now| peer.reboot(seed, now));
-            }
-            Action::Move(peer) => {
-                self.moves += 1;
-                self.addresses.retain(|_, other| *other != peer);
-                self.addresses.insert(address_of(peer, self.moves), peer);
-                if let Some(moved) = self.peers.get(peer as usize) {
-                    self.oracle.moved(moved.user());
-                }
-                self.with_peer(peer, Peer::moved);
-            }
+    fn call_ends(&mut self, call: CallId, result: Result<http::Response<Bytes>, FetchError>) {
+        let Some(Call { fetch, timeout, .. }) = self.calls.get_mut(&call) else { return };
+        self.timeouts.remove(&(*timeout, call));
+        if let Some(id) = fetch.take() {
+            self.tell_gateway(Input::Fetched { id, result });
         }
+        self.calls.remove(&call);
     }
 
     fn seconds(&self) -> f64 {
@@ -313,50 +314,6 @@ impl World {
 
     pub(super) fn room(&self, peer: PeerNumber) -> String {
         self.script.devices.get(peer as usize).map_or_else(String::new, |device| device.room.clone())
-    }
-
-    /// So many kills as are ordered come about: one that still waits for outputs comes before the next, and one while the gateway is
-    /// down once it is up again.
-    fn kill_after(&mut self, outputs: u64) {
-        if self.fuse.is_some() {
-            self.kill();
-        }
-        match outputs {
-            0 if self.gateway.is_some() => self.kill(),
-            _ => self.fuse = Some(outputs.max(1)),
-        }
-    }
-
-    /// As `kill -9`: everything that the gateway has not given away is gone.
-    fn kill(&mut self) {
-        self.fuse = None;
-        if self.gateway.take().is_none() {
-            return;
-        }
-        self.kills += 1;
-        self.oracle.killed();
-        std::mem::take(&mut self.calls).into_keys().for_each(|call| self.homeserver.abandon(call));
-        self.script.actions.insert((self.now + RESTART, u64::MAX), Action::Start);
-    }
-
-    /// Starts the gateway with what it had stored.
-    fn start(&mut self) {
-        if self.gateway.is_some() {
-            return;
-        }
-        let mut gateway = Gateway::new(self.config.clone(), self.chance.machine_seed());
-        gateway.restore(self.store.clone(), self.now);
-        self.gateway = Some(gateway);
-        self.drain_gateway();
-    }
-
-    /// From here on nothing is down.
-    fn raise(&mut self) {
-        if self.fuse.is_some() {
-            self.kill();
-        }
-        self.start();
-        self.homeserver.start();
     }
 
     fn arrive_at_gateway(&mut self, peer: PeerNumber, datagram: &[u8]) {
@@ -383,16 +340,21 @@ impl World {
                         self.send(End::Gateway, peer, datagram);
                     }
                 }
-                Output::Fetch { id, request, .. } => {
+                Output::Fetch { id, request, timeout } => {
                     self.next_call += 1;
-                    self.calls.insert(self.next_call, id);
+                    let again =
+                        self.homeserver.attempt(&request).filter(|_| request.method().is_idempotent());
+                    let timeout = self.now + timeout;
+                    self.calls.insert(self.next_call, Call { fetch: Some(id), timeout, again });
+                    self.timeouts.insert((timeout, self.next_call));
                     self.homeserver.call(self.next_call, request, self.now);
                 }
                 Output::Abandon { id } => {
-                    let call = self.calls.iter().find(|(_, other)| **other == id).map(|(call, _)| *call);
-                    if let Some(call) = call {
-                        self.calls.remove(&call);
-                        self.homeserver.abandon(call);
+                    let found = self.calls.iter().find(|(_, call)| call.fetch == Some(id));
+                    if let Some((number, timeout)) = found.map(|(number, call)| (*number, call.timeout)) {
+                        self.calls.remove(&number);
+                        self.timeouts.remove(&(timeout, number));
+                        self.homeserver.abandon(number);
                     }
                 }
             }
@@ -448,14 +410,21 @@ impl World {
             note => debug!(at, peer = number, ?note, "told"),
         }
         match note {
-            Note::Asked { transaction } => self.oracle.asked(&user, &transaction),
-            Note::Ended { transaction, asked, end } => {
+            Note::Asked(attempt) => self.oracle.asked(attempt),
+            Note::Ended { attempt, asked, end, made, bytes } => {
                 let answered = matches!(end, Ending::Answered(status) if status.is_success());
                 if answered && number == 0 && self.first == First::UnderWay {
                     self.first = First::Answered;
                 }
-                let (took, limit) = (self.now.since(asked), self.lifetime(transaction.is_some()));
-                self.oracle.ended(&user, transaction.is_some(), answered, took, limit, self.now);
+                let (took, limit) = (self.now.since(asked), self.lifetime(bytes));
+                self.oracle.ended(&user, took, limit, self.now);
+                match attempt {
+                    Some(attempt) if answered => {
+                        self.oracle.answered(&attempt, made.as_deref(), &self.homeserver, self.now)
+                    }
+                    Some(_) => self.oracle.failed(),
+                    None => {}
+                }
             }
             Note::Delta(delta) => {
                 self.oracle.delta(number, &Value::clone(&delta), &self.homeserver, self.now)

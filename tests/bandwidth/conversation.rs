@@ -10,7 +10,6 @@ use http::StatusCode;
 use lowband::coap;
 use lowband::coap::Instant;
 use lowband::coap::Observe;
-use lowband::coap::OptionNumber;
 use lowband::codec::Keys;
 use lowband::codec::Limits;
 use lowband::endpoint;
@@ -225,8 +224,7 @@ impl Conversation {
         let http = http.body(body).unwrap();
         let mut request = translate::request::to_coap(&http, Keys::V1, &Limits::default()).unwrap();
         if self.introduced {
-            request.options.remove(OptionNumber::ACCESS_TOKEN);
-            request.options.remove(OptionNumber::CBOR_VERSION);
+            lowband::translate::request::leave_out_sticky(&mut request);
         }
         self.introduced = !operation.is_open();
         request

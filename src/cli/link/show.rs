@@ -29,7 +29,7 @@ pub(crate) struct ShowArgs {
     #[arg(long)]
     json: bool,
     /// So many times faster, rates and times alike
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=Profile::MAX_SPEED as i64))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::speed())]
     speed: u32,
     /// A TOML file of settings, whose [link.NAME] tables are added
     #[arg(long, value_name = "FILE")]

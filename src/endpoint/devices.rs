@@ -167,6 +167,17 @@ impl Endpoint {
             let association = *association;
             self.reserve_numbers(association);
             let challenges = Arc::clone(&self.devices.challenges);
+            // Appendix B.1.2 has it prove that it is fresh. But then it would be done twice.
+            if self.is_recalled(association, number, &message) {
+                refusal = Refusal::Replayed;
+                match self.is_repeat(address, association, &message) {
+                    true => {
+                        return self
+                            .with_peer(association, now, |peer, _| peer.exchanges.receive(message, now));
+                    }
+                    false => continue,
+                }
+            }
             let Some((_, context)) = self.context(number) else { continue };
             match context.open_request(&message, &challenges, now) {
                 Ok(Opened::Request { message, binding }) => {
@@ -176,7 +187,7 @@ impl Endpoint {
                     self.counters.challenges += 1;
                     self.note(&sealed);
                     let kind = message.kind;
-                    return self.answer_stranger(address, kind, sealed.message, now);
+                    return self.answer_unheard(association, address, (kind, sealed.message), now);
                 }
                 Err(Refusal::Replayed) if self.is_repeat(address, association, &message) => {
                     return self.with_peer(association, now, |peer, _| peer.exchanges.receive(message, now));
@@ -228,14 +239,32 @@ impl Endpoint {
         peer.is_some_and(|peer| peer.exchanges.knows(message.id))
     }
 
+    /// Whether a request is remembered from before a restart.
+    fn is_recalled(&self, association: Association, number: KeysNumber, message: &Message) -> bool {
+        let Some(partial_iv) = Header::of(message).ok().and_then(|header| header.partial_iv) else { return false };
+        let peer = self.peers.get(&association);
+        peer.is_some_and(|peer| peer.protection.is_recalled(message.id, number, partial_iv))
+    }
+
     /// Answers a request without taking its sender in.
     fn answer_stranger(&mut self, address: Address, kind: Kind, answer: Message, now: Instant) {
+        self.answer_unheard(address.into(), address, (kind, answer), now);
+    }
+
+    /// Answers a request of one who is not taken in for it, on its channel.
+    fn answer_unheard(
+        &mut self,
+        association: Association,
+        address: Address,
+        (kind, answer): (Kind, Message),
+        now: Instant,
+    ) {
         let (kind, id) = match kind {
             Kind::Confirmable => (Kind::Acknowledgement, answer.id),
             _ => (Kind::NonConfirmable, MessageId(self.number() as u16)),
         };
         let outgoing = Outgoing::reply(Message { kind, id, ..answer }.encode());
-        self.send(address.into(), address, outgoing, now);
+        self.send(association, address, outgoing, now);
         self.flush(now);
     }
 }

@@ -2,11 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::path::Path;
 use std::process::Command;
 
 use bytes::Bytes;
 use lowband::coap::{Instant, Priority};
 use lowband::codec::{Keys, Limits};
+use lowband::device;
 use lowband::device::{Credentials, Half, Oscore};
 use lowband::endpoint;
 use lowband::endpoint::{Address, Association, Endpoint};
@@ -28,8 +30,8 @@ fn credentials() -> Credentials {
         gateway: None,
         link: None,
         half: Half::Oscore(Oscore {
-            secret: vec![7; 16].into(),
-            salt: vec![9; 8].into(),
+            secret: device::Secret::new([7; 16]),
+            salt: device::Secret::new([9; 8]),
             device_id: vec![1],
             gateway_id: vec![],
             algorithm: Oscore::AES_CCM_16_64_128,
@@ -121,8 +123,7 @@ fn on_the_link_there_is_no_token_user_or_room_and_with_the_key_there_is_all() {
 fn an_answer_alone_is_opened_by_the_number_of_its_request_and_keys_are_read_from_a_file() {
     let [_, answered] = capture();
     let answered = hex(&answered);
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("sensor.toml");
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("inspect-sensor.toml");
     std::fs::write(&file, credentials().to_file().as_bytes()).unwrap();
     let key = file.to_str().unwrap();
     let alone = inspect(&["--key", key, &answered]);

@@ -3,13 +3,14 @@
 use lowband::link::Profile;
 use lowband::sim::Outcome;
 use lowband::sim::ScriptName;
+use lowband::sim::Security;
 use lowband::sim::Setup;
 use lowband::sim::Transmission;
 use lowband::sim::World;
 
 fn run(link: &str, script: ScriptName, transmission: Transmission, seed: u64) -> Outcome {
     let profile = Profile::built_in(link).expect("the link is built in");
-    let setup = Setup { profile, script, transmission, loss: None, observers: 20, seed };
+    let setup = Setup { profile, script, transmission, security: Security::None, loss: None, observers: 20, seed };
     World::new(setup).run()
 }
 

@@ -187,6 +187,17 @@ impl Endpoint {
             let association = *association;
             self.reserve_numbers(association);
             let challenges = Arc::clone(&self.devices.challenges);
+            // Appendix B.1.2 has it prove that it is fresh. But then it would be done twice.
+            if self.is_recalled(association, number, &message) {
+                refusal = Refusal::Replayed;
+                match self.is_repeat(address, association, &message) {
+                    true => {
+                        return self
+                            .with_peer(association, now, |peer, _| peer.exchanges.receive(message, now));
+                    }
+                    false => continue,
+                }
+            }
             let Some((_, context)) = self.context(number) else { continue };
             match context.open_request(&message, &challenges, now) {
                 Ok(Opened::Request { message, binding }) => {
@@ -196,7 +207,8 @@ impl Endpoint {
                     self.counters.challenges += 1;
                     self.note(&sealed);
                     let kind = message.kind;
-                    return self.answer_stranger(address, kind, sealed.message, length, now);
+                    let answer = (kind, sealed.message, length);
+                    return self.answer_unheard(association, address, answer, now);
                 }
                 Err(Refusal::Replayed) if self.is_repeat(address, association, &message) => {
                     self.earn(association, address, length, now);
@@ -260,6 +272,13 @@ impl Endpoint {
         peer.is_some_and(|peer| peer.exchanges.knows(message.id))
     }
 
+    /// Whether a request is remembered from before a restart.
+    fn is_recalled(&self, association: Association, number: KeysNumber, message: &Message) -> bool {
+        let Some(partial_iv) = Header::of(message).ok().and_then(|header| header.partial_iv) else { return false };
+        let peer = self.peers.get(&association);
+        peer.is_some_and(|peer| peer.protection.is_recalled(message.id, number, partial_iv))
+    }
+
     /// Answers a request of so many bytes without taking its sender in.
     pub(super) fn answer_stranger(
         &mut self,
@@ -267,6 +286,17 @@ impl Endpoint {
         kind: Kind,
         answer: Message,
         length: usize,
+        now: Instant,
+    ) {
+        self.answer_unheard(address.into(), address, (kind, answer, length), now);
+    }
+
+    /// Answers a request of so many bytes of one who is not taken in for it, on its channel.
+    fn answer_unheard(
+        &mut self,
+        association: Association,
+        address: Address,
+        (kind, answer, length): (Kind, Message, usize),
         now: Instant,
     ) {
         let (kind, id) = match kind {
@@ -278,7 +308,7 @@ impl Endpoint {
             self.counters.withheld += 1;
             return;
         }
-        self.send(address.into(), address, outgoing, now);
+        self.send(association, address, outgoing, now);
         self.flush(now);
     }
 }

@@ -178,6 +178,7 @@ impl Endpoint {
         self.recall_credit(association, &message, now);
         let peer = self.peers.get_mut(&association).ok_or(Unreadable)?;
         let (request, plan) = ServerTransfers::recall(&message, &peer.transfers);
+        peer.recall(message.id, binding.as_ref());
         let mut asked = Asked::of(&message, binding);
         let Some(answer) = answer else {
             peer.exchanges.recall(&message, None, expires, now);

@@ -446,13 +446,15 @@ impl Endpoint {
         self.counters.duplicates += counts.duplicates;
         self.counters.repeats += counts.repeats;
         self.counters.timeouts += counts.timeouts;
-        if peer.is_idle(now) {
+        let (sealed, is_idle) = (std::mem::take(&mut peer.protection.sealed), peer.is_idle(now));
+        sealed.iter().for_each(|sealed| self.note(sealed));
+        if is_idle {
             self.pacers.forget_idle(now);
             return self.drop_peer(association);
         }
-        let sealed = std::mem::take(&mut peer.protection.sealed);
-        peer.rest();
-        sealed.iter().for_each(|sealed| self.note(sealed));
+        if let Some(peer) = self.peers.get_mut(&association) {
+            peer.rest();
+        }
         self.remember_peer(association);
         self.place(association);
     }

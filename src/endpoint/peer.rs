@@ -654,6 +654,7 @@ impl Peer {
         }
         self.outcomes.shrink_to_fit();
         self.forget_sent();
+        self.forget_recalled();
         self.server.rest();
     }
 

@@ -124,6 +124,11 @@ impl Endpoint {
 
     /// The channel of a peer, where its link is known and limits what may be sent.
     fn channel(&self, association: Association, address: Address) -> Option<(Channel, crate::link::Pace)> {
+        // What is said to nobody in particular where a device is goes over the device's link.
+        let association = match association {
+            Association::Plain(_) => self.devices.at(address).next().unwrap_or(association),
+            device => device,
+        };
         let terms = match self.peers.get(&association) {
             Some(peer) => peer.terms.clone(),
             None => Terms::new(&self.config, self.config.link_of(address)),

@@ -93,6 +93,12 @@ pub fn is_of_request(key: &[u8]) -> bool {
     matches!(endpoint.and_then(decode), Some(MemoryKey::Request(..)))
 }
 
+/// Whether what a gateway stores under this key is of a device's keys, which is kept as long as they are.
+pub fn is_of_keys(key: &[u8]) -> bool {
+    let endpoint = key.strip_prefix(&[Key::ENDPOINT]);
+    matches!(endpoint.and_then(decode), Some(MemoryKey::Context(_)))
+}
+
 /// The version of all values' format.
 const VERSION: u8 = 1;
 
@@ -273,6 +279,8 @@ mod tests {
         assert!(others.iter().all(|key| !is_of_request(&key.encode())));
         assert!(is_of_request(&Key::Endpoint(MemoryKey::Request(association, 7)).encode()));
         assert!(!is_of_request(b"") && !is_of_request(b"e"));
+        assert!(others.iter().all(|key| !is_of_keys(&key.encode())));
+        assert!(is_of_keys(&Key::Endpoint(MemoryKey::Context(7)).encode()));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What must hold in every run, checked from outside: knows the homeserver, what devices say of themselves, and when the gateway
 //! was killed; nothing of the gateway's state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::channel::PeerNumber;
 use super::homeserver::{Homeserver, Reached};
 use crate::coap::Instant;
+use crate::security::oscore::Used;
 
 /// The oracle of a run.
 #[derive(Debug, Default)]
@@ -17,6 +18,8 @@ pub(super) struct Oracle {
     attempts: BTreeMap<Attempt, Sent>,
     /// How far each device has come in each room, as the place of the last event.
     places: BTreeMap<(PeerNumber, String), usize>,
+    /// What messages were sealed with.
+    nonces: BTreeSet<Used>,
     tally: Tally,
     violations: Vec<Violation>,
 }
@@ -50,6 +53,10 @@ pub struct Tally {
     pub events_again: u64,
     /// Gaps that the homeserver, or the gateway, had declared.
     pub gaps: u64,
+    /// Messages that were sealed, each under a nonce of its own.
+    pub sealed: u64,
+    /// Datagrams that an attacker said again, or changed.
+    pub attacks: u64,
     /// The longest time from a request to its end.
     #[serde(rename = "longest_request_ms", serialize_with = "super::traffic::milliseconds")]
     pub longest_request: Duration,
@@ -168,6 +175,19 @@ impl Oracle {
         }
     }
 
+    /// A message was sealed, and may leave: no nonce is used for two.
+    pub(super) fn sealed(&mut self, used: Used, now: Instant) {
+        self.tally.sealed += 1;
+        if let Some(used) = self.nonces.replace(used) {
+            self.violated(format!("a nonce was used twice: {used:02x?}"), now);
+        }
+    }
+
+    /// An attacker has said something.
+    pub(super) fn attacked(&mut self) {
+        self.tally.attacks += 1;
+    }
+
     /// A device has applied a delta: each room goes on where it was.
     pub(super) fn delta(&mut self, peer: PeerNumber, delta: &Value, homeserver: &Homeserver, now: Instant) {
         let Some(rooms) = delta.pointer("/rooms/join").and_then(Value::as_object) else { return };
@@ -274,6 +294,16 @@ mod tests {
         oracle.answered(&attempt(1), Some("$x"), &Homeserver::default(), NOW);
         oracle.answered(&attempt(1), None, &Homeserver::default(), NOW);
         assert_eq!(oracle.violations().len(), 2);
+    }
+
+    #[test]
+    fn a_nonce_that_is_used_twice_is_noticed_and_under_another_key_is_not() {
+        let mut oracle = Oracle::default();
+        let used = |key, nonce| Used { key: [key; 8], nonce: vec![nonce] };
+        [used(1, 1), used(1, 2), used(2, 1)].into_iter().for_each(|used| oracle.sealed(used, NOW));
+        assert_eq!((oracle.tally().sealed, oracle.violations().len()), (3, 0));
+        oracle.sealed(used(1, 2), NOW);
+        assert_eq!(oracle.violations().len(), 1);
     }
 
     #[test]

@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 
 use super::oracle::Attempt;
 use crate::coap;
-use crate::coap::{Instant, Observe, OptionNumber, RequestError};
+use crate::coap::{Code, Instant, Observe, OptionNumber, Priority, RequestError, Response};
 use crate::codec::{Keys, Limits};
 use crate::endpoint;
-use crate::endpoint::{Address, Endpoint, Event, RequestId};
+use crate::endpoint::{Address, Association, Endpoint, Event, KeysNumber, Memory, MemoryKey, RequestId};
+use crate::security::oscore::{Parameters, Used};
 use crate::translate;
 
 /// A device with one Matrix user.
@@ -23,6 +24,8 @@ use crate::translate;
 pub(super) struct Peer {
     config: Config,
     endpoint: Endpoint,
+    /// What its keys were used for, which survives a reboot.
+    kept: Option<Memory>,
     /// The gateway keeps the access token of a peer: it is sent once.
     introduced: bool,
     outbox: VecDeque<Outgoing>,
@@ -55,6 +58,9 @@ pub(super) struct Config {
     pub refresh: Option<Duration>,
     /// Events of a room that it wants at a time, if it says so.
     pub limit: Option<usize>,
+    /// Whom it speaks with, and by which keys, if there are any.
+    pub association: Association,
+    pub keys: Option<Parameters>,
 }
 
 /// Something for an oracle.
@@ -90,6 +96,9 @@ pub(super) enum Ending {
     Forgotten,
 }
 
+/// The number of a device's keys.
+const KEYS: KeysNumber = 1;
+
 #[derive(Debug)]
 struct Outgoing {
     what: What,
@@ -122,9 +131,10 @@ struct Observing {
 impl Peer {
     /// A device that has nothing to do yet.
     pub(super) fn new(config: Config, seed: [u8; 32]) -> Self {
-        Self {
+        let mut peer = Self {
             endpoint: Endpoint::new(config.endpoint.clone(), seed),
             config,
+            kept: None,
             introduced: false,
             outbox: VecDeque::new(),
             next_transaction: 0,
@@ -136,7 +146,9 @@ impl Peer {
             register_at: Instant::START,
             heard: Instant::START,
             notes: VecDeque::new(),
-        }
+        };
+        peer.admit_keys(Instant::START);
+        peer
     }
 
     /// Its user.
@@ -182,6 +194,7 @@ impl Peer {
     /// Starts anew: what CoAP knew is gone; the messages to send and the position are kept.
     pub(super) fn reboot(&mut self, seed: [u8; 32], now: Instant) {
         self.endpoint = Endpoint::new(self.config.endpoint.clone(), seed);
+        self.admit_keys(now);
         self.introduced = false;
         self.end_sending(Ending::Forgotten, None, None);
         if let Some(observing) = self.observing.take() {
@@ -192,9 +205,9 @@ impl Peer {
         self.act(now);
     }
 
-    /// Hears that its address is another one now: who it is and what it observes has to be said again.
+    /// Hears that its address is another one now: what it observes has to be said again, and who it is, unless its keys tell.
     pub(super) fn moved(&mut self, now: Instant) {
-        self.introduced = false;
+        self.introduced &= self.config.keys.is_some();
         if let Some(observing) = self.observing.take() {
             self.end_registration(&observing, Ending::Forgotten);
             self.endpoint.cancel(observing.id, now);
@@ -221,9 +234,19 @@ impl Peer {
         [self.endpoint.deadline(), send, register, self.refresh_at()].into_iter().flatten().min()
     }
 
-    /// The next datagram to send.
+    /// The next datagram to send. What must survive a reboot is kept before.
     pub(super) fn poll_datagram(&mut self) -> Option<Vec<u8>> {
+        while let Some((key, memory)) = self.endpoint.poll_memory() {
+            if key == MemoryKey::Context(KEYS) {
+                self.kept = memory;
+            }
+        }
         self.endpoint.poll_datagram().map(|(_, datagram)| datagram)
+    }
+
+    /// The next nonce that it has used.
+    pub(super) fn poll_used(&mut self) -> Option<Used> {
+        self.endpoint.poll_used()
     }
 
     /// The next thing for an oracle.
@@ -256,6 +279,20 @@ impl Peer {
     /// What its endpoint holds.
     pub(super) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// Takes in its keys, with what was kept of them.
+    fn admit_keys(&mut self, now: Instant) {
+        let Some(keys) = self.config.keys.clone() else { return };
+        let admitted = self.endpoint.admit_keys(KEYS, self.config.association, keys);
+        debug_assert_eq!(admitted, Ok(()), "the keys of a run are sound");
+        let kept = self.kept.clone().map(|memory| (MemoryKey::Context(KEYS), memory));
+        self.endpoint.recall(kept, now);
+    }
+
+    fn ask(&mut self, request: coap::Request, now: Instant) -> RequestId {
+        let Config { association, gateway, .. } = self.config;
+        self.endpoint.request_to(association, Priority::Message, gateway, request, now)
     }
 
     fn refresh_at(&self) -> Option<Instant> {
@@ -300,7 +337,7 @@ impl Peer {
         }
         let Some(request) = self.request(method, &target, Some(&body)) else { return };
         let bytes = request.payload.len();
-        let id = self.endpoint.request(self.config.gateway, request, now);
+        let id = self.ask(request, now);
         self.sending = Some(Asked { id, asked: now, bytes });
         self.notes.push_back(Note::Asked(attempt));
     }
@@ -317,7 +354,7 @@ impl Peer {
         }
         let Some(mut request) = self.request("GET", &target, None) else { return };
         request.observe = Some(Observe::Register);
-        let id = self.endpoint.request(self.config.gateway, request, now);
+        let id = self.ask(request, now);
         self.observing = Some(Observing { id, asked: Some(now) });
         self.heard = now;
     }
@@ -343,7 +380,10 @@ impl Peer {
                     self.received(id, &response, notification, now)
                 }
                 Event::Failed { id, error } => self.failed(id, error, now),
-                // Nobody asks a device for anything.
+                // Nobody asks a device for anything, but who makes a request of what was a response.
+                Event::Request { key, .. } => {
+                    self.endpoint.respond(key, Response::new(Code::NOT_FOUND), now);
+                }
                 _ => {}
             }
         }

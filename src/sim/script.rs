@@ -68,6 +68,8 @@ pub enum Action {
     Reboot(PeerNumber),
     /// A device has a new address.
     Move(PeerNumber),
+    /// An attacker says again what was on the link, as it was or changed.
+    Attack,
 }
 
 /// The scripts that there are.
@@ -176,6 +178,18 @@ impl Script {
         let at = Instant::START + time;
         self.actions.insert((at, number), action);
         self.end = self.end.max(at);
+    }
+
+    /// Protected as it is, with attacks all over it. Keys need what is stored: a gateway that forgets uses their nonces twice.
+    pub(super) fn under_attack(&mut self, seed: u64) {
+        let mut chance = Chance::new(seed ^ 0x6174_7461_636b);
+        self.durable = true;
+        let whole = self.end.since(Instant::START);
+        for _ in 0..20 + chance.below(80) {
+            // Often several at once: what is under way is the most of use to an attacker.
+            let moment = chance.up_to(whole);
+            (0..=chance.below(4)).for_each(|_| self.at(moment, Action::Attack));
+        }
     }
 
     fn outage(&mut self, from: Duration, length: Duration) {

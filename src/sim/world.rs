@@ -19,6 +19,8 @@ use super::outcome::Outcome;
 use super::peer;
 use super::peer::{Ending, Note, Peer};
 use super::script::{Script, ScriptName};
+use super::security;
+use super::security::{Attacker, Security};
 use super::timeline::{Timeline, describe};
 use crate::coap::{ACKNOWLEDGEMENT, Instant};
 use crate::endpoint;
@@ -52,6 +54,7 @@ pub struct World {
     due: BTreeSet<(Instant, PeerNumber)>,
     due_of: BTreeMap<PeerNumber, Instant>,
     pub(super) oracle: Oracle,
+    attacker: Attacker,
     ledger: Ledger,
     timeline: Timeline,
     /// The timeline, until the first exchange is over.
@@ -80,6 +83,8 @@ pub struct Setup {
     pub script: ScriptName,
     /// How both ends reckon with the link.
     pub transmission: Transmission,
+    /// What protects messages.
+    pub security: Security,
     /// The share of frames that are lost, instead of what the script, or the profile, says.
     pub loss: Option<f64>,
     /// Devices of an idle day.
@@ -122,16 +127,20 @@ impl World {
     pub fn new(setup: Setup) -> Self {
         let mut script = setup.script.script(&setup.profile, setup.observers, setup.seed);
         script.impairments.loss = setup.loss.or(script.impairments.loss);
+        if setup.security != Security::None && setup.script == ScriptName::Chaos {
+            script.under_attack(setup.seed);
+        }
         let mut chance = Chance::new(setup.seed);
         let channel = Channel::new(setup.profile.clone(), script.impairments.clone(), chance.seed());
         let homeserver = "http://homeserver".parse().unwrap_or_default();
         let mut config = gateway::Config::new(homeserver);
         config.endpoint = endpoint_config(&setup.profile, End::Gateway, setup.transmission);
         config.endpoint.durable = script.durable;
+        config.endpoint.tell_nonces = true;
         config.shape = script.shape.clone();
         let mut world = Self {
             now: Instant::START,
-            gateway: Some(Gateway::new(config.clone(), chance.machine_seed())),
+            gateway: None,
             config,
             store: BTreeMap::new(),
             fuse: None,
@@ -145,6 +154,7 @@ impl World {
             due: BTreeSet::new(),
             due_of: BTreeMap::new(),
             oracle: Oracle::default(),
+            attacker: Attacker::default(),
             ledger: Ledger::default(),
             timeline: Timeline::default(),
             first: First::UnderWay,
@@ -155,6 +165,7 @@ impl World {
             setup,
             script,
         };
+        world.gateway = Some(world.new_gateway());
         world.populate();
         world
     }
@@ -190,9 +201,9 @@ impl World {
         self.gateway.take()
     }
 
-    /// How many records the gateway has stored.
+    /// How many records the gateway has stored, but for those of keys.
     pub(super) fn stored(&self) -> usize {
-        self.store.len()
+        self.store.keys().filter(|key| !gateway::is_of_keys(key)).count()
     }
 
     /// The homeserver.
@@ -210,15 +221,34 @@ impl World {
         }
     }
 
+    /// A gateway that knows the devices' keys, and nothing else yet.
+    fn new_gateway(&mut self) -> Gateway {
+        let mut gateway = Gateway::new(self.config.clone(), self.chance.machine_seed());
+        for number in (0..).take(self.script.devices.len()) {
+            let Some(keys) = self.setup.security.keys(number) else { break };
+            let admitted =
+                gateway.admit_keys(number.into(), security::association(number), keys.mirrored());
+            debug_assert_eq!(admitted, Ok(()), "the keys of a run are sound");
+        }
+        gateway
+    }
+
     fn populate(&mut self) {
         let profile = &self.setup.profile;
-        let endpoint = endpoint_config(profile, End::Peer, self.setup.transmission);
+        let security = self.setup.security;
+        let mut endpoint = endpoint_config(profile, End::Peer, self.setup.transmission);
+        endpoint.durable = security != Security::None;
+        endpoint.tell_nonces = true;
         let pause = Duration::from_secs(10).max(profile.terms(End::Peer).parameters.ack_timeout);
         for (number, device) in (0..).zip(self.script.devices.clone()) {
+            let gateway = Address { remote: GATEWAY, local: (Ipv4Addr::UNSPECIFIED, 0).into() };
+            let keys = security.keys(number);
             let config = peer::Config {
                 user: format!("@device{number}:example.org"),
                 token: format!("syt_device{number}_token"),
-                gateway: Address { remote: GATEWAY, local: (Ipv4Addr::UNSPECIFIED, 0).into() },
+                gateway,
+                association: keys.as_ref().map_or(gateway.into(), |_| security::association(number)),
+                keys,
                 endpoint: endpoint.clone(),
                 pause,
                 refresh: device.refresh,
@@ -335,6 +365,8 @@ impl World {
                 Output::Store { key, value: Some(value) } => drop(self.store.insert(key, value)),
                 Output::Store { key, value: None } => drop(self.store.remove(&key)),
                 Output::Datagram { address, datagram } => {
+                    // All that was to be stored is, so what is sealed may leave, and with a kill before it never would have.
+                    self.tell_nonces();
                     // What goes to an address that nobody has any more is lost before the link.
                     if let Some(peer) = self.addresses.get(&address.remote).copied() {
                         self.send(End::Gateway, peer, datagram);
@@ -364,6 +396,13 @@ impl World {
                 None => {}
             }
         }
+        self.tell_nonces();
+    }
+
+    fn tell_nonces(&mut self) {
+        while let Some(used) = self.gateway.as_mut().and_then(Gateway::poll_used) {
+            self.oracle.sealed(used, self.now);
+        }
     }
 
     /// Does something with a device, and then all that follows from it.
@@ -372,6 +411,7 @@ impl World {
         act(peer, self.now);
         let datagrams: Vec<_> = std::iter::from_fn(|| peer.poll_datagram()).collect();
         let notes: Vec<_> = std::iter::from_fn(|| peer.poll_note()).collect();
+        std::iter::from_fn(|| peer.poll_used()).for_each(|used| self.oracle.sealed(used, self.now));
         let due = peer.deadline();
         if let Some(old) = self.due_of.remove(&number) {
             self.due.remove(&(old, number));
@@ -385,6 +425,9 @@ impl World {
     }
 
     fn send(&mut self, from: End, peer: PeerNumber, datagram: Vec<u8>) {
+        if self.setup.security != Security::None {
+            self.attacker.hear(from, peer, &datagram);
+        }
         let copy = datagram.clone();
         let passage = self.channel.send(from, peer, datagram, self.now);
         let at = self.seconds();

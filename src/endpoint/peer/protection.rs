@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tracing::debug;
 
 use super::{Outcome, Peer};
-use crate::coap::{Busy, Code, Instant, Kind, Message, ObservationId, Token};
+use crate::coap::{Busy, Code, Instant, Kind, Message, MessageId, ObservationId, Token};
 use crate::endpoint::devices::KeysNumber;
 use crate::security::oscore::{
     Context, PartialIv, RequestBinding, Sealed, SentRequest, answer_challenge, is_protected,
@@ -23,6 +23,8 @@ pub(in crate::endpoint) struct Protection {
     observations: BTreeMap<ObservationId, Binding>,
     /// Our own requests, by their tokens.
     sent: BTreeMap<Token, Sent>,
+    /// The requests that are remembered from before a restart, which the contexts know nothing of.
+    recalled: BTreeMap<MessageId, Binding>,
     /// The keys and the number of the newest request.
     newest: Option<(KeysNumber, PartialIv)>,
     /// What was sealed, for those who see to it that no nonce is used twice.
@@ -67,6 +69,13 @@ impl Protection {
     /// Whether a request is newer than all before it.
     pub(in crate::endpoint) fn is_newest(&self, keys: KeysNumber, request: &RequestBinding) -> bool {
         self.newest.is_none_or(|(number, newest)| number < keys || request.partial_iv() > newest)
+    }
+
+    /// Whether a message is one of the requests that are remembered from before a restart: it has to prove nothing, for it is not served again.
+    pub(in crate::endpoint) fn is_recalled(&self, id: MessageId, keys: KeysNumber, number: PartialIv) -> bool {
+        self.recalled
+            .get(&id)
+            .is_some_and(|binding| binding.keys == keys && binding.request.partial_iv() == number)
     }
 
     fn seal_request(&mut self, message: Message) -> Option<Message> {
@@ -140,6 +149,10 @@ impl Peer {
         }
         match self.protection.open_response(&message) {
             Some(opened) => self.exchanges.receive(opened, now),
+            // RFC 7252 §4.5: it has been opened before, and its acknowledgement was lost.
+            None if message.kind == Kind::Confirmable && self.exchanges.knows(message.id) => {
+                self.exchanges.receive(message, now);
+            }
             None => {
                 debug!(remote = %self.address.remote, code = %message.code, protected = is_protected(&message), "response not opened");
                 self.outcomes.push_back(Outcome::Unopened);
@@ -221,6 +234,17 @@ impl Peer {
             let in_use = self.client.tokens();
             self.protection.sent.retain(|token, _| in_use.contains(token));
         }
+    }
+
+    /// Remembers what a request from before a restart is bound to.
+    pub(in crate::endpoint) fn recall(&mut self, id: MessageId, binding: Option<&Binding>) {
+        self.protection.recalled.extend(binding.map(|binding| (id, binding.clone())));
+    }
+
+    /// Forgets the requests from before a restart that are not remembered any more.
+    pub(super) fn forget_recalled(&mut self) {
+        let exchanges = &self.exchanges;
+        self.protection.recalled.retain(|id, _| exchanges.knows(*id));
     }
 
     /// Forgets keys, and what depends on them.

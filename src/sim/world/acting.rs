@@ -1,17 +1,26 @@
 //! What happens to a world: what its script says, and the gateway's death and return.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
 use tracing::debug;
 
-use super::{FRIEND, World, address_of};
-use crate::gateway::Gateway;
+use super::{FRIEND, GATEWAY, World, address_of};
+use crate::endpoint::Address;
+use crate::gateway::Input;
 use crate::link::End;
+use crate::sim::channel::PeerNumber;
 use crate::sim::peer::Peer;
 use crate::sim::script::{Action, RESTART};
+use crate::sim::security::{Heard, Security};
+
+/// Where an attacker is who is not in the place of a device.
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 66)), 5683);
 
 impl World {
     pub(super) fn act(&mut self, action: Action) {
         let at = self.seconds();
         debug!(at, ?action, "happens");
+        let is_plain = self.setup.security == Security::None;
         match action {
             Action::Send(peer, text) => {
                 let room = self.room(peer);
@@ -39,12 +48,32 @@ impl World {
                 self.channel.begins_anew(End::Gateway, Some(peer));
                 self.addresses.retain(|_, other| *other != peer);
                 self.addresses.insert(address_of(peer, self.moves), peer);
-                if let Some(moved) = self.peers.get(peer as usize) {
+                if let Some(moved) = self.peers.get(peer as usize).filter(|_| is_plain) {
                     self.oracle.moved(moved.user());
                 }
                 self.with_peer(peer, Peer::moved);
             }
+            Action::Attack => self.attack(),
         }
+    }
+
+    /// Somebody says again what was on the link: to the gateway from anywhere, to a device in the gateway's name, which it would not
+    /// listen to otherwise.
+    fn attack(&mut self) {
+        let Some(Heard { from, peer, datagram }) = self.attacker.choose(&mut self.chance) else { return };
+        self.oracle.attacked();
+        let at = self.seconds();
+        debug!(at, ?from, peer, bytes = super::hex(&datagram), "said again");
+        // Now and then it goes back to where it came from, or to another device.
+        let to_gateway = (from == End::Peer) != self.chance.happens(0.1);
+        let other = self.chance.below(self.peers.len() as u64) as PeerNumber;
+        let peer = if self.chance.happens(0.2) { other } else { peer };
+        if !to_gateway {
+            return self.with_peer(peer, |peer, now| peer.handle(&datagram, now));
+        }
+        let known = self.addresses.iter().find(|(_, number)| **number == peer).map(|(address, _)| *address);
+        let remote = known.filter(|_| self.chance.happens(0.7)).unwrap_or(NOBODY);
+        self.tell_gateway(Input::Datagram { address: Address { remote, local: GATEWAY }, datagram: &datagram });
     }
 
     /// So many kills as are ordered come about: one that still waits for outputs comes before the next, and one while the gateway is
@@ -82,7 +111,7 @@ impl World {
         if self.gateway.is_some() {
             return;
         }
-        let mut gateway = Gateway::new(self.config.clone(), self.chance.machine_seed());
+        let mut gateway = self.new_gateway();
         gateway.restore(self.store.clone(), self.now);
         self.gateway = Some(gateway);
         self.drain_gateway();

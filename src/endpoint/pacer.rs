@@ -77,17 +77,16 @@ impl Pacers {
         self.with(channel, pace, now, |pacer| pacer.push(queued, limit))
     }
 
-    /// Says that the other end was on the air for so long until now. Where both use one channel by turns, this end may not be at once;
+    /// Says that a datagram of the other end has come, which was on the air for so long. Where both use one channel by turns, this end may not be at once;
     /// and what it took to be leaving meanwhile has waited, so that all the rest is as much later.
     pub(super) fn heard(&mut self, channel: &Channel, pace: &Pace, airtime: Duration, now: Instant) {
         let Some(turns) = pace.by_turns else { return };
         self.with(channel, pace, now, |pacer| {
-            if pacer.free_at > now {
-                let both = now.since(pacer.busy_since).min(airtime);
+            let both = now.since(pacer.busy_since).saturating_sub(turns.delay).min(airtime);
+            if pacer.free_at > now && both > Duration::ZERO {
                 pacer.free_at = pacer.free_at + both + 2 * turns.turnaround;
-            } else {
-                pacer.free_at = now + turns.turnaround;
             }
+            pacer.free_at = pacer.free_at.max(now + turns.turnaround);
         });
     }
 
@@ -348,12 +347,50 @@ mod tests {
 
     #[test]
     fn by_turns_nothing_leaves_while_the_direction_changes() {
-        let pace = Pace { by_turns: Some(Turns { turnaround: Duration::from_millis(500) }), ..HF };
+        let pace = Pace {
+            by_turns: Some(Turns { turnaround: Duration::from_millis(500), delay: Duration::from_secs(1) }),
+            ..HF
+        };
         let mut pacers = Pacers::new(2);
         pacers.heard(&channel(), &pace, Duration::ZERO, at(1_000));
         pacers.push(&channel(), &pace, queued(Priority::Reply, b"answer"), at(1_000));
         assert_eq!(sends(&mut pacers, 1_499), None);
         assert_eq!(sends(&mut pacers, 1_500), Some(b"answer".to_vec()));
+    }
+
+    #[test]
+    fn what_the_other_end_takes_of_the_air_makes_the_rest_later() {
+        let pace = Pace {
+            by_turns: Some(Turns { turnaround: Duration::from_millis(500), delay: Duration::from_secs(1) }),
+            ..HF
+        };
+        let mut pacers = Pacers::new(8);
+        // 72 bytes and 28 take 8 s.
+        for number in 1..=2 {
+            pacers.push(&channel(), &pace, queued(Priority::Message, &[number; 72]), at(0));
+        }
+        assert_eq!(sends(&mut pacers, 0), Some(vec![1; 72]));
+        // The other end was on the air for three seconds, and for two of them since the first began to leave.
+        pacers.heard(&channel(), &pace, Duration::from_secs(3), at(3_000));
+        assert_eq!(pacers.deadline(), Some(at(8_000 + 2_000 + 2 * 500)));
+    }
+
+    #[test]
+    fn a_block_that_waits_does_not_wait_twice_though_it_is_asked_for_by_another_token() {
+        let block = |id: u16, token: u8, number: u8| {
+            let mut options = crate::coap::Options::new();
+            options.push(OptionNumber::ETAG, [1; 4]);
+            options.push(OptionNumber::Q_BLOCK2, [number << 4 | 0x0c]);
+            let (kind, code) = (crate::coap::Kind::NonConfirmable, crate::coap::Code::CONTENT);
+            let token = crate::coap::Token::new(&[token]).unwrap();
+            let id = crate::coap::MessageId(id);
+            Message { kind, code, id, token, options, payload: vec![number; 256].into() }.encode()
+        };
+        let mut pacers = Pacers::new(8);
+        for datagram in [block(1, 1, 1), block(2, 1, 2), block(3, 2, 1), block(4, 2, 2)] {
+            pacers.push(&channel(), &HF, queued(Priority::Notification, &datagram), at(0));
+        }
+        assert_eq!(pacers.len(), 2);
     }
 
     #[test]

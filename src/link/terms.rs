@@ -48,6 +48,8 @@ pub struct Pace {
 pub struct Turns {
     /// How long the change of direction takes.
     pub turnaround: Duration,
+    /// How long a datagram that has left is under way.
+    pub delay: Duration,
 }
 
 /// What goes with a block in its message: header, token, path, query, the access token's beginning. A longer one is rare, and only slower.
@@ -250,7 +252,9 @@ fn pace(profile: &Profile, end: End) -> Option<Pace> {
     }
     Some(Pace {
         sending: airtime(profile, end),
-        by_turns: profile.half_duplex.then_some(Turns { turnaround: profile.turnaround }),
+        by_turns: profile
+            .half_duplex
+            .then_some(Turns { turnaround: profile.turnaround, delay: profile.delay }),
         duty_cycle: profile.duty_cycle,
         mtu,
         shared: profile.shared,
@@ -315,7 +319,7 @@ mod tests {
         assert_eq!(terms.response_timeout, ms(3_100_620));
         let pace = terms.pace.unwrap();
         assert_eq!(pace.sending, Airtime { bits_per_second: 100, overhead: 28, fragment: 0 });
-        assert_eq!(pace.by_turns, Some(Turns { turnaround: ms(500) }));
+        assert_eq!(pace.by_turns, Some(Turns { turnaround: ms(500), delay: ms(4_000) }));
         assert_eq!((pace.duty_cycle, pace.shared), (1.0, true));
     }
 

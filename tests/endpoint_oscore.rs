@@ -380,6 +380,8 @@ fn a_device_shows_once_where_it_is_and_what_it_observes_stays_there() {
     world.run(at(10_000));
     assert_eq!((world.answers(), world.delivered), (1, 1));
     assert_eq!(world.gateway.counters().challenges, 1);
+    // 4 bytes, a token of 4, and an Echo of 10, under protection.
+    assert_eq!(world.seen[1][0].len(), 4 + 4 + 10 + 11);
     // What it says is taken away, and sent in the name of another: that moves it nowhere.
     world.lose = |up, _| up;
     world.ask("GET, /8");

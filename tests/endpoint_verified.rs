@@ -6,8 +6,10 @@
 #[allow(dead_code, reason = "each test file uses another part of it")]
 mod support;
 
+use std::collections::BTreeMap;
+
 use lowband::coap::{BlockSize, RequestError};
-use lowband::endpoint::{Address, Config, Endpoint};
+use lowband::endpoint::{Address, Config, Endpoint, Event};
 use lowband::link::{End, Profile};
 use support::Story;
 use support::endpoint::{PEER, config, with};
@@ -129,7 +131,7 @@ fn nothing_is_observed_from_where_nobody_has_shown_to_be() {
     server.sends(1_000, "ACK [MID=2]");
     server.sends(1_000, "CON [MID=a, TOK=0xaa], 2.05, Observe:s, 0..10");
     server.gets(1_100, "ACK [MID=a]");
-    server.reports(1_100, lowband::endpoint::Event::Delivered(id));
+    server.reports(1_100, Event::Delivered(id));
     server.notifies(2_000, id, "2.05, 0..900");
     server.sends(2_000, "CON [MID=b, TOK=0xaa], 2.05, Observe:t, 0..900");
 }
@@ -160,7 +162,7 @@ fn a_listener_whose_link_is_trusted_challenges_nobody_and_no_announcement_makes_
     let public = Address { local: "192.0.2.254:5693".parse().unwrap(), ..PEER };
     server.with(public).gets(1_000, "CON [MID=2, TOK=0xab], GET, /a, opt65020:0x726164696f");
     let key = match server.reported(1_000) {
-        lowband::endpoint::Event::Request { key, .. } => key,
+        Event::Request { key, .. } => key,
         other => panic!("{other:?}"),
     };
     server.answers(1_010, key, "2.05, 0..900");
@@ -187,6 +189,39 @@ fn where_too_many_strangers_are_known_others_are_only_once_they_have_shown_where
     let key = server.is_asked(1_000, "GET, /a");
     server.answers(1_000, key, "2.05, 0..900");
     server.sends(1_000, "ACK [MID=2, TOK=0xaa], 2.05, 0..900");
+}
+
+#[test]
+fn after_a_restart_who_observes_is_told_and_who_waits_is_answered_within_what_came() {
+    let durable = Config { durable: true, ..wary() };
+    let mut before = with(durable.clone());
+    let elsewhere = Address { remote: "203.0.113.9:5683".parse().unwrap(), ..PEER };
+    before.gets(0, "CON [MID=1, TOK=0xaa], GET, /a, Observe:0");
+    before.sends(0, "ACK [MID=1, TOK=0xaa], 4.01, Echo:v");
+    before.gets(1_000, "CON [MID=2, TOK=0xaa], GET, /a, Observe:0, Echo:v");
+    let key = before.is_asked(1_000, "GET, /a, Observe:0");
+    let id = before.accepts(1_000, key, "2.05, 0..10");
+    before.sends(1_000, "ACK [MID=2]");
+    before.sends(1_000, "CON [MID=a, TOK=0xaa], 2.05, Observe:s, 0..10");
+    before.gets(1_100, "ACK [MID=a]");
+    before.reports(1_100, Event::Delivered(id));
+    before.with(elsewhere).gets(1_200, "CON [MID=1, TOK=0xab], PUT, /b, 0..40");
+    before.is_asked(1_200, "PUT, /b, 0..40");
+    let memories = std::iter::from_fn(|| before.machine.poll_memory()).collect::<Vec<_>>();
+    let mut kept = BTreeMap::new();
+    for (key, memory) in memories {
+        match memory {
+            Some(memory) => drop(kept.insert(key, memory)),
+            None => drop(kept.remove(&key)),
+        }
+    }
+    let mut after = Story::at(Endpoint::new(durable, [8; 32]), PEER, 2_000);
+    after.does(2_000, |endpoint, now| endpoint.recall(kept, now));
+    let key = after.is_asked(2_000, "PUT, /b, 0..40");
+    after.answers(2_100, key, "2.04, 0..300");
+    after.with(elsewhere).sends(2_100, "ACK [MID=1, TOK=0xab], 2.04, 2:0/1/64, ETag:e, 0..64");
+    after.notifies(2_200, id, "2.05, 0..900");
+    after.sends(2_200, "CON [MID=b, TOK=0xaa], 2.05, Observe:t, 0..900");
 }
 
 // The client.

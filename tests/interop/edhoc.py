@@ -5,6 +5,9 @@
     python3 -m venv v && v/bin/pip install 'aiocoap[oscore]==0.4.17'
     v/bin/python tests/interop/edhoc.py
 
+Seen with aiocoap 0.4.17 and lakers-python 0.6.2: both ways work; message_1 has 38 bytes, as aiocoap adds an item of external data, which need
+not be understood; it leaves the Content-Format out, and expects message_4 where message_3 goes alone.
+
 Once with message_3 and a protected request in one (RFC 9668), once with message_3 alone and message_4. Ends with 0 if both
 answers came protected.
 """

@@ -260,7 +260,8 @@ mod tests {
     fn claims_sets_of_others_are_read_and_what_they_lack_is_told() {
         let own = Identity::generate("", &[7], [1; 32]).unwrap();
         let (x, y) = (*own.credential().key().x(), *own.credential().key().y());
-        let set = |change: &dyn Fn(&mut Vec<(Value, Value)>)| {
+        type Key = Vec<(Value, Value)>;
+        let set = |change: fn(&mut Key)| {
             let pair = |label: i64, value: Value| (Value::from(label), value);
             let bytes = |bytes: &[u8]| Value::Bytes(bytes.to_vec());
             let mut key = vec![
@@ -276,14 +277,14 @@ mod tests {
             ciborium::into_writer(&Value::Map(vec![pair(8, confirmation)]), &mut ccs).unwrap();
             Credential::from_ccs(&ccs).map(|read| *read.key().x())
         };
-        assert_eq!(set(&|_| {}), Ok(x));
+        assert_eq!(set(|_| {}), Ok(x));
         // Either of the two points will do: only x counts.
-        assert_eq!(set(&|key| key.truncate(4)), Ok(x));
-        assert_eq!(set(&|key| key[4].1 = Value::Bool(true)), Ok(x));
-        assert_eq!(set(&|key| key[4].1 = Value::Bytes(vec![1; 32])), Err(CredentialError::NoKey));
-        assert_eq!(set(&|key| key[2].1 = 2.into()), Err(CredentialError::NoKey));
-        assert_eq!(set(&|key| drop(key.remove(1))), Err(CredentialError::Kid(0)));
-        assert_eq!(set(&|key| key[1].1 = Value::Bytes(vec![1; 17])), Err(CredentialError::Kid(17)));
+        assert_eq!(set(|key| key.truncate(4)), Ok(x));
+        assert_eq!(set(|key| key[4].1 = Value::Bool(true)), Ok(x));
+        assert_eq!(set(|key| key[4].1 = Value::Bytes(vec![1; 32])), Err(CredentialError::NoKey));
+        assert_eq!(set(|key| key[2].1 = 2.into()), Err(CredentialError::NoKey));
+        assert_eq!(set(|key| drop(key.remove(1))), Err(CredentialError::Kid(0)));
+        assert_eq!(set(|key| key[1].1 = Value::Bytes(vec![1; 17])), Err(CredentialError::Kid(17)));
         let ccs = own.credential().ccs();
         for length in 0..ccs.len() {
             assert!(Credential::from_ccs(&ccs[..length]).is_err(), "{length}");

@@ -10,7 +10,8 @@ use lowband::sim::World;
 
 fn run(link: &str, script: ScriptName, transmission: Transmission, seed: u64) -> Outcome {
     let profile = Profile::built_in(link).expect("the link is built in");
-    let setup = Setup { profile, script, transmission, security: Security::None, loss: None, observers: 20, seed };
+    let setup =
+        Setup { profile, script, transmission, security: Security::None, loss: None, observers: 20, seed };
     World::new(setup).run()
 }
 

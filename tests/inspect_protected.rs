@@ -42,7 +42,8 @@ fn credentials() -> Credentials {
 
 /// A send and its answer, as they were on the link.
 fn capture() -> [Vec<u8>; 2] {
-    let keys = Parameters { master_salt: Secret::from([9; 8]), ..Parameters::new(Secret::from([7; 16]), &[1], &[]) };
+    let keys =
+        Parameters { master_salt: Secret::from([9; 8]), ..Parameters::new(Secret::from([7; 16]), &[1], &[]) };
     let (place, device_place) =
         (address("192.0.2.1:5683", "0.0.0.0:0"), address("10.0.0.1:5683", "192.0.2.1:5683"));
     let config = endpoint::Config { durable: true, ..endpoint::Config::default() };

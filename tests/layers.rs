@@ -32,7 +32,11 @@ const LAYERS: &[Layer] = &[
     Layer { name: "device", uses: &["coap", "matrix"], kind: Kind::Pure },
     Layer { name: "endpoint", uses: &["coap", "link", "security"], kind: Kind::Pure },
     Layer { name: "inspect", uses: &["coap", "codec", "matrix", "security"], kind: Kind::Pure },
-    Layer { name: "gateway", uses: &["coap", "codec", "endpoint", "matrix", "security", "translate"], kind: Kind::Pure },
+    Layer {
+        name: "gateway",
+        uses: &["coap", "codec", "endpoint", "matrix", "security", "translate"],
+        kind: Kind::Pure,
+    },
     Layer {
         name: "net",
         uses: &["coap", "device", "endpoint", "gateway", "link", "sim", "translate"],

@@ -35,7 +35,8 @@ give that before it, or its number.
 A malformed datagram is explained up to where it breaks. The seconds are those of the bytes alone at 100 bit/s: no answer, no
 turnaround.")]
 pub(crate) struct InspectArgs {
-    /// The datagram in hexadecimal, with spaces, colons or 0x as you like, or several with commas between them; - reads them from standard input
+    /// The datagram in hexadecimal, with spaces, colons or 0x as you like, or several with commas between them; - reads them from
+    /// standard input
     #[arg(required = true, value_name = "HEX|-", allow_hyphen_values = false)]
     datagram: Vec<String>,
     /// Open protected messages with a device's keys: its file, or its line

@@ -274,7 +274,9 @@ impl Endpoint {
 
     /// Whether a request is remembered from before a restart.
     fn is_recalled(&self, association: Association, number: KeysNumber, message: &Message) -> bool {
-        let Some(partial_iv) = Header::of(message).ok().and_then(|header| header.partial_iv) else { return false };
+        let Some(partial_iv) = Header::of(message).ok().and_then(|header| header.partial_iv) else {
+            return false;
+        };
         let peer = self.peers.get(&association);
         peer.is_some_and(|peer| peer.protection.is_recalled(message.id, number, partial_iv))
     }

@@ -43,8 +43,7 @@ pub fn explain_with(reader: Option<&mut Reader>, datagram: &[u8], secrets: Secre
         let at = datagram.len() - payload.len();
         Payload::read(at, payload, &options, secrets)
     });
-    let protection =
-        decoded.as_ref().ok().and_then(|message| Protection::read(message, reader, secrets));
+    let protection = decoded.as_ref().ok().and_then(|message| Protection::read(message, reader, secrets));
     Explanation {
         meaning: Meaning::read(header.as_ref(), &options, secrets),
         protection,

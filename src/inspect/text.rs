@@ -155,7 +155,10 @@ fn write_protection(f: &mut String, protection: &Protection, sizes: &Sizes) -> f
     writeln!(f, "protected by OSCORE (RFC 8613)")?;
     let number = partial_iv.map_or("that of the request".to_owned(), |number| number.to_string());
     let kid = kid.as_deref().map_or("not said", |kid| if kid.is_empty() { "empty" } else { kid });
-    writeln!(f, "{INDENT}in clear: type, message ID, token, kid ({kid}), Partial IV ({number}), and lengths")?;
+    writeln!(
+        f,
+        "{INDENT}in clear: type, message ID, token, kid ({kid}), Partial IV ({number}), and lengths"
+    )?;
     if let Some(problem) = problem {
         writeln!(f, "{INDENT}not opened: {problem}")?;
     }

@@ -226,8 +226,7 @@ impl World {
         let mut gateway = Gateway::new(self.config.clone(), self.chance.machine_seed());
         for number in (0..).take(self.script.devices.len()) {
             let Some(keys) = self.setup.security.keys(number) else { break };
-            let admitted =
-                gateway.admit_keys(number.into(), security::association(number), keys.mirrored());
+            let admitted = gateway.admit_keys(number.into(), security::association(number), keys.mirrored());
             debug_assert_eq!(admitted, Ok(()), "the keys of a run are sound");
         }
         gateway

@@ -161,7 +161,9 @@ fn table(rows: &[Row]) -> String {
     for Row { operation, profile, link, cost } in rows {
         write!(table, "{operation:<26}{profile:<9}{link:<11}").unwrap();
         let it = cost.account;
-        for number in [it.datagrams, cost.again, it.link, it.security, it.header, it.options, it.payload, it.bytes()] {
+        for number in
+            [it.datagrams, cost.again, it.link, it.security, it.header, it.options, it.payload, it.bytes()]
+        {
             write!(table, "{number:>10}").unwrap();
         }
         let took = cost.took.map_or("-".to_owned(), seconds);

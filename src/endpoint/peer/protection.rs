@@ -72,7 +72,12 @@ impl Protection {
     }
 
     /// Whether a message is one of the requests that are remembered from before a restart: it has to prove nothing, for it is not served again.
-    pub(in crate::endpoint) fn is_recalled(&self, id: MessageId, keys: KeysNumber, number: PartialIv) -> bool {
+    pub(in crate::endpoint) fn is_recalled(
+        &self,
+        id: MessageId,
+        keys: KeysNumber,
+        number: PartialIv,
+    ) -> bool {
         self.recalled
             .get(&id)
             .is_some_and(|binding| binding.keys == keys && binding.request.partial_iv() == number)

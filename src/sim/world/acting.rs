@@ -73,7 +73,10 @@ impl World {
         }
         let known = self.addresses.iter().find(|(_, number)| **number == peer).map(|(address, _)| *address);
         let remote = known.filter(|_| self.chance.happens(0.7)).unwrap_or(NOBODY);
-        self.tell_gateway(Input::Datagram { address: Address { remote, local: GATEWAY }, datagram: &datagram });
+        self.tell_gateway(Input::Datagram {
+            address: Address { remote, local: GATEWAY },
+            datagram: &datagram,
+        });
     }
 
     /// So many kills as are ordered come about: one that still waits for outputs comes before the next, and one while the gateway is

@@ -239,6 +239,7 @@ impl Gateway {
                 endpoint::Event::Deregistered(id) => self.deregistered(id, now),
                 endpoint::Event::Reachable(peer) => self.reachable(peer, now),
                 endpoint::Event::Unreachable(peer) => self.wait_for(peer, now),
+                endpoint::Event::KeysUsed { .. } => {}
                 // The gateway makes no requests of its own to peers.
                 endpoint::Event::Response { .. } | endpoint::Event::Failed { .. } => {}
             }

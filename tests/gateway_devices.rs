@@ -223,7 +223,9 @@ fn token_that_has_ended_is_renewed_once_and_the_request_made_again() {
     // Nothing is asked before the new token is in the file.
     assert!(world.calls.is_empty());
     let change = world.changes.pop().unwrap();
-    assert!(matches!(&change, DeviceChange::Renewed(tokens) if world.gateway.awaits_tokens(&"buoy".parse().unwrap(), tokens)));
+    assert!(
+        matches!(&change, DeviceChange::Renewed(tokens) if world.gateway.awaits_tokens(&"buoy".parse().unwrap(), tokens))
+    );
     world.write(&change);
     world.settle();
     let again = world.called(&format!("{SEND_CALL} Bearer syt_second"));
@@ -280,9 +282,14 @@ fn token_that_cannot_be_renewed_is_told_and_an_observation_ends_by_it() {
 
 #[test]
 fn tokens_of_an_authorization_server_are_renewed_there() {
-    let renewal = Renewal::OAuth { token_endpoint: "https://auth.example/token".into(), client_id: "lowband".into() };
-    let tokens =
-        Tokens { refresh: Some(Secret::new("syr")), expires: Some(at(1_000)), renewal, ..Tokens::access("mat_first") };
+    let renewal =
+        Renewal::OAuth { token_endpoint: "https://auth.example/token".into(), client_id: "lowband".into() };
+    let tokens = Tokens {
+        refresh: Some(Secret::new("syr")),
+        expires: Some(at(1_000)),
+        renewal,
+        ..Tokens::access("mat_first")
+    };
     let mut world = World::new(NewDevice { tokens: Some(tokens), ..buoy() });
     // It is known to end, so nothing is asked with it.
     world.asks(SEND);
@@ -362,7 +369,8 @@ fn revoked_device_is_stopped_at_once() {
     assert_eq!((counters.peers, counters.observations, counters.sessions, counters.fetching), (0, 0, 0, 0));
     assert_eq!(world.stored.len(), 0);
     // It is told no more than a stranger.
-    let heard = world.wire.iter().filter(|(up, _)| *up).map(|(_, datagram)| datagram.clone()).collect::<Vec<_>>();
+    let heard =
+        world.wire.iter().filter(|(up, _)| *up).map(|(_, datagram)| datagram.clone()).collect::<Vec<_>>();
     for datagram in heard {
         world.gateway.handle(Input::Datagram { address: OTHER, datagram: &datagram }, world.now);
     }
@@ -396,7 +404,9 @@ fn sequence_numbers_only_grow_through_a_thousand_restarts() {
         assert_eq!(world.answered(id).code, Code::CONTENT);
         for (_, datagram) in world.wire.iter().skip(before).filter(|(up, _)| !up) {
             let message = Message::decode(datagram).unwrap();
-            let Some(number) = Header::of(&message).ok().and_then(|header| header.partial_iv) else { continue };
+            let Some(number) = Header::of(&message).ok().and_then(|header| header.partial_iv) else {
+                continue;
+            };
             assert!(nonces.insert(number), "{number:?} was used twice");
             assert!(last < Some(number), "{last:?} before {number:?}");
             last = Some(number);
@@ -442,7 +452,8 @@ fn gateway_that_ends_in_order_does_not_ask_for_proof_afterwards() {
     let call = world.calls.pop_front().unwrap().0;
     world.says(call, 200, "{}");
     world.answers.clear();
-    let gateway = std::mem::replace(&mut world.gateway, lowband::gateway::Gateway::new(world.config.clone(), [0; 32]));
+    let gateway =
+        std::mem::replace(&mut world.gateway, lowband::gateway::Gateway::new(world.config.clone(), [0; 32]));
     world.stored.extend(gateway.close());
     world.restart(3);
     let replayed = world.wire[0].1.clone();
@@ -459,7 +470,8 @@ fn gateway_that_ends_in_order_does_not_ask_for_proof_afterwards() {
 #[test]
 fn devices_of_one_user_do_not_share_what_they_observe() {
     let (mut world, _) = observing(buoy());
-    let other = NewDevice { name: "other".parse().unwrap(), tokens: Some(Tokens::access("syt_other")), ..buoy() };
+    let other =
+        NewDevice { name: "other".parse().unwrap(), tokens: Some(Tokens::access("syt_other")), ..buoy() };
     let other = world.devices.added(other, &lowband::device::Material::new([8; 48]), Instant::START).unwrap();
     world.devices.put(other.clone());
     world.gateway.set_device(&other, world.now);

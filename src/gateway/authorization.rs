@@ -100,7 +100,8 @@ impl Gateway {
             return Some(result);
         };
         let served = self.devices.get_mut(account).and_then(|served| served.refresher.as_mut());
-        let verdict = served.map_or(Verdict::Pass, |refresher| refresher.unauthorized(generation, &body, now));
+        let verdict =
+            served.map_or(Verdict::Pass, |refresher| refresher.unauthorized(generation, &body, now));
         match verdict {
             Verdict::Pass => return Some(result),
             Verdict::Refused(error) => return Some(Err(error.into())),

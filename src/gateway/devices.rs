@@ -14,7 +14,8 @@ use super::{Fetch, Gateway, Output};
 use crate::coap;
 use crate::coap::{Instant, OptionNumber};
 use crate::device::{
-    Allowance, Ask, Device, History, KeyNumber, Keys, Name, Oscore, Refused, Refresher, Security, TokenOf, Tokens,
+    Allowance, Ask, Device, History, KeyNumber, Keys, Name, Oscore, Refresher, Refused, Security, TokenOf,
+    Tokens,
 };
 use crate::endpoint::{Association, KeysNumber};
 use crate::security::oscore::{Algorithm, Hkdf, Parameters, Secret};
@@ -84,7 +85,9 @@ impl Gateway {
     /// marked as used before anything that comes is handled: see [`Gateway::begin_keys`].
     pub fn set_device(&mut self, device: &Device, now: Instant) {
         let association = association_of(device);
-        if let Some(other) = self.devices.names.get(&device.name).copied().filter(|other| *other != association) {
+        if let Some(other) =
+            self.devices.names.get(&device.name).copied().filter(|other| *other != association)
+        {
             self.dismiss(other, now);
         }
         if device.revoked.is_some() {
@@ -177,8 +180,15 @@ impl Gateway {
         self.admit_parameters(&device.name, association, number, oscore);
     }
 
-    fn admit_parameters(&mut self, name: &Name, association: Association, number: KeyNumber, oscore: &Oscore) {
-        let admitted = parameters(oscore).map(|parameters| self.endpoint.admit_keys(number.0, association, parameters));
+    fn admit_parameters(
+        &mut self,
+        name: &Name,
+        association: Association,
+        number: KeyNumber,
+        oscore: &Oscore,
+    ) {
+        let admitted =
+            parameters(oscore).map(|parameters| self.endpoint.admit_keys(number.0, association, parameters));
         match admitted {
             Some(Ok(())) => {}
             Some(Err(error)) => warn!(device = %name, %error, "device has keys that cannot be used"),
@@ -200,7 +210,8 @@ impl Gateway {
     /// Admits the keys that were used before, now that it is known of which it is known what for.
     pub(super) fn admit_begun(&mut self, known: &BTreeSet<KeysNumber>) {
         self.devices.restored = true;
-        let devices: Vec<_> = self.devices.served.iter().map(|(of, served)| (*of, served.device.clone())).collect();
+        let devices: Vec<_> =
+            self.devices.served.iter().map(|(of, served)| (*of, served.device.clone())).collect();
         for (association, device) in devices {
             for (keys, oscore) in oscore(&device).filter(|(keys, _)| keys.history == History::Begun) {
                 match known.contains(&keys.number.0) {
@@ -266,7 +277,9 @@ impl Gateway {
             false => device.admit(allowance, ask, now),
         };
         let limits = device.limits;
-        if self.config.endpoint.durable && (limits.airtime_per_day.or(limits.requests_per_minute.map(|_| spent))).is_some() {
+        if self.config.endpoint.durable
+            && (limits.airtime_per_day.or(limits.requests_per_minute.map(|_| spent))).is_some()
+        {
             self.memories.store(&Key::Allowance(association), allowance);
         }
         admitted.map(|()| account)
@@ -299,9 +312,9 @@ impl Gateway {
             self.endpoint.revoke_keys(keys.number.0, now);
         }
         let is_its = |fetch: &Fetch| match fetch {
-            Fetch::Request { association: of, .. } | Fetch::Registration { association: of, .. } | Fetch::Refresh(of) => {
-                *of == association
-            }
+            Fetch::Request { association: of, .. }
+            | Fetch::Registration { association: of, .. }
+            | Fetch::Refresh(of) => *of == association,
             Fetch::Poll(_) | Fetch::CatchUp(_) => false,
         };
         let its = self.fetches.iter().filter(|(_, fetch)| is_its(fetch)).map(|(id, _)| *id);
@@ -324,7 +337,8 @@ impl Gateway {
 /// Whom all that is known of a device hangs on. One that is made anew under the same name is another.
 fn association_of(device: &Device) -> Association {
     let created = device.created.since_start().as_nanos().to_be_bytes();
-    let digest = Sha256::new().chain_update(device.name.as_str()).chain_update([0]).chain_update(created).finalize();
+    let digest =
+        Sha256::new().chain_update(device.name.as_str()).chain_update([0]).chain_update(created).finalize();
     let (number, _) = digest.split_at(8);
     Association::Device(u64::from_be_bytes(number.try_into().expect("a part of 8 bytes")))
 }
@@ -343,6 +357,10 @@ fn parameters(oscore: &Oscore) -> Option<Parameters> {
         master_salt: Secret::from(oscore.salt.expose().to_vec()),
         algorithm: Algorithm::try_from(oscore.algorithm).ok()?,
         hkdf: Hkdf::try_from(oscore.hkdf).ok()?,
-        ..Parameters::new(Secret::from(oscore.secret.expose().to_vec()), &oscore.gateway_id, &oscore.device_id)
+        ..Parameters::new(
+            Secret::from(oscore.secret.expose().to_vec()),
+            &oscore.gateway_id,
+            &oscore.device_id,
+        )
     })
 }

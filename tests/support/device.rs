@@ -8,7 +8,8 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 
 use lowband::coap::{Instant, Message, Priority, Request, Response};
 use lowband::device::{
-    Device, Devices, History, Keys, Kind, Limits, Material, NewDevice, Oscore, Rotation, Routes, Security, Tokens, Unused,
+    Device, Devices, History, Keys, Kind, Limits, Material, NewDevice, Oscore, Rotation, Routes, Security,
+    Tokens, Unused,
 };
 use lowband::endpoint::{Address, Association, Endpoint, Event, RequestId};
 use lowband::gateway::{Config, DeviceChange, FetchId, Gateway, Input, Output};
@@ -100,7 +101,9 @@ impl World {
     /// The device's half of the keys that it was given last.
     pub(crate) fn half(&self) -> Parameters {
         let device = self.kept();
-        let Keys { security: Security::Oscore(oscore), .. } = device.next.or(device.keys).unwrap() else { panic!() };
+        let Keys { security: Security::Oscore(oscore), .. } = device.next.or(device.keys).unwrap() else {
+            panic!()
+        };
         let Oscore { secret, salt, device_id, gateway_id, .. } = oscore;
         Parameters {
             master_salt: salt.expose().to_vec().into(),
@@ -255,7 +258,9 @@ impl World {
             }
             while let Some(event) = self.device.poll_event() {
                 match event {
-                    Event::Response { id, response, notification } => self.answers.push_back((id, response, notification)),
+                    Event::Response { id, response, notification } => {
+                        self.answers.push_back((id, response, notification))
+                    }
                     Event::Failed { .. } => {}
                     other => panic!("{other:?}"),
                 }

@@ -103,7 +103,8 @@ impl Reader<'_> {
         let log = self.required("log", log);
         let log_format = self.required("log-format", log_format);
         if devices.is_some() && state.is_none() && !self.settings.is_refused("state") {
-            let wrong = Wrong::new("devices need a state file: what their keys were used for must not be forgotten");
+            let wrong =
+                Wrong::new("devices need a state file: what their keys were used for must not be forgotten");
             let _: Option<()> = self.wrong("devices", wrong.hint("--state FILE"));
         }
         let homeserver = homeserver?;

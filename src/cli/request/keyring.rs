@@ -15,10 +15,7 @@ use zeroize::Zeroizing;
 use crate::cli::Failure;
 
 /// Opens a device's keys with their state; and says what link the device is behind.
-pub(super) fn open(
-    given: &str,
-    state: Option<&Path>,
-) -> Result<(Option<Keyring>, Option<String>), Failure> {
+pub(super) fn open(given: &str, state: Option<&Path>) -> Result<(Option<Keyring>, Option<String>), Failure> {
     let is_line = given.trim_start().starts_with(Credentials::SCHEME);
     let text = if is_line { Zeroizing::new(given.to_owned()) } else { read(Path::new(given))? };
     let credentials = Credentials::read(&text).map_err(Failure::usage)?;
@@ -45,7 +42,8 @@ fn read(path: &Path) -> Result<Zeroizing<String>, Failure> {
     let cannot = |error: io::Error| Failure::usage(format_args!("cannot read {}: {error}", path.display()));
     #[cfg(unix)]
     {
-        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path).map_err(cannot)?.permissions());
+        let mode =
+            std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path).map_err(cannot)?.permissions());
         if mode & 0o077 != 0 {
             let failure = Failure::usage(format_args!(
                 "others than its owner may read {} (mode {:03o}), and keys are in it",
@@ -67,9 +65,9 @@ fn explain(error: &KeyringError, state: &Path) -> Failure {
         KeyringError::Store(StoreError::Permissions(_)) => {
             failure.hint(format_args!("chmod 600 {}", state.display()))
         }
-        KeyringError::Store(StoreError::Database(_)) | KeyringError::Damaged => {
-            failure.hint("the keys cannot be used any more: lowband device rotate gives others, with another --state")
-        }
+        KeyringError::Store(StoreError::Database(_)) | KeyringError::Damaged => failure.hint(
+            "the keys cannot be used any more: lowband device rotate gives others, with another --state",
+        ),
         _ => failure.hint("--state names another place"),
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct Devices {
     by_kid: BTreeMap<Vec<u8>, BTreeSet<KeysNumber>>,
     of: BTreeMap<Association, BTreeSet<KeysNumber>>,
     at: BTreeMap<Address, BTreeSet<Association>>,
+    /// Those that may speak, whatever their keys are.
+    served: BTreeSet<Association>,
     /// The links that they are said to be behind.
     links: BTreeMap<Association, String>,
     /// What their messages have taken up of their links, and nobody has asked for yet.
@@ -49,6 +51,7 @@ impl Devices {
             by_kid: BTreeMap::new(),
             of: BTreeMap::new(),
             at: BTreeMap::new(),
+            served: BTreeSet::new(),
             links: BTreeMap::new(),
             airtime: BTreeMap::new(),
             challenges: Arc::new(challenges),
@@ -75,17 +78,17 @@ impl Devices {
         self.links.get(&association).map(String::as_str)
     }
 
-    /// Whether it has keys, or needs none.
+    /// Whether it is none of the devices, or one that is served.
     pub(super) fn may_speak(&self, association: Association) -> bool {
         match association {
             Association::Plain(_) => true,
-            Association::Device(_) => self.of.get(&association).is_some_and(|numbers| !numbers.is_empty()),
+            Association::Device(_) => self.served.contains(&association),
         }
     }
 
     /// A message of a device's, or one to it, has taken this long on its link.
     pub(super) fn spend(&mut self, association: Association, airtime: Duration) {
-        if self.of.contains_key(&association) {
+        if self.served.contains(&association) {
             let spent = self.airtime.entry(association).or_default();
             *spent = spent.saturating_add(airtime);
         }
@@ -115,6 +118,11 @@ impl Devices {
 }
 
 impl Endpoint {
+    /// Takes in a device, whatever it is protected with.
+    pub fn admit_device(&mut self, association: Association) {
+        self.devices.served.insert(association);
+    }
+
     /// Takes in keys of a device, before [`Endpoint::recall`] where they were used before. Their sequence numbers must outlast a restart:
     /// see [`super::Config::durable`].
     ///
@@ -129,6 +137,7 @@ impl Endpoint {
         let context = Box::new(Context::new(&parameters)?);
         self.devices.by_kid.entry(parameters.recipient_id.clone()).or_default().insert(number);
         self.devices.of.entry(association).or_default().insert(number);
+        self.devices.served.insert(association);
         let (context, held) = match self.peers.get_mut(&association) {
             Some(peer) => (None, Some((&mut peer.protection, context))),
             None => (Some(context), None),
@@ -177,8 +186,9 @@ impl Endpoint {
         self.devices.airtime.remove(&association).unwrap_or_default()
     }
 
-    /// Forgets a device whose keys were revoked, at once and untold: its requests, its observations, and what waits to be sent to it.
+    /// Forgets a device, and its keys with [`Endpoint::revoke_keys`] before, at once and untold: its requests, its observations, and what waits to be sent to it.
     pub fn dismiss(&mut self, association: Association, now: Instant) {
+        self.devices.served.remove(&association);
         self.devices.links.remove(&association);
         self.devices.airtime.remove(&association);
         let Some(peer) = self.peers.get(&association) else { return };

@@ -3,13 +3,14 @@
 //! `authorization` makes their calls with the tokens that the gateway keeps for them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
 use super::memory::Key;
 use super::shaping::ShapeId;
-use super::sync::everything;
+use super::sync::{everything, polling};
 use super::{Fetch, Gateway, Output};
 use crate::coap;
 use crate::coap::{Instant, OptionNumber};
@@ -115,6 +116,7 @@ impl Gateway {
         let refresher = self.refresher(refresher, device.tokens.as_ref());
         self.devices.names.insert(device.name.clone(), association);
         self.devices.served.insert(association, Served { device: device.clone(), allowance, refresher });
+        self.endpoint.admit_device(association);
         for (keys, oscore) in oscore(device) {
             self.admit_keys(device, association, keys, oscore);
         }
@@ -129,6 +131,11 @@ impl Gateway {
             self.dismiss(association, now);
         }
         self.drain(now);
+    }
+
+    /// Whom a device is known as, where it is served.
+    pub fn association(&self, name: &Name) -> Option<Association> {
+        self.devices.names.get(name).copied()
     }
 
     /// Has it stored for all keys what they may be used for from now on: for those that are to be used for the first time. They may be
@@ -292,7 +299,8 @@ impl Gateway {
         (call, shape): (&Call, Option<ShapeId>),
         account: Option<Association>,
     ) -> usize {
-        let call = everything(call.clone());
+        let mut call = everything(polling(call, None, Duration::ZERO));
+        call.query = self.shaping.query(shape, call.query);
         let same = self.feeds.find(&call, shape, account);
         let others = self.observations_of(association).filter(|(_, other)| Some(other.feed) != same);
         let begun = self.fetches.values().filter(|fetch| match fetch {

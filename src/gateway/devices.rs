@@ -138,11 +138,11 @@ impl Gateway {
         self.devices.names.get(name).copied()
     }
 
-    /// Has it stored for all keys what they may be used for from now on: for those that are to be used for the first time. They may be
-    /// once that is durable, and they are marked as used.
-    pub fn begin_keys(&mut self) {
-        for association in self.devices.served.keys() {
-            self.endpoint.begin_keys(*association);
+    /// Has it stored what a device's keys may be used for from now on, where they are to be used for the first time. They may be once
+    /// that is durable, and they are marked as used.
+    pub fn begin_keys(&mut self, name: &Name) {
+        if let Some(association) = self.association(name) {
+            self.endpoint.begin_keys(association);
         }
     }
 
@@ -274,22 +274,33 @@ impl Gateway {
             beside_observations: beside,
             token: if brings { TokenOf::Device } else { TokenOf::Gateway },
         };
-        let spent = self.endpoint.take_airtime(association);
-        let Some(Served { device, allowance, .. }) = self.devices.get_mut(association) else {
+        self.count_airtime(association, now);
+        let Some(Served { device, allowance, .. }) = self.devices.served.get_mut(&association) else {
             return Err(Refused::Revoked);
         };
-        allowance.airtime(spent, now);
         let admitted = match recalled {
             true => device.admit(&mut allowance.clone(), ask, now),
             false => device.admit(allowance, ask, now),
         };
-        let limits = device.limits;
-        if self.config.endpoint.durable
-            && (limits.airtime_per_day.or(limits.requests_per_minute.map(|_| spent))).is_some()
-        {
+        if self.config.endpoint.durable && device.limits.requests_per_minute.is_some() {
             self.memories.store(&Key::Allowance(association), allowance);
         }
         admitted.map(|()| account)
+    }
+
+    /// Counts what a device has taken up of its link, where there is a limit to that.
+    pub(super) fn count_airtime(&mut self, association: Association, now: Instant) {
+        let spent = self.endpoint.take_airtime(association);
+        let Some(Served { device, allowance, .. }) = self.devices.served.get_mut(&association) else {
+            return;
+        };
+        if spent.is_zero() || device.limits.airtime_per_day.is_none() {
+            return;
+        }
+        allowance.airtime(spent, now);
+        if self.config.endpoint.durable {
+            self.memories.store(&Key::Allowance(association), allowance);
+        }
     }
 
     /// The observations of a device that would be beside a new one, which takes the place of others of the same events.

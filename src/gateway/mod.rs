@@ -278,8 +278,14 @@ impl Gateway {
                     self.reachable(association, now);
                     self.receive(key, association, request, recalled, now);
                 }
-                endpoint::Event::Delivered(id) => self.delivered(id, now),
-                endpoint::Event::Undelivered(id) => self.undelivered(id, now),
+                endpoint::Event::Delivered(id) => {
+                    self.count_told(id, now);
+                    self.delivered(id, now);
+                }
+                endpoint::Event::Undelivered(id) => {
+                    self.count_told(id, now);
+                    self.undelivered(id, now);
+                }
                 endpoint::Event::Deregistered(id) => self.deregistered(id, now),
                 endpoint::Event::Reachable(peer) => self.reachable(peer, now),
                 endpoint::Event::Unreachable(peer) => self.wait_for(peer, now),
@@ -287,6 +293,13 @@ impl Gateway {
                 // The gateway makes no requests of its own to peers.
                 endpoint::Event::Response { .. } | endpoint::Event::Failed { .. } => {}
             }
+        }
+    }
+
+    /// Counts what a notification has taken up of its device's link.
+    fn count_told(&mut self, id: ObservationId, now: Instant) {
+        if let Some(association) = self.endpoint.association(id) {
+            self.count_airtime(association, now);
         }
     }
 

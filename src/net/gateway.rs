@@ -115,9 +115,8 @@ impl Server {
         let (batch, unwritten) = (Batch::new(), VecDeque::new());
         let mut server = Self { machine, clock, batch, outside, desk, unwritten, config };
         let devices = server.desk.iter().flat_map(|desk| desk.store.devices().iter());
-        for name in devices.map(|device| device.name.clone()).collect::<Vec<_>>() {
-            server.begin(&name);
-        }
+        let names: Vec<_> = devices.map(|device| device.name.clone()).collect();
+        server.begin(&names);
         Ok(server)
     }
 

@@ -27,27 +27,36 @@ impl Server {
             Some(Err(_)) => self.machine.remove_device(&name, now),
             None => return,
         }
-        self.begin(&name);
+        self.begin(&[name]);
     }
 
-    /// Keys of a device that were not used before may be from now on: what they are used for is on the disk first, then that they are
-    /// used. Where the disk takes neither they are not served.
-    pub(super) fn begin(&mut self, name: &Name) {
-        self.machine.begin_keys();
+    /// Keys of devices that were not used before may be from now on: what they are used for is on the disk first, in one commit for all,
+    /// then that they are used. Where the disk does not take the latter they are not served.
+    pub(super) fn begin(&mut self, names: &[Name]) {
+        let fresh: Vec<_> = names.iter().filter(|name| self.has_fresh_keys(name)).collect();
+        fresh.iter().for_each(|name| self.machine.begin_keys(name));
         self.outside.drain(&mut self.machine, self.clock.now());
+        for name in fresh {
+            self.mark(name);
+        }
+    }
+
+    fn has_fresh_keys(&self, name: &Name) -> bool {
+        let device = self.desk.as_ref().and_then(|desk| desk.store.devices().get(name).ok());
+        device.is_some_and(|device| device.accepted().any(|keys| keys.history == History::Fresh))
+    }
+
+    /// Marks the keys of a device as used.
+    fn mark(&mut self, name: &Name) {
         let Some(desk) = &mut self.desk else { return };
+        let Err(error) = desk.store.begin(name) else { return };
+        error!(device = %name, %error, "device has to wait for the next start: that its keys are used cannot be written");
         let Ok(device) = desk.store.devices().get(name) else { return };
-        if device.accepted().all(|keys| keys.history != History::Fresh) {
-            return;
-        }
         let mut device = device.clone();
-        if let Err(error) = desk.store.begin(name) {
-            error!(device = %name, %error, "device has to wait for the next start: that its keys are used cannot be written");
-            let is_begun = |keys: &Keys| keys.history != History::Fresh;
-            (device.keys, device.next) = (device.keys.filter(is_begun), device.next.filter(is_begun));
-            self.machine.set_device(&device, self.clock.now());
-            self.outside.drain(&mut self.machine, self.clock.now());
-        }
+        let is_begun = |keys: &Keys| keys.history != History::Fresh;
+        (device.keys, device.next) = (device.keys.filter(is_begun), device.next.filter(is_begun));
+        self.machine.set_device(&device, self.clock.now());
+        self.outside.drain(&mut self.machine, self.clock.now());
     }
 
     /// Writes down what has become of a device, and lets it hold.

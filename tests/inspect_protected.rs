@@ -9,7 +9,7 @@ use bytes::Bytes;
 use lowband::coap::{Instant, Priority};
 use lowband::codec::{Keys, Limits};
 use lowband::device;
-use lowband::device::{Credentials, Half, Oscore};
+use lowband::device::{Credentials, Device, Half, Oscore};
 use lowband::endpoint;
 use lowband::endpoint::{Address, Association, Endpoint};
 use lowband::gateway;
@@ -40,6 +40,32 @@ fn credentials() -> Credentials {
     }
 }
 
+/// The device, as the gateway knows it.
+fn known(keys: &Parameters) -> Device {
+    let security = device::Security::Oscore(Oscore {
+        secret: device::Secret::new(keys.master_secret.expose()),
+        salt: device::Secret::new(keys.master_salt.expose()),
+        device_id: keys.sender_id.clone(),
+        gateway_id: keys.recipient_id.clone(),
+        algorithm: Oscore::AES_CCM_16_64_128,
+        hkdf: Oscore::HKDF_SHA_256,
+    });
+    Device {
+        name: "buoy".parse().unwrap(),
+        user_id: "@buoy:example.org".into(),
+        keys: Some(device::Keys { number: device::KeyNumber(1), security, history: device::History::Fresh }),
+        next: None,
+        link: None,
+        routes: device::Routes::All,
+        limits: device::Limits::default(),
+        allow_token: true,
+        tokens: None,
+        created: Instant::START,
+        rotated: None,
+        revoked: None,
+    }
+}
+
 /// A send and its answer, as they were on the link.
 fn capture() -> [Vec<u8>; 2] {
     let keys =
@@ -52,7 +78,9 @@ fn capture() -> [Vec<u8>; 2] {
     let mut config_of_gateway = gateway::Config::new("http://homeserver".parse().unwrap());
     config_of_gateway.endpoint = config;
     let mut gateway = Gateway::new(config_of_gateway, [2; 32]);
-    gateway.admit_keys(1, Association::Device(1), keys.mirrored()).unwrap();
+    let known = known(&keys);
+    gateway.set_device(&known, Instant::START);
+    gateway.begin_keys(&known.name);
 
     let http = http::Request::put(format!("/_matrix/client/v3/rooms/{ROOM}/send/m.room.message/t1"))
         .header("authorization", format!("Bearer {TOKEN}"))

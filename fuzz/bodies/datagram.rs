@@ -452,7 +452,10 @@ impl World {
                     assert!(self.undelivered.remove(&id), "{id:?} is reported twice");
                 }
                 Event::Deregistered(id) => self.forget(id),
-                Event::Reachable(_) | Event::Unreachable(_) | Event::KeysAgreed { .. } => {}
+                Event::Reachable(_)
+                | Event::Unreachable(_)
+                | Event::KeysAgreed { .. }
+                | Event::KeysUsed { .. } => {}
                 Event::Response { id, notification, .. } => {
                     assert!(self.requests.contains(&id), "a response to nothing");
                     self.requests.retain(|other| *other != id || notification);

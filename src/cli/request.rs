@@ -30,6 +30,7 @@ use lowband::matrix;
 use lowband::net::client::Client;
 use lowband::net::client::Direction;
 use lowband::net::client::RequestError;
+use lowband::net::keyring::Keyring;
 use lowband::translate;
 use lowband::translate::request::SendError;
 use serde_json::Value;
@@ -44,6 +45,7 @@ use super::config::Links;
 use super::input;
 use super::output;
 
+mod keyring;
 mod observe;
 mod url;
 
@@ -55,6 +57,7 @@ Examples:
   $ lowband request POST coap://127.0.0.1/_matrix/client/v3/login -d '{\"type\":\"m.login.password\",\"user\":\"alice\",\"password\":\"…\"}'
   $ lowband request PUT 'coap://[::1]/_matrix/client/v3/rooms/!a:hs/send/m.room.message/t1' --token T -d '{\"msgtype\":\"m.text\",\"body\":\"hi\"}'
   $ lowband request GET 'coap://127.0.0.1/_matrix/client/v3/sync?timeout=30000' --token T --observe
+  $ lowband request GET coap://gateway.example/_matrix/client/v3/account/whoami --credentials buoy.toml
 
 Paths that have a short form are sent in it, and bodies as CBOR. Exit code: 0 for an answer of class 2, 1 for an error answer
 (its body is printed all the same), 2 for arguments that make no sense, 3 where no answer came.")]
@@ -82,9 +85,17 @@ pub(crate) struct RequestArgs {
     /// Largest block of a body in one datagram, in bytes: 16, 32, … 1024
     #[arg(long, value_name = "BYTES", value_parser = parse_block)]
     block: Option<BlockSize>,
-    /// The link to the gateway, for the timing: lan, hf-100, … as `lowband link show` lists them
-    #[arg(long, value_name = "LINK", default_value = "lan")]
-    link: String,
+    /// The device's half of its keys, as `lowband device export` gives it: a file, or the line itself. All that is asked is protected with
+    /// them, and the access token stays with the gateway
+    #[arg(long, value_name = "FILE|LINE")]
+    credentials: Option<String>,
+    /// Where it is kept what the keys were used for; FILE.state of --credentials, if not given. Never in two places, never put back
+    #[arg(long, value_name = "FILE", requires = "credentials")]
+    state: Option<PathBuf>,
+    /// The link to the gateway, for the timing: lan, hf-100, … as `lowband link show` lists them; that of --credentials, or lan, if not
+    /// given
+    #[arg(long, value_name = "LINK")]
+    link: Option<String>,
     /// A TOML file of settings, whose [link.NAME] tables are added; LOWBAND_CONFIG in the environment
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -122,10 +133,15 @@ pub(crate) fn run(args: RequestArgs) -> Result<(), Failure> {
     let request = translate_request(&args)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(format_args!("cannot start: {error}")))?;
+    let (keyring, of_device) = match &args.credentials {
+        Some(given) => keyring::open(given, args.state.as_deref())?,
+        None => (None, None),
+    };
+    let link = args.link.clone().or(of_device).unwrap_or_else(|| "lan".to_owned());
     let link = Links::of_file(args.config.clone().or_else(config_of_environment))?
-        .find(&args.link)?
+        .find(&link)?
         .faster(args.link_speed);
-    runtime.block_on(call(&args, request, &link))
+    runtime.block_on(call(&args, request, &link, keyring))
 }
 
 fn config_of_environment() -> Option<PathBuf> {
@@ -192,7 +208,12 @@ fn read_body(data: &str) -> Result<Bytes, Failure> {
     Ok(body.into())
 }
 
-async fn call(args: &RequestArgs, mut request: coap::Request, link: &Profile) -> Result<(), Failure> {
+async fn call(
+    args: &RequestArgs,
+    mut request: coap::Request,
+    link: &Profile,
+    keyring: Option<Keyring>,
+) -> Result<(), Failure> {
     let remote = resolve(&args.url).await?;
     if args.announce_link {
         request.options.push(OptionNumber::LINK, link.name.as_bytes());
@@ -210,7 +231,7 @@ async fn call(args: &RequestArgs, mut request: coap::Request, link: &Profile) ->
         true => Box::new(move |direction, datagram| show(started, direction, datagram)),
         false => Box::new(|_, _| {}),
     };
-    let client = Client::connect_watched(remote, config, watch)
+    let client = Client::connect_as(remote, config, watch, keyring)
         .await
         .map_err(|error| Failure::unanswered(format_args!("cannot reach {remote}: {error}")))?;
     let call = Call { args, remote, link, client: client.clone(), started, gave_up: Cell::new(false) };
@@ -292,7 +313,11 @@ impl Call<'_> {
                 ));
                 failure.hint("a longer --timeout")
             }
-            _ => Failure::unanswered(format_args!("no answer from {} in {seconds} s", self.remote)),
+            _ => {
+                let failure =
+                    Failure::unanswered(format_args!("no answer from {} in {seconds} s", self.remote));
+                if self.args.credentials.is_some() { failure.hint(UNKNOWN_KEYS) } else { failure }
+            }
         }
     }
 
@@ -300,6 +325,7 @@ impl Call<'_> {
         let failure = Failure::unanswered(format_args!("no answer from {}: {error}", self.remote));
         match error {
             RequestError::Refused => failure.hint("is the gateway running, and on this port?"),
+            RequestError::Failed(_) if self.args.credentials.is_some() => failure.hint(UNKNOWN_KEYS),
             _ => failure,
         }
     }
@@ -332,7 +358,7 @@ impl Call<'_> {
             return Ok(());
         }
         let failure = Failure::new(format_args!("{} (HTTP {})", name(response.code), http.status()));
-        match (response.code, self.args.token.is_some()) {
+        match (response.code, self.args.token.is_some() || self.args.credentials.is_some()) {
             (Code::UNAUTHORIZED, false) => {
                 Err(failure.hint("--token T, or LOWBAND_TOKEN in the environment"))
             }
@@ -352,6 +378,10 @@ impl Call<'_> {
         ));
     }
 }
+
+/// What may be wrong where keys get no answer: what is said without protection does not count.
+const UNKNOWN_KEYS: &str =
+    "the gateway may not have these keys any more: lowband device show NAME tells there";
 
 /// Whether an answer may take more than a line.
 #[derive(Clone, Copy)]

@@ -27,6 +27,13 @@ pub enum Event {
         /// Whether it came before a restart and was not answered then: it may have been passed on already.
         recalled: bool,
     },
+    /// The first message under these keys since the start has come.
+    KeysUsed {
+        /// Whose they are.
+        association: Association,
+        /// Their number.
+        number: KeysNumber,
+    },
     /// A device has agreed on keys with us, which are admitted: [`super::Endpoint::parameters`] has what they are derived from.
     KeysAgreed {
         /// Whose they are.
@@ -80,6 +87,8 @@ pub struct Counters {
     pub peers_refused: u64,
     /// Protected messages that could not be opened, or had come before.
     pub unopened: u64,
+    /// Requests refused because they are not protected.
+    pub plain_refused: u64,
     /// Requests that had to show that they are fresh, or where they come from.
     pub challenges: u64,
     /// Times that a device was found at another address.

@@ -145,6 +145,13 @@ impl Endpoint {
         address: Address,
         now: Instant,
     ) -> Result<(), Unreadable> {
+        let is_served = match association {
+            Association::Plain(_) => self.config.plain,
+            Association::Device(_) => self.devices.may_speak(association),
+        };
+        if !is_served {
+            return Err(Unreadable);
+        }
         if !self.peers.contains_key(&association) {
             self.admit(association, address, now);
         }

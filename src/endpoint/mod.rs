@@ -142,6 +142,9 @@ impl Endpoint {
         if message.code.is_request() && is_protected(&message) {
             return self.handle_protected(address, message, datagram.len(), now);
         }
+        if message.code.is_request() && !self.config.plain {
+            return self.refuse_plain(address, &message, datagram.len(), now);
+        }
         let expects = |peer: &&Association| self.peers.get(*peer).is_some_and(|peer| peer.expects(&message));
         let device = if message.code.is_request() {
             None
@@ -590,6 +593,9 @@ impl Endpoint {
         peer.exchanges.resume_ids(self.first_id);
         self.first_id = MessageId(self.first_id.0.wrapping_add(Self::IDS_APART));
         peer.protection.contexts = self.devices.take(association);
+        if let Some(link) = self.devices.link(association) {
+            peer.assign(Some(link), &self.config);
+        }
         self.devices.arrive(association, address);
         self.peers.insert(association, Box::new(peer));
         if !self.is_verified(association, address, now) {

@@ -63,6 +63,7 @@ impl Endpoint {
             if let Some(peer) = self.peers.get_mut(&association) {
                 peer.airtime.sent += airtime;
             }
+            self.devices.spend(association, airtime);
             self.depart(association, address, outgoing, now + airtime);
         }
     }
@@ -77,6 +78,7 @@ impl Endpoint {
         self.earn(association, address, length, now);
         if let Some(peer) = self.peers.get_mut(&association) {
             peer.airtime.received += airtime;
+            self.devices.spend(association, airtime);
             self.counters.received_airtime_ms += u64::try_from(airtime.as_millis()).unwrap_or(u64::MAX);
         }
     }
@@ -119,7 +121,7 @@ impl Endpoint {
         let expired = outgoing.expires.is_some_and(|expires| expires <= now);
         let open =
             |exchange| self.peers.get(&association).is_some_and(|peer| peer.exchanges.is_open(exchange));
-        !expired && outgoing.exchange.is_none_or(open)
+        !expired && self.devices.may_speak(association) && outgoing.exchange.is_none_or(open)
     }
 
     /// The channel of a peer, where its link is known and limits what may be sent.

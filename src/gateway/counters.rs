@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::device;
 use crate::endpoint;
 
 /// What was counted since the start, and what is held now.
@@ -18,6 +19,10 @@ pub struct Counters {
     pub bad_answers: u64,
     /// Requests that the gateway refused itself.
     pub refusals: u64,
+    /// Requests that devices may not make; they are among the refusals.
+    pub device_refusals: device::Refusals,
+    /// Calls for new access tokens.
+    pub renewals: u64,
     /// Registrations of observers.
     pub registrations: u64,
     /// Notifications.
@@ -44,6 +49,8 @@ pub struct Counters {
     pub forgotten: u64,
     /// Peers held now.
     pub peers: usize,
+    /// Devices served now.
+    pub devices: usize,
     /// Sessions held now.
     pub sessions: usize,
     /// Observations held now.

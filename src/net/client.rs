@@ -24,9 +24,11 @@ use tokio::time;
 use tracing::debug;
 
 use super::clock::Clock;
+use super::keyring::Keyring;
 use crate::coap;
 use crate::coap::Code;
 use crate::coap::Observe;
+use crate::coap::Priority;
 use crate::coap::Response;
 use crate::endpoint;
 use crate::endpoint::Address;
@@ -64,6 +66,19 @@ impl Client {
         config: endpoint::Config,
         watch: Watch,
     ) -> io::Result<Self> {
+        Self::connect_as(remote, config, watch, None).await
+    }
+
+    /// As [`Client::connect_watched`]; with keys, all that is asked is protected by OSCORE.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn connect_as(
+        remote: SocketAddr,
+        config: endpoint::Config,
+        watch: Watch,
+        keyring: Option<Keyring>,
+    ) -> io::Result<Self> {
         let any: IpAddr = match remote {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -77,8 +92,14 @@ impl Client {
         let traffic = Arc::new(Meter::default());
         let (departs, departure) = watch::channel(None);
         let clock = Clock::start();
+        let mut machine = Endpoint::new(config, seed);
+        let mut keyring = keyring;
+        if let Some(keyring) = &mut keyring {
+            keyring.begin(&mut machine, clock.now());
+        }
         let driver = Driver {
-            machine: Endpoint::new(config, seed),
+            machine,
+            keyring,
             clock,
             // The peer is known by the connected socket: there is nothing to choose from.
             address: Address { remote, local: SocketAddr::new(any, 0) },
@@ -216,6 +237,9 @@ pub enum RequestError {
     /// The peer's host says that nobody listens there.
     #[error("nobody listens there (connection refused)")]
     Refused,
+    /// What the keys are used for cannot be written into its file.
+    #[error("nothing can be sent: the state of the keys cannot be written")]
+    Unkept,
     /// The client was closed meanwhile.
     #[error("the client is closed")]
     Closed,
@@ -329,6 +353,7 @@ struct Waiting {
 
 struct Driver {
     machine: Endpoint,
+    keyring: Option<Keyring>,
     clock: Clock,
     address: Address,
     socket: UdpSocket,
@@ -369,6 +394,9 @@ impl Driver {
         if settled.await.is_err() {
             debug!(remote = %self.address.remote, "closed before the peer has acknowledged");
         }
+        if let Some(keyring) = self.keyring.take() {
+            keyring.close(&mut self.machine, self.clock.now());
+        }
         done.map(|done| done.send(()));
     }
 
@@ -376,7 +404,8 @@ impl Driver {
         let now = self.clock.now();
         match command {
             Command::Start { key, request, waiter } => {
-                let id = self.machine.request(self.address, request, now);
+                let peer = if self.keyring.is_some() { Keyring::PEER } else { self.address.into() };
+                let id = self.machine.request_to(peer, Priority::Message, self.address, request, now);
                 self.waiting.insert(id, Waiting { key, waiter, answered: false });
             }
             Command::Cancel { key } => {
@@ -439,7 +468,17 @@ impl Driver {
 
     fn drain(&mut self) {
         self.report();
+        let is_kept = match &mut self.keyring {
+            Some(keyring) => keyring.keep(&mut self.machine, self.clock.now()),
+            None => true,
+        };
+        if !is_kept {
+            self.give_up();
+        }
         while let Some((_, datagram)) = self.machine.poll_datagram() {
+            if !is_kept {
+                continue;
+            }
             self.traffic.count(Direction::Sent, &datagram);
             (self.watch)(Direction::Sent, &datagram);
             // Lost, as any datagram may be. Without tokio's readiness: it does not know of any before the first wait.
@@ -449,6 +488,14 @@ impl Driver {
         }
         let departure = self.machine.departure();
         self.departs.send_if_modified(|known| std::mem::replace(known, departure) != departure);
+    }
+
+    /// What the keys are used for cannot be kept: nothing is asked with them.
+    fn give_up(&mut self) {
+        for id in self.waiting.keys().copied().collect::<Vec<_>>() {
+            self.machine.abandon(id, self.clock.now());
+            self.tell(id, Err(RequestError::Unkept), Then::Forget);
+        }
     }
 
     fn report(&mut self) {
@@ -471,7 +518,8 @@ impl Driver {
                 | Event::Deregistered(_)
                 | Event::Reachable(_)
                 | Event::Unreachable(_)
-                | Event::KeysAgreed { .. } => {}
+                | Event::KeysAgreed { .. }
+                | Event::KeysUsed { .. } => {}
             }
         }
     }

@@ -3,7 +3,10 @@
 //! One task owns the machine, so nothing is locked. Each turn takes at most one batch from each socket and a bounded number
 //! of finished calls: neither a burst of datagrams nor a burst of answers keeps the other waiting for longer than that.
 
+mod devices;
+
 use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -38,13 +41,17 @@ use super::store::StoreError;
 use super::upstream;
 use super::upstream::Upstream;
 use crate::coap::Instant;
+use crate::coap::Message;
+use crate::device::Name;
 use crate::endpoint::Address;
 use crate::gateway;
+use crate::gateway::DeviceChange;
 use crate::gateway::FetchError;
 use crate::gateway::FetchId;
 use crate::gateway::Gateway;
 use crate::gateway::Input;
 use crate::gateway::Output;
+use crate::security::oscore::is_protected;
 
 /// A gateway that is bound and not yet running.
 pub struct Server {
@@ -54,6 +61,8 @@ pub struct Server {
     outside: Outside,
     /// The devices, where they are kept.
     desk: Option<Desk>,
+    /// What has become of devices and could not be written, and when it is tried again; the first due first.
+    unwritten: VecDeque<(Instant, Name, DeviceChange)>,
     config: Config,
 }
 
@@ -84,6 +93,15 @@ impl Server {
         getrandom::fill(&mut seed).map_err(|error| StartError::Randomness(error.to_string()))?;
         let mut machine = Gateway::new(config.gateway.clone(), seed);
         let clock = Clock::start();
+        // Devices' sequence numbers have to be kept somewhere.
+        if config.devices.is_some() && config.state.is_none() {
+            return Err(StartError::DevicesWithoutState);
+        }
+        let desk = config.devices.as_ref().map(Desk::open).transpose()?;
+        // Keys come before what they were used for.
+        for device in desk.iter().flat_map(|desk| desk.store.devices().iter()) {
+            machine.set_device(device, clock.now());
+        }
         let store = match &config.state {
             Some(path) => {
                 let fail = |source| StartError::State { path: path.clone(), source };
@@ -93,9 +111,13 @@ impl Server {
             }
             None => None,
         };
-        let desk = config.devices.as_ref().map(Desk::open).transpose()?;
         let outside = Outside::new(sockets, upstream, store);
-        Ok(Self { machine, clock, batch: Batch::new(), outside, desk, config })
+        let (batch, unwritten) = (Batch::new(), VecDeque::new());
+        let mut server = Self { machine, clock, batch, outside, desk, unwritten, config };
+        let devices = server.desk.iter().flat_map(|desk| desk.store.devices().iter());
+        let names: Vec<_> = devices.map(|device| device.name.clone()).collect();
+        server.begin(&names);
+        Ok(server)
     }
 
     /// The addresses that are bound, with their real ports, in the order of the configuration.
@@ -130,7 +152,18 @@ impl Server {
         }
         let counters = self.counters();
         report(&counters);
+        self.close();
         counters
+    }
+
+    /// Keeps what is known of devices' keys, so that they go on after a restart as if there had been none.
+    fn close(mut self) {
+        let now = self.clock.now();
+        let Some(mut store) = self.outside.store.take().filter(|store| !store.lacks_keys()) else { return };
+        for (key, value) in self.machine.close() {
+            store.put(room(&key), key, Some(value), now);
+        }
+        store.commit(now);
     }
 
     async fn serve(&mut self, stop: impl Future<Output = ()>) {
@@ -153,6 +186,7 @@ impl Server {
 
     /// Waits until something is there, then handles a bounded part of all that is. Dropped while it waits, it loses nothing.
     async fn turn(&mut self) {
+        let deadline = self.deadline();
         let finished = tokio::select! {
             changed = changed(&mut self.desk, &self.clock) => {
                 self.apply(changed);
@@ -160,7 +194,7 @@ impl Server {
             }
             () = socket::readable(self.outside.sockets.iter().map(Socket::io)) => None,
             Some(finished) = self.outside.calls.join_next() => Some(finished),
-            () = self.clock.sleep_until(self.machine.deadline()) => None,
+            () = self.clock.sleep_until(deadline) => None,
         };
         let mut finished = finished;
         for _ in 0..Self::CALLS_PER_TURN {
@@ -168,6 +202,7 @@ impl Server {
             self.finish(call);
         }
         let received: Vec<_> = (0..self.outside.sockets.len()).map(|index| self.receive(index)).collect();
+        self.change_again();
         self.machine.advance(self.clock.now());
         self.drain();
         if received.iter().any(Result::is_err) {
@@ -175,9 +210,9 @@ impl Server {
         }
     }
 
-    /// A device is another now: what it was let in by may be gone.
-    fn apply(&mut self, Changed(name): Changed) {
-        info!(device = %name, "device changed");
+    fn deadline(&self) -> Option<Instant> {
+        let again = self.unwritten.front().map(|(due, ..)| *due);
+        [self.machine.deadline(), again].into_iter().flatten().min()
     }
 
     fn receive(&mut self, index: usize) -> Result<(), ()> {
@@ -191,6 +226,9 @@ impl Server {
         for (address, datagram) in self.batch.datagrams() {
             self.outside.counters.received += 1;
             self.outside.counters.received_bytes += count(datagram.len());
+            if self.outside.withholds(datagram) {
+                continue;
+            }
             self.machine.handle(Input::Datagram { address, datagram }, now);
             // At each one, so that what the machine holds stays small however large the batch is; but once for all where each
             // would wait for the disk.
@@ -210,11 +248,26 @@ impl Server {
 
     fn drain(&mut self) {
         self.outside.drain(&mut self.machine, self.clock.now());
+        while let Some((name, change)) = self.outside.changes.pop_front() {
+            self.change(&name, change);
+            self.outside.drain(&mut self.machine, self.clock.now());
+        }
     }
 
     fn counters(&self) -> Counters {
         let store = self.outside.store.as_ref().map(Store::counters);
         Counters { datagrams: self.outside.counters, store, gateway: self.machine.counters() }
+    }
+}
+
+/// Where a record waits for its commit.
+fn room(key: &[u8]) -> Room {
+    if gateway::is_of_request(key) {
+        Room::Requests
+    } else if gateway::is_of_keys(key) {
+        Room::Keys
+    } else {
+        Room::Others
     }
 }
 
@@ -225,6 +278,8 @@ struct Outside {
     calls: JoinSet<Call>,
     running: BTreeMap<FetchId, AbortHandle>,
     store: Option<Store>,
+    /// What has become of devices.
+    changes: VecDeque<(Name, DeviceChange)>,
     counters: DatagramCounters,
 }
 
@@ -233,8 +288,15 @@ type Finished = Result<Call, JoinError>;
 
 impl Outside {
     fn new(sockets: Vec<Socket>, upstream: Upstream, store: Option<Store>) -> Self {
-        let counters = DatagramCounters::default();
-        Self { sockets, upstream, calls: JoinSet::new(), running: BTreeMap::new(), store, counters }
+        Self {
+            sockets,
+            upstream,
+            calls: JoinSet::new(),
+            running: BTreeMap::new(),
+            store,
+            changes: VecDeque::new(),
+            counters: DatagramCounters::default(),
+        }
     }
 
     /// Acts on all that the machine has to say. What it has stored is on the disk, in one commit, before what comes after it.
@@ -246,14 +308,14 @@ impl Outside {
             match output {
                 Output::Store { key, value } => {
                     if let Some(store) = &mut self.store {
-                        let is_of_request = gateway::is_of_request(&key);
-                        let room = if is_of_request { Room::Requests } else { Room::Others };
-                        store.put(room, key, value, now);
+                        store.put(room(&key), key, value, now);
                     }
                 }
+                Output::Datagram { datagram, .. } if self.withholds(&datagram) => {}
                 Output::Datagram { address, datagram } => self.send(address, &datagram),
                 Output::Fetch { id, request, timeout } => self.fetch(id, request, timeout),
                 Output::Abandon { id } => self.abandon(id),
+                Output::Device { name, change } => self.changes.push_back((name, change)),
             }
         }
         self.commit(now);
@@ -263,6 +325,15 @@ impl Outside {
         if let Some(store) = &mut self.store {
             store.commit(now);
         }
+    }
+
+    /// Whether a datagram is protected while it cannot be written what the keys are used for: a restart would use a nonce twice, or take
+    /// a replay for a new request. It is lost, as any datagram may be.
+    fn withholds(&mut self, datagram: &[u8]) -> bool {
+        let is_held = self.store.as_ref().is_some_and(Store::lacks_keys)
+            && Message::decode(datagram).is_ok_and(|message| is_protected(&message));
+        self.counters.withheld += u64::from(is_held);
+        is_held
     }
 
     fn send(&mut self, address: Address, datagram: &[u8]) {
@@ -367,6 +438,9 @@ pub enum StartError {
         /// Why not.
         source: StoreError,
     },
+    /// Devices, and no state file.
+    #[error("devices need a state file: their sequence numbers must not be forgotten")]
+    DevicesWithoutState,
     /// The devices.
     #[error(transparent)]
     Devices(#[from] DeskError),
@@ -402,6 +476,8 @@ pub struct DatagramCounters {
     pub sent_bytes: u64,
     /// Datagrams that could not leave: no route, too large, the system's buffer full.
     pub send_errors: u64,
+    /// Protected datagrams, of both directions, that were dropped because the state file could not be written.
+    pub withheld: u64,
     /// Receives that failed.
     pub receive_errors: u64,
 }

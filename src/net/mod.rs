@@ -8,6 +8,7 @@ pub mod control;
 pub mod desk;
 pub mod devices;
 pub mod gateway;
+pub mod keyring;
 pub mod login;
 pub mod relay;
 pub mod store;

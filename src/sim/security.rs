@@ -4,7 +4,9 @@ use std::fmt;
 
 use super::chance::Chance;
 use super::channel::PeerNumber;
-use crate::coap::Message;
+use crate::coap::{Instant, Message};
+use crate::device;
+use crate::device::{Device, History, KeyNumber, Keys, Limits, Routes};
 use crate::endpoint::Association;
 use crate::link::End;
 use crate::security::oscore;
@@ -42,6 +44,35 @@ impl Security {
         // The shortest ids, of which the first is empty.
         let id: Vec<u8> = number.into_iter().skip_while(|byte| *byte == 0).collect();
         Some(Parameters::new(secret, &id, GATEWAY_ID))
+    }
+}
+
+impl Security {
+    /// A device as the gateway knows it.
+    pub(super) fn device(self, peer: PeerNumber, history: History) -> Option<Device> {
+        let keys = self.keys(peer)?;
+        let security = device::Security::Oscore(device::Oscore {
+            secret: device::Secret::new(keys.master_secret.expose()),
+            salt: device::Secret::new([]),
+            device_id: keys.sender_id,
+            gateway_id: keys.recipient_id,
+            algorithm: device::Oscore::AES_CCM_16_64_128,
+            hkdf: device::Oscore::HKDF_SHA_256,
+        });
+        Some(Device {
+            name: format!("device{peer}").parse().ok()?,
+            user_id: format!("@device{peer}:example.org"),
+            keys: Some(Keys { number: KeyNumber(peer.into()), security, history }),
+            next: None,
+            link: None,
+            routes: Routes::All,
+            limits: Limits::default(),
+            allow_token: true,
+            tokens: None,
+            created: Instant::START,
+            rotated: None,
+            revoked: None,
+        })
     }
 }
 

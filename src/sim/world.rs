@@ -23,6 +23,7 @@ use super::security;
 use super::security::{Attacker, Security};
 use super::timeline::{Timeline, describe};
 use crate::coap::{ACKNOWLEDGEMENT, Instant};
+use crate::device::History;
 use crate::endpoint;
 use crate::endpoint::Address;
 use crate::gateway;
@@ -38,6 +39,8 @@ pub struct World {
     chance: Chance,
     pub(super) gateway: Option<Gateway>,
     config: gateway::Config,
+    /// Whether the devices' keys were in use before.
+    begun: bool,
     /// What the gateway has stored, which survives it.
     store: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Outputs of the gateway until it is killed.
@@ -142,6 +145,7 @@ impl World {
             now: Instant::START,
             gateway: None,
             config,
+            begun: false,
             store: BTreeMap::new(),
             fuse: None,
             calls: BTreeMap::new(),
@@ -225,10 +229,12 @@ impl World {
     fn new_gateway(&mut self) -> Gateway {
         let mut gateway = Gateway::new(self.config.clone(), self.chance.machine_seed());
         for number in (0..).take(self.script.devices.len()) {
-            let Some(keys) = self.setup.security.keys(number) else { break };
-            let admitted = gateway.admit_keys(number.into(), security::association(number), keys.mirrored());
-            debug_assert_eq!(admitted, Ok(()), "the keys of a run are sound");
+            let history = if self.begun { History::Begun } else { History::Fresh };
+            let Some(device) = self.setup.security.device(number, history) else { break };
+            gateway.set_device(&device, self.now);
+            gateway.begin_keys(&device.name);
         }
+        self.begun = true;
         gateway
     }
 
@@ -380,6 +386,8 @@ impl World {
                     self.timeouts.insert((timeout, self.next_call));
                     self.homeserver.call(self.next_call, request, self.now);
                 }
+                // There are none here.
+                Output::Device { .. } => {}
                 Output::Abandon { id } => {
                     let found = self.calls.iter().find(|(_, call)| call.fetch == Some(id));
                     if let Some((number, timeout)) = found.map(|(number, call)| (*number, call.timeout)) {

@@ -31,14 +31,24 @@ class World:
         )
         self.homeserver = self.synapse.stdout.readline().strip()
         assert self.homeserver, "Synapse did not start"
+        self.start_gateway(self.LISTEN)
+        return self
+
+    def start_gateway(self, listen):
         with open(self.directory / "gateway.log", "w") as log:
             self.gateway_process = subprocess.Popen(
-                [self.lowband, "gateway", "--insecure-coap", "--listen", self.LISTEN, "--homeserver", self.homeserver]
+                [self.lowband, "gateway", "--listen", listen, "--homeserver", self.homeserver]
+                + self.protection()
                 + self.options(),
                 stderr=log,
             )
         self.gateway = self.wait_for_gateway()
-        return self
+
+    def restart_gateway(self):
+        """Kills it, and starts another at the same place."""
+        self.gateway_process.kill()
+        self.gateway_process.wait(PATIENCE)
+        self.start_gateway(self.gateway.removeprefix("coap://"))
 
     def __exit__(self, *_):
         self.gateway_process.terminate()
@@ -51,6 +61,10 @@ class World:
         self.synapse.wait(PATIENCE)
         shutil.rmtree(self.directory)
         assert status == 0, f"the gateway ended with {status}"
+
+    def protection(self):
+        """Whom the gateway serves."""
+        return ["--insecure-coap"]
 
     def options(self):
         """What the gateway is told beside."""

@@ -8,8 +8,7 @@ use std::process::Command;
 use bytes::Bytes;
 use lowband::coap::{Instant, Priority};
 use lowband::codec::{Keys, Limits};
-use lowband::device;
-use lowband::device::{Credentials, Device, Half, Oscore};
+use lowband::device::{Credentials, Half, Oscore};
 use lowband::endpoint;
 use lowband::endpoint::{Address, Association, Endpoint};
 use lowband::gateway;
@@ -30,39 +29,13 @@ fn credentials() -> Credentials {
         gateway: None,
         link: None,
         half: Half::Oscore(Oscore {
-            secret: device::Secret::new([7; 16]),
-            salt: device::Secret::new([9; 8]),
+            secret: lowband::device::Secret::new([7; 16]),
+            salt: lowband::device::Secret::new([9; 8]),
             device_id: vec![1],
             gateway_id: vec![],
             algorithm: Oscore::AES_CCM_16_64_128,
             hkdf: Oscore::HKDF_SHA_256,
         }),
-    }
-}
-
-/// The device, as the gateway knows it.
-fn known(keys: &Parameters) -> Device {
-    let security = device::Security::Oscore(Oscore {
-        secret: device::Secret::new(keys.master_secret.expose()),
-        salt: device::Secret::new(keys.master_salt.expose()),
-        device_id: keys.sender_id.clone(),
-        gateway_id: keys.recipient_id.clone(),
-        algorithm: Oscore::AES_CCM_16_64_128,
-        hkdf: Oscore::HKDF_SHA_256,
-    });
-    Device {
-        name: "buoy".parse().unwrap(),
-        user_id: "@buoy:example.org".into(),
-        keys: Some(device::Keys { number: device::KeyNumber(1), security, history: device::History::Fresh }),
-        next: None,
-        link: None,
-        routes: device::Routes::All,
-        limits: device::Limits::default(),
-        allow_token: true,
-        tokens: None,
-        created: Instant::START,
-        rotated: None,
-        revoked: None,
     }
 }
 
@@ -78,7 +51,7 @@ fn capture() -> [Vec<u8>; 2] {
     let mut config_of_gateway = gateway::Config::new("http://homeserver".parse().unwrap());
     config_of_gateway.endpoint = config;
     let mut gateway = Gateway::new(config_of_gateway, [2; 32]);
-    let known = known(&keys);
+    let known = lowband::sim::device("buoy", 1, &keys).unwrap();
     gateway.set_device(&known, Instant::START);
     gateway.begin_keys(&known.name);
 

@@ -26,6 +26,6 @@ pub use ledger::{Account, Ledger, Side};
 pub use oracle::{Tally, Violation};
 pub use outcome::Outcome;
 pub use script::ScriptName;
-pub use security::Security;
+pub use security::{Security, device};
 pub use traffic::Traffic;
 pub use world::{Setup, Transmission, World};

@@ -50,30 +50,37 @@ impl Security {
 impl Security {
     /// A device as the gateway knows it.
     pub(super) fn device(self, peer: PeerNumber, history: History) -> Option<Device> {
-        let keys = self.keys(peer)?;
-        let security = device::Security::Oscore(device::Oscore {
-            secret: device::Secret::new(keys.master_secret.expose()),
-            salt: device::Secret::new([]),
-            device_id: keys.sender_id,
-            gateway_id: keys.recipient_id,
-            algorithm: device::Oscore::AES_CCM_16_64_128,
-            hkdf: device::Oscore::HKDF_SHA_256,
-        });
-        Some(Device {
-            name: format!("device{peer}").parse().ok()?,
-            user_id: format!("@device{peer}:example.org"),
-            keys: Some(Keys { number: KeyNumber(peer.into()), security, history }),
-            next: None,
-            link: None,
-            routes: Routes::All,
-            limits: Limits::default(),
-            allow_token: true,
-            tokens: None,
-            created: Instant::START,
-            rotated: None,
-            revoked: None,
-        })
+        let device = device(&format!("device{peer}"), peer.into(), &self.keys(peer)?)?;
+        let keys = device.keys.map(|keys| Keys { history, ..keys });
+        Some(Device { keys, ..device })
     }
+}
+
+/// A device as its gateway knows it, from its half of the keys, which were never used: it may ask for everything, with a token of its own.
+/// None where that is no name.
+pub fn device(name: &str, number: u64, keys: &Parameters) -> Option<Device> {
+    let security = device::Security::Oscore(device::Oscore {
+        secret: device::Secret::new(keys.master_secret.expose()),
+        salt: device::Secret::new(keys.master_salt.expose()),
+        device_id: keys.sender_id.clone(),
+        gateway_id: keys.recipient_id.clone(),
+        algorithm: device::Oscore::AES_CCM_16_64_128,
+        hkdf: device::Oscore::HKDF_SHA_256,
+    });
+    Some(Device {
+        name: name.parse().ok()?,
+        user_id: format!("@{name}:example.org"),
+        keys: Some(Keys { number: KeyNumber(number), security, history: History::Fresh }),
+        next: None,
+        link: None,
+        routes: Routes::All,
+        limits: Limits::default(),
+        allow_token: true,
+        tokens: None,
+        created: Instant::START,
+        rotated: None,
+        revoked: None,
+    })
 }
 
 impl fmt::Display for Security {

@@ -78,6 +78,10 @@ impl World {
                         self.asked += 1;
                         self.gateway.respond(key, response("2.05, `hello`"), self.now);
                     }
+                    Event::KeysUsed { association, number } => {
+                        assert_eq!(association, DEVICE);
+                        assert!(self.agreed.contains(&number));
+                    }
                     other => panic!("{other:?}"),
                 }
             }
@@ -144,6 +148,7 @@ fn a_request_that_brings_message_3_is_served_once_and_its_repeat_gets_the_same_a
         world.gateway.handle(OTHER, &datagram, world.now);
         if let Some(Event::KeysAgreed { number, .. }) = world.gateway.poll_event() {
             assert_eq!(number, FIRST);
+            assert!(matches!(world.gateway.poll_event(), Some(Event::KeysUsed { number: FIRST, .. })));
             let Some(Event::Request { key, .. }) = world.gateway.poll_event() else { panic!("it is served") };
             world.gateway.respond(key, response("2.05, `hello`"), world.now);
         }

@@ -310,7 +310,9 @@ mod tests {
             for secrets in [Secrets::Hidden, Secrets::Shown] {
                 let explanation = explain(&datagram, secrets);
                 prop_assert_eq!(explanation.fault.is_none(), Message::decode(&datagram).is_ok());
-                prop_assert!(explanation.to_string().ends_with(" s\n"));
+                // What is protected is said after the air time.
+                let text = explanation.to_string();
+                prop_assert!(text.ends_with(" s\n") || explanation.protection.is_some() && text.contains(" s\n"));
                 prop_assert!(serde_json::to_string(&explanation).is_ok());
             }
         }

@@ -97,20 +97,24 @@ impl Server {
         if config.devices.is_some() && config.state.is_none() {
             return Err(StartError::DevicesWithoutState);
         }
+        let store = match &config.state {
+            Some(path) => {
+                let fail = |source| StartError::State { path: path.clone(), source };
+                let store = Store::open(path).map_err(fail)?;
+                let records = store.records().map_err(fail)?;
+                Some((store, records))
+            }
+            None => None,
+        };
         let desk = config.devices.as_ref().map(Desk::open).transpose()?;
         // Keys come before what they were used for.
         for device in desk.iter().flat_map(|desk| desk.store.devices().iter()) {
             machine.set_device(device, clock.now());
         }
-        let store = match &config.state {
-            Some(path) => {
-                let fail = |source| StartError::State { path: path.clone(), source };
-                let store = Store::open(path).map_err(fail)?;
-                machine.restore(store.records().map_err(fail)?, clock.now());
-                Some(store)
-            }
-            None => None,
-        };
+        let store = store.map(|(store, records)| {
+            machine.restore(records, clock.now());
+            store
+        });
         let outside = Outside::new(sockets, upstream, store);
         let (batch, unwritten) = (Batch::new(), VecDeque::new());
         let mut server = Self { machine, clock, batch, outside, desk, unwritten, config };

@@ -97,6 +97,11 @@ pub fn is_of_request(key: &[u8]) -> bool {
     matches!(endpoint.and_then(decode), Some(MemoryKey::Request(..)))
 }
 
+/// What a gateway stores a device's keys under, by their number: once it is there, they may have been used.
+pub fn record_of_keys(number: u64) -> Vec<u8> {
+    Key::Endpoint(MemoryKey::Context(number)).encode()
+}
+
 /// Whether what a gateway stores under this key is of a device's keys: nothing may be sealed with them that it does not know of.
 pub fn is_of_keys(key: &[u8]) -> bool {
     let endpoint = key.strip_prefix(&[Key::ENDPOINT]);

@@ -38,7 +38,7 @@ pub use devices::DeviceChange;
 use devices::Devices;
 use feed::{Checked, FeedId, Feeds};
 use memory::{Key, Memories};
-pub use memory::{is_of_keys, is_of_request};
+pub use memory::{is_of_keys, is_of_request, record_of_keys};
 use observation::Observation;
 use session::Sessions;
 use shaping::{ShapeId, Shaping};

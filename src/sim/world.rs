@@ -39,8 +39,6 @@ pub struct World {
     chance: Chance,
     pub(super) gateway: Option<Gateway>,
     config: gateway::Config,
-    /// Whether the devices' keys were in use before.
-    begun: bool,
     /// What the gateway has stored, which survives it.
     store: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Outputs of the gateway until it is killed.
@@ -145,7 +143,6 @@ impl World {
             now: Instant::START,
             gateway: None,
             config,
-            begun: false,
             store: BTreeMap::new(),
             fuse: None,
             calls: BTreeMap::new(),
@@ -229,12 +226,12 @@ impl World {
     fn new_gateway(&mut self) -> Gateway {
         let mut gateway = Gateway::new(self.config.clone(), self.chance.machine_seed());
         for number in (0..).take(self.script.devices.len()) {
-            let history = if self.begun { History::Begun } else { History::Fresh };
+            let begun = self.store.contains_key(&gateway::record_of_keys(number.into()));
+            let history = if begun { History::Begun } else { History::Fresh };
             let Some(device) = self.setup.security.device(number, history) else { break };
             gateway.set_device(&device, self.now);
             gateway.begin_keys(&device.name);
         }
-        self.begun = true;
         gateway
     }
 

@@ -34,12 +34,12 @@ const LAYERS: &[Layer] = &[
     Layer { name: "inspect", uses: &["coap", "codec", "matrix"], kind: Kind::Pure },
     Layer {
         name: "gateway",
-        uses: &["coap", "codec", "endpoint", "link", "matrix", "translate"],
+        uses: &["coap", "codec", "endpoint", "link", "matrix", "security", "translate"],
         kind: Kind::Pure,
     },
     Layer {
         name: "net",
-        uses: &["coap", "device", "endpoint", "gateway", "link", "sim", "translate"],
+        uses: &["coap", "device", "endpoint", "gateway", "link", "security", "sim", "translate"],
         kind: Kind::Driver,
     },
     Layer {

@@ -210,7 +210,7 @@ impl Endpoint {
         }
         let Some(peer) = self.peers.get_mut(&association) else { return };
         if peer.address != address && peer.protection.is_newest(number, &binding) {
-            let before = peer.move_to(address);
+            let before = peer.move_to(address, &self.config);
             self.devices.leave(association, before);
             self.devices.arrive(association, address);
             self.counters.moved += 1;

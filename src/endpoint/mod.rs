@@ -13,6 +13,7 @@ mod pacer;
 mod peer;
 mod queues;
 mod sending;
+mod sessions;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -37,6 +38,7 @@ use pacer::Pacers;
 pub use peer::{Binding, PeerAirtime};
 use peer::{Outcome, Peer};
 use queues::{Places, Queues};
+pub use sessions::Stranger;
 
 /// All peers that one socket speaks with.
 #[derive(Debug)]
@@ -56,6 +58,8 @@ pub struct Endpoint {
     /// The message ID that the next new peer begins with.
     first_id: MessageId,
     datagrams: VecDeque<(Address, Vec<u8>)>,
+    /// Datagrams that are no messages, and whose turn it was.
+    raw: VecDeque<(Address, Vec<u8>)>,
     events: VecDeque<Event>,
     memories: VecDeque<(MemoryKey, Option<Memory>)>,
     used: VecDeque<Used>,
@@ -104,6 +108,7 @@ impl Endpoint {
             requests: BTreeMap::new(),
             next_number: 0,
             datagrams: VecDeque::new(),
+            raw: VecDeque::new(),
             events: VecDeque::new(),
             memories: VecDeque::new(),
             used: VecDeque::new(),
@@ -113,6 +118,11 @@ impl Endpoint {
 
     /// Takes in a datagram. What cannot be used is dropped and counted.
     pub fn handle(&mut self, address: Address, datagram: &[u8], now: Instant) {
+        self.handle_from(address.into(), address, datagram, now);
+    }
+
+    /// As [`Endpoint::handle`], of a datagram of which is known whose it is.
+    pub fn handle_from(&mut self, association: Association, address: Address, datagram: &[u8], now: Instant) {
         self.counters.received_datagrams += 1;
         self.counters.received_bytes += datagram.len() as u64;
         let message = match Message::decode(datagram) {
@@ -122,7 +132,7 @@ impl Endpoint {
                 debug!(remote = %address.remote, %error, "datagram dropped");
                 // RFC 7252 §4.2: a confirmable message that cannot be processed is rejected.
                 if let Some(reset) = error.reset() {
-                    self.reset(address, &reset, now);
+                    self.reset(association, address, &reset, now);
                 }
                 return;
             }
@@ -136,7 +146,9 @@ impl Endpoint {
         } else {
             self.devices.at(address).find(|peer| expects(&peer))
         };
-        self.take_in(address, device.unwrap_or(address.into()), message, datagram.len(), now);
+        let association = device.unwrap_or(association);
+        self.move_peer(association, address);
+        self.take_in(address, association, message, datagram.len(), now);
     }
 
     /// Takes in a message that nothing more is to be asked about.
@@ -151,7 +163,7 @@ impl Endpoint {
         if !self.peers.contains_key(&association) {
             // A stranger has nothing to say but requests: the rest makes no state.
             if !message.code.is_request() {
-                return self.reject(address, &message, now);
+                return self.reject(association, address, &message, now);
             }
             if !self.admit(association, address, now) {
                 self.counters.peers_refused += 1;
@@ -402,6 +414,7 @@ impl Endpoint {
     pub fn is_settled(&self) -> bool {
         self.pending.is_empty()
             && self.datagrams.is_empty()
+            && self.raw.is_empty()
             && self.pacers.len() == 0
             && self.peers.values().all(|peer| !peer.exchanges.is_sending())
     }
@@ -581,15 +594,15 @@ impl Endpoint {
     }
 
     /// RFC 7252 §4.2, §4.3: what is not expected is reset where it is confirmable, and ignored otherwise.
-    fn reject(&mut self, address: Address, message: &Message, now: Instant) {
+    fn reject(&mut self, association: Association, address: Address, message: &Message, now: Instant) {
         self.counters.unexpected_responses += u64::from(message.code.is_response());
         if message.kind == Kind::Confirmable {
-            self.reset(address, &Message::empty(Kind::Reset, message.id), now);
+            self.reset(association, address, &Message::empty(Kind::Reset, message.id), now);
         }
     }
 
-    fn reset(&mut self, address: Address, reset: &Message, now: Instant) {
-        let (association, mut outgoing) = (Association::from(address), Outgoing::reply(reset.encode()));
+    fn reset(&mut self, association: Association, address: Address, reset: &Message, now: Instant) {
+        let mut outgoing = Outgoing::reply(reset.encode());
         if !self.peers.contains_key(&association) {
             // Strangers keep nobody waiting.
             outgoing.priority = Priority::Background;

@@ -1,5 +1,7 @@
 //! What leaves an endpoint, and when: each datagram by way of its channel's queue, where its link is known.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use tracing::debug;
 
@@ -7,6 +9,7 @@ use super::pacer::{Channel, Queued};
 use super::peer::{Peer, Terms};
 use super::{Address, Association, Endpoint};
 use crate::coap::{Code, ExchangeId, Instant, Message, Options, Outgoing};
+use crate::link::Pace;
 
 impl Endpoint {
     /// Sends a datagram to a peer, at once or when it is its turn.
@@ -36,7 +39,12 @@ impl Endpoint {
         if let Some((peer, exchange)) = self.sender(association, &outgoing) {
             peer.exchanges.held(exchange);
         }
-        let given_way = self.pacers.push(&channel, &pace, Queued { association, address, outgoing }, now);
+        self.queue(&channel, &pace, Queued { association, address, outgoing, is_raw: false }, now);
+    }
+
+    /// Puts a datagram into its channel's queue.
+    pub(super) fn queue(&mut self, channel: &Channel, pace: &Pace, queued: Queued, now: Instant) {
+        let given_way = self.pacers.push(channel, pace, queued, now);
         if let Some(Queued { association, outgoing, .. }) = given_way {
             // As if it had left and was lost: what is repeated is tried again.
             self.counters.overflowed += 1;
@@ -50,20 +58,30 @@ impl Endpoint {
     /// Sends what may leave now.
     pub(super) fn flush(&mut self, now: Instant) {
         while let Some((channel, queued)) = self.pacers.pop(now) {
-            let Queued { association, address, outgoing } = queued;
-            if !self.is_of_use(association, &outgoing, now) {
+            if queued.is_raw {
+                let airtime = self.pacers.depart(&channel, &queued, now);
+                self.counters.sent_airtime_ms += milliseconds(airtime);
+                self.raw.push_back((queued.address, queued.outgoing.datagram));
+                continue;
+            }
+            let association = queued.association;
+            if !self.is_of_use(association, &queued.outgoing, now) {
                 self.counters.stale += 1;
                 self.touch(association, now, |peer, _| {
-                    outgoing.exchange.into_iter().for_each(|exchange| peer.exchanges.give_up(exchange, now));
+                    queued
+                        .outgoing
+                        .exchange
+                        .into_iter()
+                        .for_each(|exchange| peer.exchanges.give_up(exchange, now));
                 });
                 continue;
             }
-            let airtime = self.pacers.depart(&channel, outgoing.datagram.len(), now);
-            self.counters.sent_airtime_ms += u64::try_from(airtime.as_millis()).unwrap_or(u64::MAX);
+            let airtime = self.pacers.depart(&channel, &queued, now);
+            self.counters.sent_airtime_ms += milliseconds(airtime);
             if let Some(peer) = self.peers.get_mut(&association) {
                 peer.airtime.sent += airtime;
             }
-            self.depart(association, address, outgoing, now + airtime);
+            self.depart(association, queued.address, queued.outgoing, now + airtime);
         }
     }
 
@@ -75,7 +93,7 @@ impl Endpoint {
         if let Some(peer) = self.peers.get_mut(&association) {
             let airtime = peer.exchanges.parameters().receiving.of(length);
             peer.airtime.received += airtime;
-            self.counters.received_airtime_ms += u64::try_from(airtime.as_millis()).unwrap_or(u64::MAX);
+            self.counters.received_airtime_ms += milliseconds(airtime);
         }
     }
 
@@ -109,10 +127,10 @@ impl Endpoint {
     }
 
     /// The channel of a peer, where its link is known and limits what may be sent.
-    fn channel(&self, association: Association, address: Address) -> Option<(Channel, crate::link::Pace)> {
+    pub(super) fn channel(&self, association: Association, address: Address) -> Option<(Channel, Pace)> {
         let terms = match self.peers.get(&association) {
             Some(peer) => peer.terms.clone(),
-            None => Terms::new(&self.config, self.config.link_of(address)),
+            None => Terms::new(&self.config, self.config.link_of(address), address),
         };
         let (link, pace) = (terms.link?, terms.pace?);
         match pace.shared {
@@ -122,6 +140,10 @@ impl Endpoint {
             false => Some((Channel::Own(association, link), pace)),
         }
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What is said in the place of a response that is too long for the link.

@@ -6,6 +6,7 @@ mod absence;
 mod absent;
 mod config;
 mod counters;
+mod dtls;
 mod feed;
 mod memory;
 mod observation;
@@ -30,6 +31,8 @@ use crate::translate::{Call, Format, Refusal, response};
 use absence::Absences;
 pub use config::Config;
 pub use counters::Counters;
+use dtls::Secure;
+pub use dtls::{Access, DtlsIdentity};
 use feed::{Checked, FeedId, Feeds};
 pub use memory::is_of_request;
 use memory::{Key, Memories};
@@ -53,6 +56,7 @@ pub struct Gateway {
     next_fetch: u64,
     outputs: VecDeque<Output>,
     memories: Memories,
+    secure: Option<Box<Secure>>,
     counters: Counters,
     stopping: bool,
 }
@@ -142,6 +146,7 @@ impl Gateway {
             next_fetch: 1,
             outputs: VecDeque::new(),
             memories: Memories::default(),
+            secure: None,
             counters: Counters::default(),
             stopping: false,
         }
@@ -150,7 +155,7 @@ impl Gateway {
     /// Takes in what happened.
     pub fn handle(&mut self, input: Input<'_>, now: Instant) {
         match input {
-            Input::Datagram { address, datagram } => self.endpoint.handle(address, datagram, now),
+            Input::Datagram { address, datagram } => self.take_in(address, datagram, now),
             Input::Fetched { id, result } => self.fetched(id, result, now),
         }
         self.drain(now);
@@ -158,6 +163,7 @@ impl Gateway {
 
     /// Lets time pass.
     pub fn advance(&mut self, now: Instant) {
+        self.advance_sessions(now);
         self.endpoint.advance(now);
         self.sessions.expire(now);
         self.forget_sessions();
@@ -175,7 +181,7 @@ impl Gateway {
     pub fn shutdown(&mut self, now: Instant) {
         self.stopping = true;
         for id in self.observations.keys().copied().collect::<Vec<_>>() {
-            match self.config.endpoint.durable {
+            match self.outlasts(id) {
                 true => self.pause(id, now),
                 false => self.end_observation(id, Refusal::ShuttingDown, now),
             }
@@ -185,7 +191,7 @@ impl Gateway {
 
     /// Whether nobody waits for anything: every request is answered and every message of ours acknowledged.
     pub fn is_idle(&self) -> bool {
-        self.outputs.is_empty() && self.endpoint.is_settled()
+        self.outputs.is_empty() && self.has_departed() && self.endpoint.is_settled()
     }
 
     /// What to do next.
@@ -199,7 +205,7 @@ impl Gateway {
         if let Some((key, value)) = self.memories.poll() {
             return Some(Output::Store { key, value });
         }
-        if let Some((address, datagram)) = self.endpoint.poll_datagram() {
+        if let Some((address, datagram)) = self.poll_departing() {
             return Some(Output::Datagram { address, datagram });
         }
         self.outputs.pop_front()
@@ -208,7 +214,7 @@ impl Gateway {
     /// When [`Gateway::advance`] next has something to do.
     pub fn deadline(&self) -> Option<Instant> {
         let own = [self.sessions.deadline(), self.feeds.deadline(), self.absences.deadline()];
-        own.into_iter().chain([self.endpoint.deadline()]).flatten().min()
+        own.into_iter().chain([self.endpoint.deadline(), self.sessions_deadline()]).flatten().min()
     }
 
     /// What was counted since the start, and what is held now.
@@ -222,11 +228,18 @@ impl Gateway {
             feeds: self.feeds.len(),
             fetching: self.fetches.len(),
             queued: self.endpoint.queued(),
-            ..self.counters
+            ..self.count_sessions()
         }
     }
 
     fn drain(&mut self, now: Instant) {
+        self.react(now);
+        while self.carry(now) {
+            self.react(now);
+        }
+    }
+
+    fn react(&mut self, now: Instant) {
         while let Some(event) = self.endpoint.poll_event() {
             match event {
                 endpoint::Event::Request { key, association, request, recalled } => {

@@ -42,6 +42,8 @@ pub struct Profile {
     pub nstart: usize,
     /// How many times faster than the real link this one is, in all its times: for tests. The rest is scaled already.
     pub speed: u32,
+    /// Bytes that security below CoAP adds to each datagram.
+    pub sealing: usize,
 }
 
 /// One end of a link.
@@ -80,6 +82,7 @@ impl Profile {
             max_retransmit: 4,
             nstart: 1,
             speed: 1,
+            sealing: 0,
         }
     }
 
@@ -111,6 +114,13 @@ impl Profile {
             speed: self.speed.saturating_mul(speed),
             ..self
         }
+    }
+
+    /// The same link below security that adds so many bytes to each datagram: they take their time on the air, and their room in the
+    /// greatest datagram.
+    #[must_use]
+    pub fn sealed(self, sealing: usize) -> Self {
+        Self { sealing, ..self }
     }
 
     /// Bits that pass in a second from this end; 0 where nothing is known to hold them up.

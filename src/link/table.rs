@@ -229,6 +229,7 @@ mod tests {
             max_retransmit: 5,
             nstart: 2,
             speed: 2,
+            sealing: 0,
         };
         assert_eq!(read(text), Ok(expected));
     }

@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_message_is_taken_apart_and_a_repeat_known() {
-        let airtime = Airtime { bits_per_second: 100, overhead: 28, fragment: 0 };
+        let airtime = Airtime { bits_per_second: 100, overhead: 28, fragment: 0, sealing: 0 };
         let mut ledger = Ledger::default();
         // CON GET, message ID 1, token aa, Uri-Path "x"; then with a payload of two bytes.
         let (get, put) = ([0x41, 1, 0, 1, 0xaa, 0xb1, b'x'], [0x41, 3, 0, 2, 0xaa, 0xb1, b'x', 0xff, 1, 2]);

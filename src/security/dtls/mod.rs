@@ -211,6 +211,12 @@ impl Dtls {
         self.unverified.len() + self.verified.len()
     }
 
+    /// Whether there is a session with somebody at this address, or a handshake with somebody who has shown to be there.
+    pub fn knows(&self, address: Address) -> bool {
+        let place = self.places.get(&address).copied().unwrap_or_default();
+        place.established.is_some() || place.opening.is_some_and(|id| self.verified.contains(&id))
+    }
+
     /// Where a session's peer is, and who, once it is known.
     pub fn peer(&self, session: SessionId) -> Option<(Address, Option<&Identity>)> {
         self.sessions.get(&session).map(|session| (session.address, session.identity.as_ref()))

@@ -1,0 +1,90 @@
+//! Peers below which another layer secures datagrams: by sessions of DTLS, that come and go.
+//!
+//! Whose a session is, that layer says; here is only what follows for a peer, and room on its link for the layer's own datagrams.
+
+use super::pacer::{Channel, Queued};
+use super::peer::Terms;
+use super::{Address, Association, Endpoint, Event};
+use crate::coap::{Instant, Outgoing, Priority};
+
+/// To whom a datagram goes that is no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stranger {
+    /// To somebody with whom a handshake is under way, or a session.
+    Known,
+    /// To somebody who may be anybody, and keeps nobody waiting.
+    Unknown,
+}
+
+impl Endpoint {
+    /// A peer has come by a new session: it is here now, and there. What it has sent before with some message ID, it has not sent with
+    /// this session (RFC 7252 §9.1.1).
+    pub fn arrived(&mut self, association: Association, address: Address, now: Instant) {
+        self.move_peer(association, address);
+        self.with_peer(association, now, |peer, _| {
+            peer.exchanges.forget_all_received();
+            peer.hear(now);
+        });
+    }
+
+    /// A peer that has sent something is where that came from.
+    pub(super) fn move_peer(&mut self, association: Association, address: Address) {
+        let Some(peer) = self.peers.get_mut(&association).filter(|peer| peer.address != address) else {
+            return;
+        };
+        let before = peer.move_to(address, &self.config);
+        self.devices.leave(association, before);
+        self.devices.arrive(association, address);
+        self.counters.moved += 1;
+    }
+
+    /// A peer is gone for good, and all that was known of it: its observations end, and its requests need no answer.
+    pub fn end_peer(&mut self, association: Association, now: Instant) {
+        let Some(peer) = self.peers.get(&association) else { return };
+        for key in peer.pending.clone() {
+            self.take_pending(key);
+        }
+        let theirs = self.observations.iter().filter(|(_, whose)| **whose == association);
+        for id in theirs.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.end_observation(id, now);
+            self.events.push_back(Event::Deregistered(id));
+        }
+        self.requests.retain(|_, whose| *whose != association);
+        self.drop_peer(association);
+    }
+
+    /// Sends a datagram as it is, when it is its turn on the link: from [`Endpoint::poll_raw`].
+    pub fn send_raw(&mut self, address: Address, datagram: Vec<u8>, to: Stranger, now: Instant) {
+        let terms = Terms::new(&self.config, self.config.link_of(address), address);
+        let association = Association::from(address);
+        let channel = match (terms.link, &terms.pace) {
+            (Some(link), Some(pace)) if pace.shared => Some(Channel::Shared(address.local, link)),
+            // Whoever may be anybody gets no channel of his own.
+            (Some(link), Some(_)) if to == Stranger::Known => Some(Channel::Own(association, link)),
+            _ => None,
+        };
+        let Some((channel, pace)) = channel.zip(terms.pace) else {
+            return self.raw.push_back((address, datagram));
+        };
+        let mut outgoing = Outgoing::reply(datagram);
+        outgoing.priority = match to {
+            Stranger::Known => Priority::Reply,
+            Stranger::Unknown => Priority::Background,
+        };
+        let queued = Queued { association, address, outgoing, is_raw: true };
+        self.queue(&channel, &pace, queued, now);
+        self.flush(now);
+    }
+
+    /// The next datagram that goes as it is.
+    pub fn poll_raw(&mut self) -> Option<(Address, Vec<u8>)> {
+        self.raw.pop_front()
+    }
+
+    /// Something has come from an address that is no message: where both ends use one channel by turns, its sender was on the air.
+    pub fn heard_raw(&mut self, address: Address, now: Instant) {
+        if let Some((channel, pace)) = self.channel(address.into(), address) {
+            self.pacers.heard(&channel, &pace, now);
+        }
+    }
+}

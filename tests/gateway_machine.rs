@@ -599,7 +599,7 @@ proptest! {
                     }
                     Output::Fetch { id, .. } => calls.push(id),
                     Output::Abandon { id } => calls.retain(|other| *other != id),
-                    Output::Store { .. } => panic!("nothing is to be stored"),
+                    Output::Store { .. } | Output::Device { .. } => panic!("nothing is to be stored"),
                 }
             }
         }
@@ -612,7 +612,7 @@ proptest! {
                     Output::Datagram { .. } => {}
                     Output::Fetch { id, .. } => calls.push(id),
                     Output::Abandon { id } => calls.retain(|other| *other != id),
-                    Output::Store { .. } => panic!("nothing is to be stored"),
+                    Output::Store { .. } | Output::Device { .. } => panic!("nothing is to be stored"),
                 }
             }
             if let Some(id) = calls.pop() {

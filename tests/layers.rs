@@ -26,7 +26,7 @@ const LAYERS: &[Layer] = &[
     Layer { name: "codec", uses: &[], kind: Kind::Pure },
     Layer { name: "coap", uses: &[], kind: Kind::Pure },
     Layer { name: "matrix", uses: &["codec"], kind: Kind::Pure },
-    Layer { name: "translate", uses: &["coap", "codec", "matrix"], kind: Kind::Pure },
+    Layer { name: "translate", uses: &["coap", "codec", "device", "matrix"], kind: Kind::Pure },
     Layer { name: "link", uses: &["coap"], kind: Kind::Pure },
     Layer { name: "security", uses: &["coap", "link"], kind: Kind::Pure },
     Layer { name: "device", uses: &["coap", "matrix"], kind: Kind::Pure },
@@ -34,7 +34,7 @@ const LAYERS: &[Layer] = &[
     Layer { name: "inspect", uses: &["coap", "codec", "matrix"], kind: Kind::Pure },
     Layer {
         name: "gateway",
-        uses: &["coap", "codec", "endpoint", "link", "matrix", "security", "translate"],
+        uses: &["coap", "codec", "device", "endpoint", "link", "matrix", "security", "translate"],
         kind: Kind::Pure,
     },
     Layer {

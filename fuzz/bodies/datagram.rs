@@ -399,7 +399,7 @@ impl World {
                     assert!(self.undelivered.remove(&id), "{id:?} is reported twice");
                 }
                 Event::Deregistered(id) => self.forget(id),
-                Event::Reachable(_) | Event::Unreachable(_) => {}
+                Event::Reachable(_) | Event::Unreachable(_) | Event::KeysUsed { .. } => {}
                 Event::Response { id, notification, .. } => {
                     assert!(self.requests.contains(&id), "a response to nothing");
                     self.requests.retain(|other| *other != id || notification);

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::Device;
 use super::DeviceError;
+use super::History;
 use super::KeyNumber;
 use super::Keys;
 use super::Kind;
@@ -200,6 +201,33 @@ impl Devices {
         Some(Device { keys: Some(next.clone()), next: None, ..device.clone() })
     }
 
+    /// The device with keys marked as used that were not before; none where there are no such.
+    pub fn begun(&self, name: &Name) -> Option<Device> {
+        self.with_history(name, |keys| keys.history == History::Fresh, History::Begun)
+    }
+
+    /// The device with these keys marked as of no use any more.
+    pub fn lost(&self, name: &Name, number: KeyNumber) -> Option<Device> {
+        self.with_history(name, |keys| keys.number == number, History::Lost)
+    }
+
+    fn with_history(
+        &self,
+        name: &Name,
+        is_meant: impl Fn(&Keys) -> bool,
+        history: History,
+    ) -> Option<Device> {
+        let mut device = self.devices.get(name)?.clone();
+        let is_numbered = |keys: &&mut Keys| matches!(keys.security, Security::Oscore(_));
+        let all = device.keys.iter_mut().chain(&mut device.next).filter(is_numbered);
+        let meant: Vec<_> = all.filter(|keys| is_meant(keys) && keys.history != history).collect();
+        if meant.is_empty() {
+            return None;
+        }
+        meant.into_iter().for_each(|keys| keys.history = history);
+        Some(device)
+    }
+
     /// The device with nothing left that would let it in, or anybody act for it.
     ///
     /// # Errors
@@ -254,7 +282,7 @@ impl Devices {
             Kind::DtlsPsk => Security::DtlsPsk(make_psk(number, material)),
             Kind::DtlsCertificate(pin) => Security::DtlsCertificate(pin),
         };
-        Ok(Keys { number: KeyNumber(number), security })
+        Ok(Keys { number: KeyNumber(number), security, history: History::Fresh })
     }
 
     fn make_oscore(&self, material: &Material) -> Result<Oscore, DevicesError> {

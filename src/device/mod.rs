@@ -122,6 +122,23 @@ pub struct Keys {
     pub number: KeyNumber,
     /// What they are.
     pub security: Security,
+    /// What is known of their use.
+    #[serde(default)]
+    pub history: History,
+}
+
+/// What is known of the use of some keys, for those with sequence numbers: with numbers that are forgotten, two messages would be
+/// sealed with one nonce.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum History {
+    /// They were never used.
+    #[default]
+    Fresh,
+    /// They may have been used: what for stands in the gateway's state file.
+    Begun,
+    /// They were used, and what for is not known any more. They are not used again.
+    Lost,
 }
 
 /// The number of some keys.

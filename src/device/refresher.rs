@@ -235,6 +235,11 @@ impl Refresher {
         }
     }
 
+    /// Whether these are the tokens of [`Output::Store`], and have not become needless meanwhile.
+    pub fn is_storing(&self, tokens: &Tokens) -> bool {
+        matches!(&self.state, State::Storing(storing) if storing == tokens)
+    }
+
     /// The tokens of [`Output::Store`] are on the disk.
     pub fn stored(&mut self) {
         let State::Storing(tokens) = &self.state else { return };

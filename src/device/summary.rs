@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use super::Device;
+use super::History;
 use super::Keys;
 use super::Limits;
 use super::Name;
@@ -25,6 +26,9 @@ pub struct Summary {
     pub id: Option<String>,
     /// The same of the keys that it has not used yet.
     pub next_id: Option<String>,
+    /// Whether keys of it are refused because it is not known any more what they were used for ([`History::Lost`]).
+    #[serde(default)]
+    pub keys_lost: bool,
     /// See [`Device::link`].
     pub link: Option<String>,
     /// See [`Device::routes`].
@@ -71,6 +75,7 @@ impl From<&Device> for Summary {
             security: device.keys.as_ref().map(|keys| keys.security.name().to_owned()),
             id: device.keys.as_ref().map(id),
             next_id: device.next.as_ref().map(id),
+            keys_lost: device.accepted().any(|keys| keys.history == History::Lost),
             link: device.link.clone(),
             routes: device.routes.clone(),
             limits: device.limits,

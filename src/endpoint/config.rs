@@ -41,6 +41,8 @@ pub struct Config {
     pub queued: usize,
     /// Whether what must survive a restart is reported, by [`super::Endpoint::poll_memory`].
     pub durable: bool,
+    /// Whether requests that are not protected are served; refused otherwise.
+    pub plain: bool,
     /// Whether the nonces of what is sealed are told, by [`super::Endpoint::poll_used`].
     pub tell_nonces: bool,
 }
@@ -76,6 +78,7 @@ impl Default for Config {
             link: None,
             queued: 1_024,
             durable: false,
+            plain: true,
             tell_nonces: false,
         }
     }

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use tracing::debug;
 
 use super::memory::{Memory, MemoryKey};
-use super::{Address, Association, Endpoint};
-use crate::coap::{Instant, Kind, Message, MessageId, Outgoing, Response};
+use super::{Address, Association, Endpoint, Event};
+use crate::coap::{Code, Instant, Kind, Message, MessageId, Outgoing, Response};
 use crate::security::oscore::{
     Challenges, Context, Disclosure, Header, Opened, Parameters, ParametersError, Refusal, State,
 };
@@ -22,6 +24,12 @@ pub(super) struct Devices {
     by_kid: BTreeMap<Vec<u8>, BTreeSet<KeysNumber>>,
     of: BTreeMap<Association, BTreeSet<KeysNumber>>,
     at: BTreeMap<Address, BTreeSet<Association>>,
+    /// Those that come by sessions of another layer.
+    pub(super) by_sessions: BTreeSet<Association>,
+    /// The links that they are said to be behind.
+    links: BTreeMap<Association, String>,
+    /// What their messages have taken up of their links, and nobody has asked for yet.
+    airtime: BTreeMap<Association, Duration>,
     challenges: Arc<Challenges>,
 }
 
@@ -32,6 +40,8 @@ struct Keys {
     parameters: Parameters,
     /// What they are used with; a peer has it where there is one.
     context: Option<Box<Context>>,
+    /// Whether a message that they protect has come since the start.
+    used: bool,
 }
 
 impl Devices {
@@ -41,6 +51,9 @@ impl Devices {
             by_kid: BTreeMap::new(),
             of: BTreeMap::new(),
             at: BTreeMap::new(),
+            by_sessions: BTreeSet::new(),
+            links: BTreeMap::new(),
+            airtime: BTreeMap::new(),
             challenges: Arc::new(challenges),
         }
     }
@@ -57,6 +70,29 @@ impl Devices {
             if let Some(keys) = self.keys.get_mut(&number) {
                 keys.context = Some(context);
             }
+        }
+    }
+
+    /// The link that a device is said to be behind.
+    pub(super) fn link(&self, association: Association) -> Option<&str> {
+        self.links.get(&association).map(String::as_str)
+    }
+
+    /// Whether it has keys, or needs none.
+    pub(super) fn may_speak(&self, association: Association) -> bool {
+        match association {
+            Association::Plain(_) | Association::Session(_) => true,
+            Association::Device(_) => {
+                self.of.contains_key(&association) || self.by_sessions.contains(&association)
+            }
+        }
+    }
+
+    /// A message of a device's, or one to it, has taken this long on its link.
+    pub(super) fn spend(&mut self, association: Association, airtime: Duration) {
+        if matches!(association, Association::Device(_)) && self.may_speak(association) {
+            let spent = self.airtime.entry(association).or_default();
+            *spent = spent.saturating_add(airtime);
         }
     }
 
@@ -105,21 +141,79 @@ impl Endpoint {
         if let Some((protection, context)) = held {
             protection.contexts.insert(number, context);
         }
-        self.devices.keys.insert(number, Keys { association, parameters, context });
+        self.devices.keys.insert(number, Keys { association, parameters, context, used: false });
         Ok(())
     }
 
     /// Forgets keys. What was observed with them ends, untold.
     pub fn revoke_keys(&mut self, number: KeysNumber, now: Instant) {
         let Some(Keys { association, parameters, .. }) = self.devices.keys.remove(&number) else { return };
-        if let Some(numbers) = self.devices.by_kid.get_mut(&parameters.recipient_id) {
-            numbers.remove(&number);
-        }
-        if let Some(numbers) = self.devices.of.get_mut(&association) {
-            numbers.remove(&number);
-        }
+        remove(&mut self.devices.by_kid, &parameters.recipient_id, number);
+        remove(&mut self.devices.of, &association, number);
         self.forget(MemoryKey::Context(number));
         self.with_peer(association, now, |peer, _| peer.revoke(number, now));
+    }
+
+    /// Whether these keys are admitted.
+    pub fn has_keys(&self, number: KeysNumber) -> bool {
+        self.devices.keys.contains_key(&number)
+    }
+
+    /// Has the state of a device's keys stored before they are used for the first time.
+    pub fn begin_keys(&mut self, association: Association) {
+        self.reserve_numbers(association);
+    }
+
+    /// Says what link a device is behind, whatever the listener's is; it may still announce another itself.
+    pub fn set_link(&mut self, association: Association, link: Option<&str>, now: Instant) {
+        if self.devices.link(association) == link {
+            return;
+        }
+        match link {
+            Some(link) => drop(self.devices.links.insert(association, link.to_owned())),
+            None => drop(self.devices.links.remove(&association)),
+        }
+        let link = link.map(str::to_owned);
+        self.with_peer(association, now, |peer, config| peer.assign(link.as_deref(), config));
+    }
+
+    /// What a device's messages of both directions have taken up of its link since this was last asked.
+    pub fn take_airtime(&mut self, association: Association) -> Duration {
+        self.devices.airtime.remove(&association).unwrap_or_default()
+    }
+
+    /// Forgets a device whose keys were revoked, at once and untold: its requests, its observations, and what waits to be sent to it.
+    pub fn dismiss(&mut self, association: Association, now: Instant) {
+        self.devices.links.remove(&association);
+        self.devices.airtime.remove(&association);
+        let Some(peer) = self.peers.get(&association) else { return };
+        for key in peer.pending.iter().copied().collect::<Vec<_>>() {
+            self.take_pending(key);
+        }
+        let ids = self.observations.iter().filter(|(_, of)| **of == association).map(|(id, _)| *id);
+        for id in ids.collect::<Vec<_>>() {
+            self.end_observation(id, now);
+        }
+        self.requests.retain(|_, of| *of != association);
+        self.drop_peer(association);
+        self.flush(now);
+    }
+
+    /// What has to be kept of all keys when nothing is opened or sealed any more: they go on where they were, as if there had been no
+    /// restart.
+    pub fn close_keys(&mut self) -> Vec<(MemoryKey, Memory)> {
+        let mut closed = Vec::new();
+        for association in self.peers.keys().copied().collect::<Vec<_>>() {
+            if let Some(peer) = self.peers.get_mut(&association) {
+                self.devices.put_back(std::mem::take(&mut peer.protection.contexts));
+            }
+        }
+        for (number, keys) in std::mem::take(&mut self.devices.keys) {
+            let context = keys.context.filter(|context| context.is_begun());
+            let state = context.map(|context| Memory::Context(context.close()));
+            closed.extend(state.map(|state| (MemoryKey::Context(number), state)));
+        }
+        closed
     }
 
     /// Takes in what is known of keys from before a restart.
@@ -215,6 +309,11 @@ impl Endpoint {
             self.devices.arrive(association, address);
             self.counters.moved += 1;
         }
+        if let Some(keys) = self.devices.keys.get_mut(&number)
+            && !std::mem::replace(&mut keys.used, true)
+        {
+            self.events.push_back(Event::KeysUsed { association, number });
+        }
         self.heard(association, address, length, now);
         self.with_peer(association, now, |peer, _| {
             peer.hear(now);
@@ -228,6 +327,45 @@ impl Endpoint {
         peer.is_some_and(|peer| peer.exchanges.knows(message.id))
     }
 
+    /// Refuses a request that is not protected: only who waits for it is told, nothing is kept of it, and it is told no more than three
+    /// times what it has said.
+    pub(super) fn refuse_plain(&mut self, address: Address, message: &Message, length: usize, now: Instant) {
+        self.counters.plain_refused += 1;
+        debug!(remote = %address.remote, "request without protection refused");
+        if message.kind != Kind::Confirmable {
+            return;
+        }
+        let (kind, id, token) = (message.kind, message.id, message.token);
+        let payload = Bytes::from_static(b"not protected");
+        let mut answer = Message { payload, code: Code::UNAUTHORIZED, ..Message::empty(kind, id) };
+        answer.token = token;
+        if answer.encode().len() > length * 3 {
+            answer.payload = Bytes::new();
+        }
+        self.answer_stranger(address, kind, answer, now);
+    }
+
+    /// Refuses a request that is protected by OSCORE within a session of another layer: whoever has the one needs no other, and answers
+    /// would have to find the way back through the same session.
+    pub(super) fn refuse_twice_protected(
+        &mut self,
+        association: Association,
+        address: Address,
+        message: &Message,
+        now: Instant,
+    ) {
+        self.counters.unopened += 1;
+        if message.kind == Kind::Confirmable {
+            let answer = Message {
+                code: Code::BAD_OPTION,
+                token: message.token,
+                ..Message::empty(Kind::Acknowledgement, message.id)
+            };
+            self.send(association, address, Outgoing::reply(answer.encode()), now);
+            self.flush(now);
+        }
+    }
+
     /// Answers a request without taking its sender in.
     fn answer_stranger(&mut self, address: Address, kind: Kind, answer: Message, now: Instant) {
         let (kind, id) = match kind {
@@ -237,5 +375,15 @@ impl Endpoint {
         let outgoing = Outgoing::reply(Message { kind, id, ..answer }.encode());
         self.send(address.into(), address, outgoing, now);
         self.flush(now);
+    }
+}
+
+/// Takes a number out of a set, and the set with its last.
+fn remove<K: Ord>(sets: &mut BTreeMap<K, BTreeSet<KeysNumber>>, key: &K, number: KeysNumber) {
+    if let Some(numbers) = sets.get_mut(key) {
+        numbers.remove(&number);
+        if numbers.is_empty() {
+            sets.remove(key);
+        }
     }
 }

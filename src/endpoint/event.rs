@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::Association;
+use super::{Association, KeysNumber};
 use crate::coap::{ObservationId, Request, RequestError, Response};
 
 /// A peer's request that waits for its answer.
@@ -26,6 +26,13 @@ pub enum Event {
         request: Request,
         /// Whether it came before a restart and was not answered then: it may have been passed on already.
         recalled: bool,
+    },
+    /// The first message under these keys since the start has come.
+    KeysUsed {
+        /// Whose they are.
+        association: Association,
+        /// Their number.
+        number: KeysNumber,
     },
     /// All of an observation's last notification, or of the answer to its registration, was acknowledged.
     Delivered(ObservationId),
@@ -73,6 +80,8 @@ pub struct Counters {
     pub peers_refused: u64,
     /// Protected messages that could not be opened, or had come before.
     pub unopened: u64,
+    /// Requests refused because they are not protected.
+    pub plain_refused: u64,
     /// Requests that had to prove that they are fresh.
     pub challenges: u64,
     /// Times that a device was found at another address.

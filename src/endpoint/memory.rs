@@ -163,6 +163,14 @@ impl Endpoint {
         address: Address,
         now: Instant,
     ) -> Result<(), Unreadable> {
+        let is_served = match association {
+            Association::Plain(_) => self.config.plain,
+            Association::Device(_) => self.devices.may_speak(association),
+            Association::Session(_) => false,
+        };
+        if !is_served {
+            return Err(Unreadable);
+        }
         if !self.peers.contains_key(&association) {
             self.admit(association, address, now);
         }

@@ -57,7 +57,7 @@ pub struct Endpoint {
     next_number: u64,
     /// The message ID that the next new peer begins with.
     first_id: MessageId,
-    datagrams: VecDeque<(Address, Vec<u8>)>,
+    datagrams: VecDeque<(Association, Address, Vec<u8>)>,
     /// Datagrams that are no messages, and whose turn it was.
     raw: VecDeque<(Address, Vec<u8>)>,
     events: VecDeque<Event>,
@@ -137,11 +137,18 @@ impl Endpoint {
                 return;
             }
         };
+        let is_plain = matches!(association, Association::Plain(_));
         if message.code.is_request() && is_protected(&message) {
-            return self.handle_protected(address, message, datagram.len(), now);
+            return match is_plain {
+                true => self.handle_protected(address, message, datagram.len(), now),
+                false => self.refuse_twice_protected(association, address, &message, now),
+            };
+        }
+        if message.code.is_request() && is_plain && !self.config.plain {
+            return self.refuse_plain(address, &message, datagram.len(), now);
         }
         let expects = |peer: &&Association| self.peers.get(*peer).is_some_and(|peer| peer.expects(&message));
-        let device = if message.code.is_request() {
+        let device = if message.code.is_request() || !is_plain {
             None
         } else {
             self.devices.at(address).find(|peer| expects(&peer))
@@ -371,6 +378,11 @@ impl Endpoint {
 
     /// The next datagram to send.
     pub fn poll_datagram(&mut self) -> Option<(Address, Vec<u8>)> {
+        self.poll_datagram_of().map(|(_, address, datagram)| (address, datagram))
+    }
+
+    /// As [`Endpoint::poll_datagram`], with whom it is meant for.
+    pub fn poll_datagram_of(&mut self) -> Option<(Association, Address, Vec<u8>)> {
         self.datagrams.pop_front()
     }
 
@@ -579,6 +591,9 @@ impl Endpoint {
         peer.exchanges.resume_ids(self.first_id);
         self.first_id = MessageId(self.first_id.0.wrapping_add(Self::IDS_APART));
         peer.protection.contexts = self.devices.take(association);
+        if let Some(link) = self.devices.link(association) {
+            peer.assign(Some(link), &self.config);
+        }
         self.devices.arrive(association, address);
         self.peers.insert(association, Box::new(peer));
         true

@@ -81,6 +81,7 @@ impl Endpoint {
             if let Some(peer) = self.peers.get_mut(&association) {
                 peer.airtime.sent += airtime;
             }
+            self.devices.spend(association, airtime);
             self.depart(association, queued.address, queued.outgoing, now + airtime);
         }
     }
@@ -93,6 +94,7 @@ impl Endpoint {
         if let Some(peer) = self.peers.get_mut(&association) {
             let airtime = peer.exchanges.parameters().receiving.of(length);
             peer.airtime.received += airtime;
+            self.devices.spend(association, airtime);
             self.counters.received_airtime_ms += milliseconds(airtime);
         }
     }
@@ -109,7 +111,7 @@ impl Endpoint {
             peer.exchanges.departed(exchange, last_bit);
             self.place(association);
         }
-        self.datagrams.push_back((address, outgoing.datagram));
+        self.datagrams.push_back((association, address, outgoing.datagram));
     }
 
     /// The exchange that a datagram is of, if any, and whose it is, if it is still here.
@@ -123,7 +125,9 @@ impl Endpoint {
         let expired = outgoing.expires.is_some_and(|expires| expires <= now);
         let open =
             |exchange| self.peers.get(&association).is_some_and(|peer| peer.exchanges.is_open(exchange));
-        !expired && outgoing.exchange.is_none_or(open)
+        let is_over =
+            matches!(association, Association::Session(_)) && !self.peers.contains_key(&association);
+        !expired && !is_over && self.devices.may_speak(association) && outgoing.exchange.is_none_or(open)
     }
 
     /// The channel of a peer, where its link is known and limits what may be sent.

@@ -38,19 +38,20 @@ impl Endpoint {
         self.counters.moved += 1;
     }
 
+    /// Says whether a device comes by sessions, and so needs no keys here.
+    pub fn set_session_device(&mut self, association: Association, comes: bool) {
+        match comes {
+            true => self.devices.by_sessions.insert(association),
+            false => self.devices.by_sessions.remove(&association),
+        };
+    }
+
     /// A peer is gone for good, and all that was known of it: its observations end, and its requests need no answer.
     pub fn end_peer(&mut self, association: Association, now: Instant) {
-        let Some(peer) = self.peers.get(&association) else { return };
-        for key in peer.pending.clone() {
-            self.take_pending(key);
-        }
         let theirs = self.observations.iter().filter(|(_, whose)| **whose == association);
-        for id in theirs.map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.end_observation(id, now);
-            self.events.push_back(Event::Deregistered(id));
-        }
-        self.requests.retain(|_, whose| *whose != association);
-        self.drop_peer(association);
+        let theirs: Vec<_> = theirs.map(|(id, _)| *id).collect();
+        self.dismiss(association, now);
+        self.events.extend(theirs.into_iter().map(Event::Deregistered));
     }
 
     /// Sends a datagram as it is, when it is its turn on the link: from [`Endpoint::poll_raw`].

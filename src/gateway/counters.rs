@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::device;
 use crate::endpoint;
 use crate::security::dtls;
 
@@ -21,6 +22,10 @@ pub struct Counters {
     pub bad_answers: u64,
     /// Requests that the gateway refused itself.
     pub refusals: u64,
+    /// Requests that devices may not make; they are among the refusals.
+    pub device_refusals: device::Refusals,
+    /// Calls for new access tokens.
+    pub renewals: u64,
     /// Registrations of observers.
     pub registrations: u64,
     /// Notifications.
@@ -55,6 +60,8 @@ pub struct Counters {
     pub dtls_handshakes: usize,
     /// Peers held now.
     pub peers: usize,
+    /// Devices served now.
+    pub devices: usize,
     /// Sessions held now.
     pub sessions: usize,
     /// Observations held now.

@@ -4,13 +4,14 @@
 //! that device, wherever it is: the newest session says where. Anybody else is known for as long as the session lasts, where that is
 //! allowed, and nothing of it is stored.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tracing::debug;
 
 use super::{Counters, Gateway};
 use crate::coap::Instant;
-use crate::endpoint::{Address, Association, Stranger};
+use crate::device::{Device, Security};
+use crate::endpoint::{Address, Association, KeysNumber, Stranger};
 use crate::security::dtls::{Dtls, Fingerprint, Identity, KeyLogLine, Keys, Output, Pins, Reason, SessionId};
 
 /// Who may open sessions of DTLS, beside the devices that are admitted later.
@@ -33,12 +34,46 @@ pub enum DtlsIdentity {
     Certificate(Fingerprint),
 }
 
+/// Keys of a device.
+pub(super) struct DtlsKeys {
+    /// Their number.
+    pub(super) number: KeysNumber,
+    /// What is shown of them.
+    pub(super) identity: DtlsIdentity,
+    /// The key; none of a certificate.
+    pub(super) key: Vec<u8>,
+}
+
+impl DtlsKeys {
+    /// All that a device may open sessions by.
+    pub(super) fn of(device: &Device) -> Vec<Self> {
+        let keys = device.accepted().filter_map(|keys| {
+            let (identity, key) = match &keys.security {
+                Security::Oscore(_) => return None,
+                Security::DtlsPsk(psk) => {
+                    (DtlsIdentity::Psk(psk.identity.clone().into()), psk.key.expose().to_vec())
+                }
+                Security::DtlsCertificate(pin) => (DtlsIdentity::Certificate(Fingerprint(pin.0)), Vec::new()),
+            };
+            Some(Self { number: keys.number.0, identity, key })
+        });
+        keys.collect()
+    }
+}
+
+/// Whose keys are.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    device: Association,
+    number: KeysNumber,
+}
+
 /// All sessions.
 #[derive(Debug)]
 pub(super) struct Secure {
     dtls: Dtls,
     access: Access,
-    devices: BTreeMap<DtlsIdentity, Association>,
+    devices: BTreeMap<DtlsIdentity, Known>,
     sessions: BTreeMap<SessionId, Established>,
     at: BTreeMap<Address, SessionId>,
     /// The session by which a device last came.
@@ -59,7 +94,8 @@ struct Established {
 }
 
 impl Gateway {
-    /// Serves DTLS at the listeners of [`crate::endpoint::Config::sealed`]. Before that, what comes there is dropped.
+    /// Serves DTLS at the listeners of [`crate::endpoint::Config::sealed`], before any device is handed in. Without, what comes there is
+    /// dropped.
     pub fn serve_dtls(&mut self, dtls: Dtls, access: Access) {
         self.secure = Some(Box::new(Secure {
             dtls,
@@ -74,33 +110,24 @@ impl Gateway {
         }));
     }
 
-    /// Lets a device come by a key. It may have several, with identities that no other has.
-    pub fn admit_psk(&mut self, identity: &[u8], key: Vec<u8>, device: Association) {
+    /// Lets a device come by these keys from now on, and by no others: what it has opened by others ends at once.
+    pub(super) fn set_dtls_keys(&mut self, device: Association, keys: Vec<DtlsKeys>, now: Instant) {
         let Some(secure) = &mut self.secure else { return };
-        secure.access.keys.insert(identity, key);
-        secure.devices.insert(DtlsIdentity::Psk(identity.to_vec()), device);
-    }
-
-    /// Lets a device come by a certificate: this one, or any with this public key.
-    pub fn admit_certificate(&mut self, fingerprint: Fingerprint, device: Association) {
-        let Some(secure) = &mut self.secure else { return };
-        secure.access.pins.insert(fingerprint);
-        secure.devices.insert(DtlsIdentity::Certificate(fingerprint), device);
-    }
-
-    /// Lets nobody come by this any more, and ends the sessions that were opened by it.
-    pub fn revoke_dtls(&mut self, identity: &DtlsIdentity, now: Instant) {
-        let Some(secure) = &mut self.secure else { return };
-        match identity {
-            DtlsIdentity::Psk(identity) => secure.access.keys.remove(identity),
-            DtlsIdentity::Certificate(fingerprint) => secure.access.pins.remove(*fingerprint),
+        let kept: BTreeSet<_> = keys.iter().map(|keys| keys.identity.clone()).collect();
+        let its = secure.devices.iter().filter(|(_, known)| known.device == device);
+        let gone: Vec<_> =
+            its.filter(|(shown, _)| !kept.contains(shown)).map(|(shown, _)| shown.clone()).collect();
+        for identity in gone {
+            secure.revoke(&identity, now);
         }
-        secure.devices.remove(identity);
-        let theirs = secure.sessions.iter().filter(|(_, held)| held.identity.as_ref() == Some(identity));
-        for session in theirs.map(|(session, _)| *session).collect::<Vec<_>>() {
-            secure.dtls.close(session, now);
+        self.endpoint.set_session_device(device, !keys.is_empty());
+        for DtlsKeys { number, identity, key } in keys {
+            match &identity {
+                DtlsIdentity::Psk(name) => secure.access.keys.insert(name, key),
+                DtlsIdentity::Certificate(fingerprint) => secure.access.pins.insert(*fingerprint),
+            }
+            secure.devices.insert(identity, Known { device, number });
         }
-        self.drain(now);
     }
 
     /// By what a device has opened the session that it has now; none where it has none.
@@ -156,12 +183,17 @@ impl Gateway {
             self.obey(output, now);
         }
         let Some(secure) = &mut self.secure else { return false };
-        while let Some((address, datagram)) = self.endpoint.poll_datagram() {
+        while let Some((association, address, datagram)) = self.endpoint.poll_datagram_of() {
             if !address.is_of(&self.config.endpoint.sealed) {
                 secure.departing.push_back((address, datagram));
                 continue;
             }
-            let sealed = secure.at.get(&address).map(|session| secure.dtls.seal(*session, &datagram, now));
+            // Where a device was, somebody else may be now.
+            let session = secure.at.get(&address).filter(|session| {
+                let held = secure.sessions.get(session);
+                held.is_some_and(|held| held.association == association)
+            });
+            let sealed = session.map(|session| secure.dtls.seal(*session, &datagram, now));
             if sealed.is_none_or(|sealed| sealed.is_err()) {
                 self.counters.unsealed += 1;
             }
@@ -227,7 +259,7 @@ impl Gateway {
     fn established(&mut self, session: SessionId, address: Address, shown: &Identity, now: Instant) {
         let Some(secure) = &mut self.secure else { return };
         let (association, identity) = match secure.device(shown) {
-            Some((identity, device)) => (device, Some(identity)),
+            Some((identity, Known { device, number })) => (device, Some((identity, number))),
             None if secure.access.unprovisioned => (Association::Session(session.number()), None),
             None => {
                 debug!(remote = %address.remote, "session refused: its peer is no device");
@@ -235,6 +267,7 @@ impl Gateway {
                 return secure.dtls.close(session, now);
             }
         };
+        let (identity, number) = identity.unzip();
         secure.at.insert(address, session);
         secure.sessions.insert(session, Established { association, address, identity });
         if !matches!(association, Association::Session(_)) {
@@ -244,6 +277,7 @@ impl Gateway {
             }
             self.endpoint.arrived(association, address, now);
             self.reachable(association, now);
+            number.into_iter().for_each(|number| self.keys_used(association, number));
         }
     }
 
@@ -268,8 +302,21 @@ impl Gateway {
 }
 
 impl Secure {
+    /// Lets nobody come by this any more, and ends what was opened by it.
+    fn revoke(&mut self, identity: &DtlsIdentity, now: Instant) {
+        match identity {
+            DtlsIdentity::Psk(name) => self.access.keys.remove(name),
+            DtlsIdentity::Certificate(fingerprint) => self.access.pins.remove(*fingerprint),
+        }
+        self.devices.remove(identity);
+        let theirs = self.sessions.iter().filter(|(_, held)| held.identity.as_ref() == Some(identity));
+        for session in theirs.map(|(session, _)| *session).collect::<Vec<_>>() {
+            self.dtls.close(session, now);
+        }
+    }
+
     /// The device that has shown this.
-    fn device(&self, shown: &Identity) -> Option<(DtlsIdentity, Association)> {
+    fn device(&self, shown: &Identity) -> Option<(DtlsIdentity, Known)> {
         let shown = match shown {
             Identity::Psk(identity) => vec![DtlsIdentity::Psk(identity.clone())],
             Identity::Certificate { certificate, key } => {
@@ -278,8 +325,8 @@ impl Secure {
             Identity::Anonymous => Vec::new(),
         };
         shown.into_iter().find_map(|identity| {
-            let device = self.devices.get(&identity).copied()?;
-            Some((identity, device))
+            let known = self.devices.get(&identity).copied()?;
+            Some((identity, known))
         })
     }
 

@@ -15,6 +15,7 @@ use super::FetchId;
 use super::observation::{Observation, Position};
 use super::shaping::ShapeId;
 use crate::coap::{Instant, ObservationId};
+use crate::endpoint::Association;
 use crate::translate::Call;
 
 /// All feeds, and when each next has something to do.
@@ -37,6 +38,8 @@ pub(super) struct Feed {
     pub(super) call: Arc<Call>,
     /// What is left out of its answers.
     pub(super) shape: Option<ShapeId>,
+    /// The device whose token it is asked for with, where it is not in the call.
+    pub(super) account: Option<Association>,
     /// All who observe it.
     pub(super) observers: BTreeSet<ObservationId>,
     /// The long poll under way.
@@ -79,21 +82,37 @@ pub(super) struct Checked {
 
 /// What makes a feed: the same events for the same user, of which the same is left out, however they are written.
 #[derive(Clone, Debug)]
-struct Key(Arc<Call>, Option<ShapeId>);
+struct Key(Arc<Call>, Option<ShapeId>, Option<Association>);
 
 impl Feeds {
     /// The feed of a call without position and wait, a new one if there is none.
-    pub(super) fn of(&mut self, call: Call, shape: Option<ShapeId>, now: Instant) -> FeedId {
+    pub(super) fn of(
+        &mut self,
+        call: Call,
+        shape: Option<ShapeId>,
+        account: Option<Association>,
+        now: Instant,
+    ) -> FeedId {
         let call = Arc::new(call);
-        let key = Key(Arc::clone(&call), shape);
+        let key = Key(Arc::clone(&call), shape, account);
         if let Some(id) = self.by_key.get(&key) {
             return *id;
         }
         let id = FeedId(self.next);
         self.next += 1;
         self.by_key.insert(key, id);
-        self.feeds.insert(id, Feed::new(call, shape, now));
+        self.feeds.insert(id, Feed::new(call, shape, account, now));
         id
+    }
+
+    /// The feed of a call, where there is one.
+    pub(super) fn find(
+        &self,
+        call: &Call,
+        shape: Option<ShapeId>,
+        account: Option<Association>,
+    ) -> Option<FeedId> {
+        self.by_key.get(&Key(Arc::new(call.clone()), shape, account)).copied()
     }
 
     pub(super) fn get(&self, id: FeedId) -> Option<&Feed> {
@@ -108,7 +127,7 @@ impl Feeds {
     pub(super) fn remove(&mut self, id: FeedId) -> Option<Feed> {
         self.schedule(id, None);
         let feed = self.feeds.remove(&id)?;
-        self.by_key.remove(&Key(Arc::clone(&feed.call), feed.shape));
+        self.by_key.remove(&Key(Arc::clone(&feed.call), feed.shape, feed.account));
         Some(feed)
     }
 
@@ -154,10 +173,11 @@ impl Feed {
     /// The longest that a homeserver may have itself waited for.
     const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
-    fn new(call: Arc<Call>, shape: Option<ShapeId>, now: Instant) -> Self {
+    fn new(call: Arc<Call>, shape: Option<ShapeId>, account: Option<Association>, now: Instant) -> Self {
         Self {
             call,
             shape,
+            account,
             observers: BTreeSet::new(),
             poll: None,
             leader: None,
@@ -225,8 +245,8 @@ impl Feed {
 }
 
 impl Key {
-    fn parts(&self) -> (&Option<HeaderValue>, &str, &[String], Option<ShapeId>) {
-        (&self.0.authorization, &self.0.target.path, &self.0.query, self.1)
+    fn parts(&self) -> (&Option<HeaderValue>, &str, &[String], Option<ShapeId>, Option<Association>) {
+        (&self.0.authorization, &self.0.target.path, &self.0.query, self.1, self.2)
     }
 }
 

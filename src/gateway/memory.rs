@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::coap;
 use crate::coap::{Code, Instant, ObservationId, OptionNumber, Options};
 use crate::codec::Keys;
+use crate::device::Allowance;
 use crate::endpoint::{Association, Memory, MemoryKey};
 use crate::matrix::sync::Counters;
 use crate::translate::{Format, Session, header};
@@ -30,6 +31,8 @@ pub(super) enum Key {
     Endpoint(MemoryKey),
     /// A peer's session.
     Session(Association),
+    /// What a device has used of its limits.
+    Allowance(Association),
     /// An observation.
     Observation(ObservationId),
 }
@@ -39,6 +42,7 @@ pub(super) enum Key {
 pub(super) enum Record {
     Endpoint(MemoryKey, Memory),
     Session(Association, Session),
+    Allowance(Association, Allowance),
     Observation(ObservationId, Box<StoredObservation>),
 }
 
@@ -90,6 +94,12 @@ pub fn is_of_request(key: &[u8]) -> bool {
     matches!(endpoint.and_then(decode), Some(MemoryKey::Request(..)))
 }
 
+/// Whether what a gateway stores under this key is of a device's keys: nothing may be sealed with them that it does not know of.
+pub fn is_of_keys(key: &[u8]) -> bool {
+    let endpoint = key.strip_prefix(&[Key::ENDPOINT]);
+    matches!(endpoint.and_then(decode), Some(MemoryKey::Context(_)))
+}
+
 /// The version of all values' format.
 const VERSION: u8 = 1;
 
@@ -121,12 +131,14 @@ impl Memories {
 impl Key {
     const ENDPOINT: u8 = b'e';
     const SESSION: u8 = b's';
+    const ALLOWANCE: u8 = b'a';
     const OBSERVATION: u8 = b'o';
 
     fn encode(&self) -> Vec<u8> {
         match self {
             Self::Endpoint(key) => encode(Self::ENDPOINT, key),
             Self::Session(peer) => encode(Self::SESSION, peer),
+            Self::Allowance(peer) => encode(Self::ALLOWANCE, peer),
             Self::Observation(id) => encode(Self::OBSERVATION, id),
         }
     }
@@ -143,6 +155,7 @@ impl Record {
         match *kind {
             Key::ENDPOINT => Some(Self::Endpoint(decode(key)?, decode(value)?)),
             Key::SESSION => Some(Self::Session(decode(key)?, decode(value)?)),
+            Key::ALLOWANCE => Some(Self::Allowance(decode(key)?, decode(value)?)),
             Key::OBSERVATION => Some(Self::Observation(decode(key)?, decode(value)?)),
             _ => None,
         }
@@ -271,6 +284,8 @@ mod tests {
         ];
         assert!(others.iter().all(|key| !is_of_request(&key.encode())));
         assert!(is_of_request(&Key::Endpoint(MemoryKey::Request(association, 7)).encode()));
+        assert!(others.iter().all(|key| !is_of_keys(&key.encode())));
+        assert!(is_of_keys(&Key::Endpoint(MemoryKey::Context(7)).encode()));
         assert!(!is_of_request(b"") && !is_of_request(b"e"));
     }
 

@@ -4,8 +4,10 @@
 
 mod absence;
 mod absent;
+mod authorization;
 mod config;
 mod counters;
+mod devices;
 mod dtls;
 mod feed;
 mod memory;
@@ -23,6 +25,7 @@ use tracing::{debug, warn};
 
 use crate::coap;
 use crate::coap::{Instant, ObservationId, Observe};
+use crate::device::{Generation, Name, Refused, TokenError};
 use crate::endpoint;
 use crate::endpoint::{Address, Association, Endpoint, RequestKey};
 use crate::translate;
@@ -31,11 +34,13 @@ use crate::translate::{Call, Format, Refusal, response};
 use absence::Absences;
 pub use config::Config;
 pub use counters::Counters;
+pub use devices::DeviceChange;
+use devices::Devices;
 use dtls::Secure;
 pub use dtls::{Access, DtlsIdentity};
 use feed::{Checked, FeedId, Feeds};
-pub use memory::is_of_request;
 use memory::{Key, Memories};
+pub use memory::{is_of_keys, is_of_request};
 use observation::Observation;
 use session::Sessions;
 use shaping::{ShapeId, Shaping};
@@ -47,7 +52,12 @@ pub struct Gateway {
     endpoint: Endpoint,
     sessions: Sessions,
     shaping: Shaping,
+    devices: Devices,
     fetches: BTreeMap<FetchId, Fetch>,
+    /// Those of them that are made with a device's token.
+    authorized: BTreeMap<FetchId, Authorized>,
+    /// Those of them that there is no token for, until their ends are taken in.
+    unauthorized: VecDeque<(FetchId, TokenError)>,
     observations: BTreeMap<ObservationId, Observation>,
     /// The same by whose they are.
     observers: BTreeSet<(Association, ObservationId)>,
@@ -111,6 +121,13 @@ pub enum Output {
         /// The call.
         id: FetchId,
     },
+    /// Write into the file of devices what has become of one, then hand it in by [`Gateway::set_device`]; keys that are lost need not be.
+    Device {
+        /// Which.
+        name: Name,
+        /// What has become of it.
+        change: DeviceChange,
+    },
 }
 
 /// A call of the homeserver.
@@ -121,13 +138,28 @@ pub struct FetchId(u64);
 #[derive(Debug)]
 enum Fetch {
     /// A peer's request.
-    Request { key: RequestKey, call: Call, shape: Option<ShapeId> },
+    Request { key: RequestKey, association: Association, call: Call, shape: Option<ShapeId> },
     /// A peer's registration as an observer of `/sync`.
     Registration { key: RequestKey, association: Association, call: Call, shape: Option<ShapeId> },
     /// The next events of a feed.
     Poll(FeedId),
     /// The events that an observer has missed of its feed.
     CatchUp(ObservationId),
+    /// A device's next token.
+    Refresh(Association),
+}
+
+/// A call that is made with a device's token.
+#[derive(Debug)]
+struct Authorized {
+    account: Association,
+    /// The token that it was made with; none while it waits for one.
+    generation: Option<Generation>,
+    /// The request, without the token.
+    request: http::Request<Bytes>,
+    timeout: Duration,
+    /// Whether it has waited for another token since the homeserver did not take the first.
+    renewed: bool,
 }
 
 impl Gateway {
@@ -138,7 +170,10 @@ impl Gateway {
             sessions: Sessions::new(config.sessions, config.session_lifetime),
             shaping: Shaping::new(&config),
             config,
+            devices: Devices::default(),
             fetches: BTreeMap::new(),
+            authorized: BTreeMap::new(),
+            unauthorized: VecDeque::new(),
             observations: BTreeMap::new(),
             observers: BTreeSet::new(),
             feeds: Feeds::default(),
@@ -223,6 +258,7 @@ impl Gateway {
             endpoint: *self.endpoint.counters(),
             peers: self.endpoint.peers(),
             sessions: self.sessions.len(),
+            devices: self.devices.len(),
             observations: self.observations.len(),
             absent: self.observations.values().filter(|observation| observation.is_absent()).count(),
             feeds: self.feeds.len(),
@@ -233,13 +269,17 @@ impl Gateway {
     }
 
     fn drain(&mut self, now: Instant) {
-        self.react(now);
-        while self.carry(now) {
-            self.react(now);
+        loop {
+            self.take_events(now);
+            if let Some((id, error)) = self.unauthorized.pop_front() {
+                self.fetched(id, Err(error.into()), now);
+            } else if !self.carry(now) {
+                return;
+            }
         }
     }
 
-    fn react(&mut self, now: Instant) {
+    fn take_events(&mut self, now: Instant) {
         while let Some(event) = self.endpoint.poll_event() {
             match event {
                 endpoint::Event::Request { key, association, request, recalled } => {
@@ -252,6 +292,7 @@ impl Gateway {
                 endpoint::Event::Deregistered(id) => self.deregistered(id, now),
                 endpoint::Event::Reachable(peer) => self.reachable(peer, now),
                 endpoint::Event::Unreachable(peer) => self.wait_for(peer, now),
+                endpoint::Event::KeysUsed { association, number } => self.keys_used(association, number),
                 // The gateway makes no requests of its own to peers.
                 endpoint::Event::Response { .. } | endpoint::Event::Failed { .. } => {}
             }
@@ -270,15 +311,19 @@ impl Gateway {
         recalled: bool,
         now: Instant,
     ) {
+        let barred = self.bars_token(association, &request);
         let session = self.sessions.of(association, now);
         let before = session.clone();
-        let call = translate::request::to_http(&request, session, &self.config.codec);
+        let call = match barred {
+            true => Err(Refused::Token.into()),
+            false => translate::request::to_http(&request, session, &self.config.codec),
+        };
         let format = session.format(&request.options);
         if self.config.endpoint.durable && *session != before {
             self.memories.store(&Key::Session(association), session);
         }
         self.forget_sessions();
-        let call = match call {
+        let mut call = match call {
             _ if self.stopping => return self.refuse(key, &Refusal::ShuttingDown, format, now),
             Ok(call) if recalled && !call.method.is_idempotent() => {
                 return self.refuse(key, &Refusal::Interrupted, format, now);
@@ -290,6 +335,12 @@ impl Gateway {
         // deregistration does not wait for events.
         let observe = request.observe.filter(|_| sync::is_sync(&call));
         let shape = sync::is_sync(&call).then(|| self.shaping.of(self.endpoint.link(association))).flatten();
+        let registers = observe == Some(Observe::Register);
+        let admitted = self.admit(association, &request, (&mut call, shape), registers, recalled, now);
+        let account = match admitted {
+            Ok(account) => account,
+            Err(refused) => return self.refuse(key, &refused.into(), format, now),
+        };
         let mut call = if observe.is_some() { sync::polling(&call, None, Duration::ZERO) } else { call };
         call.query = self.shaping.query(shape, call.query);
         let http = match call.to_http(&self.config.homeserver) {
@@ -297,38 +348,65 @@ impl Gateway {
             Err(refusal) => return self.refuse(key, &refusal, format, now),
         };
         let wait = sync::wait(&call);
-        let registers = observe == Some(Observe::Register);
         let fetch = match registers {
             true => Fetch::Registration { key, association, call, shape },
-            false => Fetch::Request { key, call, shape },
+            false => Fetch::Request { key, association, call, shape },
         };
-        self.fetch(fetch, http, wait);
+        self.fetch(fetch, account, http, wait, now);
     }
 
     fn refuse(&mut self, key: RequestKey, refusal: &Refusal, format: Format, now: Instant) {
         debug!(%refusal, "request refused");
         self.counters.refusals += 1;
+        if let Refusal::Device(refused) = refusal {
+            self.counters.device_refusals.count(refused);
+        }
         self.endpoint.respond(key, response::refuse(refusal, format), now);
     }
 
-    fn fetch(&mut self, fetch: Fetch, request: http::Request<Bytes>, wait: Duration) -> FetchId {
+    /// Makes a call, with the token of a device where it is one's.
+    fn fetch(
+        &mut self,
+        fetch: Fetch,
+        account: Option<Association>,
+        request: http::Request<Bytes>,
+        wait: Duration,
+        now: Instant,
+    ) -> FetchId {
+        let id = self.number_fetch(fetch);
+        let timeout = wait.saturating_add(self.config.fetch_timeout);
+        match account {
+            None => self.outputs.push_back(Output::Fetch { id, request, timeout }),
+            Some(account) => {
+                let call = Authorized { account, generation: None, request, timeout, renewed: false };
+                self.authorized.insert(id, call);
+                self.authorize(id, now);
+            }
+        }
+        id
+    }
+
+    fn number_fetch(&mut self, fetch: Fetch) -> FetchId {
         let id = FetchId(self.next_fetch);
         self.next_fetch += 1;
         self.counters.fetches += 1;
         self.fetches.insert(id, fetch);
-        let timeout = wait.saturating_add(self.config.fetch_timeout);
-        self.outputs.push_back(Output::Fetch { id, request, timeout });
         id
     }
 
     fn fetched(&mut self, id: FetchId, result: Result<http::Response<Bytes>, FetchError>, now: Instant) {
+        if !self.fetches.contains_key(&id) {
+            return;
+        }
+        let Some(result) = self.answered(id, result, now) else { return };
+        let account = self.authorized.remove(&id).map(|call| call.account);
         let Some(fetch) = self.fetches.remove(&id) else { return };
         if let Err(error) = &result {
             warn!(%error, "call of the homeserver failed");
             self.counters.fetch_failures += 1;
         }
         match fetch {
-            Fetch::Request { key, call, shape } => {
+            Fetch::Request { key, call, shape, .. } => {
                 let result = self.shaping.answer(shape, &call.query, result);
                 let response = self.translate(&call, result);
                 self.endpoint.respond(key, response, now);
@@ -336,10 +414,11 @@ impl Gateway {
             Fetch::Registration { key, association, call, shape } => {
                 let result = self.shaping.answer(shape, &call.query, result);
                 let checked = Checked::by(id, self.next_fetch);
-                self.register(key, association, (call, shape), result, checked, now);
+                self.register(key, association, (call, shape, account), result, checked, now);
             }
             Fetch::Poll(feed) => self.polled(feed, result, now),
             Fetch::CatchUp(observation) => self.caught_up(observation, id, result, now),
+            Fetch::Refresh(account) => self.refreshed(account, result, now),
         }
     }
 

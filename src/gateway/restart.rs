@@ -10,7 +10,7 @@ use super::memory::{Key, Record, StoredDelta, StoredObservation, StoredPosition}
 use super::observation::{Observation, Position};
 use crate::coap;
 use crate::coap::{Instant, ObservationId};
-use crate::endpoint::Association;
+use crate::endpoint::{Association, MemoryKey};
 use crate::matrix;
 use crate::translate::Call;
 
@@ -25,8 +25,14 @@ impl Gateway {
         for (key, value) in records {
             match Record::read(&key, &value) {
                 Some(Record::Endpoint(key, memory)) => memories.push((key, memory)),
-                Some(Record::Session(peer, session)) => *self.sessions.of(peer, now) = session,
+                Some(Record::Session(peer, session)) if self.devices.may_have_records(peer) => {
+                    *self.sessions.of(peer, now) = session;
+                }
+                Some(Record::Allowance(peer, allowance)) if self.devices.may_have_records(peer) => {
+                    let _ = self.devices.recall_allowance(peer, allowance);
+                }
                 Some(Record::Observation(id, observation)) => observations.push((id, observation)),
+                Some(Record::Session(..) | Record::Allowance(..)) => self.memories.forget_bytes(key),
                 None => {
                     self.counters.unreadable += 1;
                     self.memories.forget_bytes(key);
@@ -34,6 +40,11 @@ impl Gateway {
             }
         }
         self.forget_sessions();
+        let known = memories.iter().filter_map(|(key, _)| match key {
+            MemoryKey::Context(number) => Some(*number),
+            _ => None,
+        });
+        self.admit_begun(&known.collect());
         self.endpoint.recall(memories, now);
         for (id, stored) in observations {
             self.restore_observation(id, *stored, now);
@@ -64,7 +75,9 @@ impl Gateway {
         };
         let format = call.format;
         let shape = self.shaping.of(self.endpoint.link(peer));
-        let feed = self.feeds.of(call, shape, now);
+        let served = self.devices.get(peer).filter(|_| call.authorization.is_none());
+        let account = served.filter(|served| served.refresher.is_some()).map(|_| peer);
+        let feed = self.feeds.of(call, shape, account, now);
         let told = stored.delta.as_ref().map(|delta| (delta.response(), delta.sequence));
         let next = stored.delta.map(|delta| delta.position.into());
         let position = stored.position.into();

@@ -56,6 +56,14 @@ impl Sessions {
         }
     }
 
+    /// Drops the session of a peer.
+    pub(super) fn forget(&mut self, association: Association) {
+        if let Some((_, used)) = self.sessions.remove(&association) {
+            self.used.remove(&(used, association));
+            self.dropped.push(association);
+        }
+    }
+
     /// A session that was dropped.
     pub(super) fn poll_dropped(&mut self) -> Option<Association> {
         self.dropped.pop()

@@ -16,6 +16,7 @@ use super::{Fetch, FetchError, FetchId, Gateway, Output};
 use crate::coap::{Instant, ObservationId, Priority};
 use crate::codec;
 use crate::codec::{EncodeError, Keys};
+use crate::device::TokenError;
 use crate::endpoint::{Association, RequestKey};
 use crate::matrix::route::operation;
 use crate::matrix::sync::{Summary, SyncError};
@@ -46,7 +47,7 @@ impl Gateway {
         &mut self,
         key: RequestKey,
         association: Association,
-        (call, shape): (Call, Option<ShapeId>),
+        (call, shape, account): (Call, Option<ShapeId>, Option<Association>),
         result: Result<http::Response<Bytes>, FetchError>,
         checked: Checked,
         now: Instant,
@@ -62,7 +63,7 @@ impl Gateway {
         if let Some(id) = self.endpoint.accept_observation(key, response, now) {
             self.counters.registrations += 1;
             let format = call.format;
-            let feed = self.feeds.of(everything(call), shape, now);
+            let feed = self.feeds.of(everything(call), shape, account, now);
             self.observe(id, Observation::new(feed, association, format, summary, checked, now));
             self.replace_lost(id, now);
             self.remember(id, Some(&first));
@@ -126,7 +127,8 @@ impl Gateway {
     pub(super) fn abandon(&mut self, fetch: Option<FetchId>) {
         // The call may be what ended it all, and has ended itself then.
         if let Some(id) = fetch.filter(|fetch| self.fetches.remove(fetch).is_some()) {
-            self.outputs.push_back(Output::Abandon { id });
+            let waits = self.authorized.remove(&id).is_some_and(|call| call.generation.is_none());
+            self.outputs.extend((!waits).then_some(Output::Abandon { id }));
         }
     }
 
@@ -141,8 +143,8 @@ impl Gateway {
         let Some(feed) = self.feeds.get(id) else { return Ok(()) };
         let timeout = self.config.poll_timeout;
         let call = polling(&feed.call, Some(&from.since), timeout);
-        let http = call.to_http(&self.config.homeserver)?;
-        let fetch = self.fetch(Fetch::Poll(id), http, timeout);
+        let (account, http) = (feed.account, call.to_http(&self.config.homeserver)?);
+        let fetch = self.fetch(Fetch::Poll(id), account, http, timeout, now);
         if let Some(feed) = self.feeds.get_mut(id) {
             feed.polls(leader, Poll { fetch, from }, now);
         }
@@ -153,18 +155,18 @@ impl Gateway {
     fn catch_up(&mut self, id: FeedId, from: &Start, now: Instant) {
         let behind = self.waiting(id).filter(|(_, observation)| !from.covers(observation.position()));
         for id in behind.map(|(id, _)| id).collect::<Vec<_>>() {
-            if let Err(refusal) = self.begin_catch_up(id) {
+            if let Err(refusal) = self.begin_catch_up(id, now) {
                 self.tell_last(id, &Last::Refusal(refusal), now);
             }
         }
     }
 
-    fn begin_catch_up(&mut self, id: ObservationId) -> Result<(), Refusal> {
+    fn begin_catch_up(&mut self, id: ObservationId, now: Instant) -> Result<(), Refusal> {
         let Some(observation) = self.observations.get(&id) else { return Ok(()) };
         let Some(feed) = self.feeds.get(observation.feed) else { return Ok(()) };
         let call = polling(&feed.call, Some(&observation.position().since), Duration::ZERO);
-        let http = call.to_http(&self.config.homeserver)?;
-        let fetch = self.fetch(Fetch::CatchUp(id), http, Duration::ZERO);
+        let (account, http) = (feed.account, call.to_http(&self.config.homeserver)?);
+        let fetch = self.fetch(Fetch::CatchUp(id), account, http, Duration::ZERO, now);
         self.counters.catch_ups += 1;
         if let Some(observation) = self.observations.get_mut(&id) {
             observation.catches_up(fetch);
@@ -291,6 +293,8 @@ impl Gateway {
             Ok(response) => response,
             // An answer that is too large will be so again: the peer has to ask for less.
             Err(error @ FetchError::TooLarge { .. }) => return Answer::Last(Last::Refusal(error.into())),
+            Err(FetchError::Token(TokenError::Unavailable { wait, .. })) => return Answer::Later(Some(wait)),
+            Err(error @ FetchError::Token(_)) => return Answer::Last(Last::Refusal(error.into())),
             Err(_) => return Answer::Later(None),
         };
         let status = response.status();
@@ -432,7 +436,7 @@ pub(super) fn polling(call: &Call, since: Option<&str>, timeout: Duration) -> Ca
 }
 
 /// A call of `/sync` without what differs between observers of the same events.
-fn everything(call: Call) -> Call {
+pub(super) fn everything(call: Call) -> Call {
     let of_one = ["since", "timeout", "full_state"];
     let parameters = of_one.iter().fold(call.query, |query, name| query::with(&query, name, None));
     Call { query: parameters, ..call }

@@ -470,7 +470,8 @@ impl Driver {
                 | Event::Undelivered(_)
                 | Event::Deregistered(_)
                 | Event::Reachable(_)
-                | Event::Unreachable(_) => {}
+                | Event::Unreachable(_)
+                | Event::KeysUsed { .. } => {}
             }
         }
     }

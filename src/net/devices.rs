@@ -148,6 +148,29 @@ impl DeviceStore {
         Ok(Some(Changed(name.clone())))
     }
 
+    /// A device's keys are used from now on, as far as they were not before: should the state of these keys get lost, they are not used
+    /// again.
+    ///
+    /// # Errors
+    /// It cannot be written; then they must not be used.
+    pub fn begin(&mut self, name: &Name) -> Result<(), DeviceStoreError> {
+        match self.devices.begun(name) {
+            Some(device) => self.write(device),
+            None => Ok(()),
+        }
+    }
+
+    /// A device's keys were used, and it is not known any more what for.
+    ///
+    /// # Errors
+    /// It cannot be written; they must not be used all the same.
+    pub fn lost(&mut self, name: &Name, number: KeyNumber) -> Result<(), DeviceStoreError> {
+        match self.devices.lost(name, number) {
+            Some(device) => self.write(device),
+            None => Ok(()),
+        }
+    }
+
     /// A device has other tokens.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! of finished calls: neither a burst of datagrams nor a burst of answers keeps the other waiting for longer than that.
 
 use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use tokio::task::JoinError;
 use tokio::task::JoinSet;
 use tokio::time;
 use tracing::debug;
+use tracing::error;
 use tracing::info;
 use tracing::warn;
 
@@ -28,6 +30,9 @@ use super::desk;
 use super::desk::Desk;
 use super::desk::DeskError;
 use super::devices::Changed;
+use super::devices::DeviceStoreError;
+use super::dtls;
+use super::dtls::KeyLog;
 use super::socket;
 use super::socket::Batch;
 use super::socket::Socket;
@@ -38,13 +43,19 @@ use super::store::StoreError;
 use super::upstream;
 use super::upstream::Upstream;
 use crate::coap::Instant;
+use crate::coap::Message;
+use crate::device::History;
+use crate::device::Keys;
+use crate::device::Name;
 use crate::endpoint::Address;
 use crate::gateway;
+use crate::gateway::DeviceChange;
 use crate::gateway::FetchError;
 use crate::gateway::FetchId;
 use crate::gateway::Gateway;
 use crate::gateway::Input;
 use crate::gateway::Output;
+use crate::security::oscore::is_protected;
 
 /// A gateway that is bound and not yet running.
 pub struct Server {
@@ -52,14 +63,20 @@ pub struct Server {
     clock: Clock,
     batch: Batch,
     outside: Outside,
+    /// Where the keys of sessions of DTLS are written to.
+    key_log: Option<KeyLog>,
     /// The devices, where they are kept.
     desk: Option<Desk>,
+    /// What has become of devices and could not be written, and when it is tried again; the first due first.
+    unwritten: VecDeque<(Instant, Name, DeviceChange)>,
     config: Config,
 }
 
 impl Server {
     /// Finished calls that one turn takes, beside a batch of datagrams from each socket.
     const CALLS_PER_TURN: usize = 16;
+    /// After what has become of a device could not be written, it is not tried again before this.
+    const REST: Duration = Duration::from_secs(10);
 
     /// Binds all addresses. From here on datagrams wait in the sockets for [`Server::run`].
     ///
@@ -73,17 +90,32 @@ impl Server {
         config.gateway.endpoint.durable = config.state.is_some();
         let upstream = Upstream::new(&config.upstream)?;
         let mut sockets = Vec::new();
-        for Listener { address, link } in &config.listen {
+        for Listener { address, link, security } in &config.listen {
             let bound = Socket::bind(*address);
             let socket = bound.map_err(|source| StartError::Bind { address: *address, source })?;
             let link = link.clone().map(|link| (socket.local(), link));
             config.gateway.endpoint.listeners.extend(link);
+            if *security == Security::Dtls {
+                config.gateway.endpoint.sealed.insert(socket.local());
+            }
             sockets.push(socket);
         }
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed).map_err(|error| StartError::Randomness(error.to_string()))?;
-        let mut machine = Gateway::new(config.gateway.clone(), seed);
+        let mut machine = Gateway::new(config.gateway.clone(), random()?);
         let clock = Clock::start();
+        let endpoint = &config.gateway.endpoint;
+        let key_log = match endpoint.sealed.is_empty() {
+            true => None,
+            false => config.dtls.serve(&mut machine, endpoint, &clock, random()?)?,
+        };
+        // Devices' sequence numbers have to be kept somewhere.
+        if config.devices.is_some() && config.state.is_none() {
+            return Err(StartError::DevicesWithoutState);
+        }
+        let desk = config.devices.as_ref().map(Desk::open).transpose()?;
+        // Keys come before what they were used for.
+        for device in desk.iter().flat_map(|desk| desk.store.devices().iter()) {
+            machine.set_device(device, clock.now());
+        }
         let store = match &config.state {
             Some(path) => {
                 let fail = |source| StartError::State { path: path.clone(), source };
@@ -93,9 +125,14 @@ impl Server {
             }
             None => None,
         };
-        let desk = config.devices.as_ref().map(Desk::open).transpose()?;
         let outside = Outside::new(sockets, upstream, store);
-        Ok(Self { machine, clock, batch: Batch::new(), outside, desk, config })
+        let (batch, unwritten) = (Batch::new(), VecDeque::new());
+        let mut server = Self { machine, clock, batch, outside, key_log, desk, unwritten, config };
+        let devices = server.desk.iter().flat_map(|desk| desk.store.devices().iter());
+        for name in devices.map(|device| device.name.clone()).collect::<Vec<_>>() {
+            server.begin(&name);
+        }
+        Ok(server)
     }
 
     /// The addresses that are bound, with their real ports, in the order of the configuration.
@@ -128,9 +165,22 @@ impl Server {
                 _ => warn!(grace = ?self.config.grace, calls, "stopped before the homeserver had answered"),
             }
         }
+        self.machine.end_sessions(self.clock.now());
+        self.drain();
         let counters = self.counters();
         report(&counters);
+        self.close();
         counters
+    }
+
+    /// Keeps what is known of devices' keys, so that they go on after a restart as if there had been none.
+    fn close(mut self) {
+        let now = self.clock.now();
+        let Some(mut store) = self.outside.store.take().filter(|store| !store.lacks_keys()) else { return };
+        for (key, value) in self.machine.close() {
+            store.put(room(&key), key, Some(value), now);
+        }
+        store.commit(now);
     }
 
     async fn serve(&mut self, stop: impl Future<Output = ()>) {
@@ -153,6 +203,7 @@ impl Server {
 
     /// Waits until something is there, then handles a bounded part of all that is. Dropped while it waits, it loses nothing.
     async fn turn(&mut self) {
+        let deadline = self.deadline();
         let finished = tokio::select! {
             changed = changed(&mut self.desk, &self.clock) => {
                 self.apply(changed);
@@ -160,7 +211,7 @@ impl Server {
             }
             () = socket::readable(self.outside.sockets.iter().map(Socket::io)) => None,
             Some(finished) = self.outside.calls.join_next() => Some(finished),
-            () = self.clock.sleep_until(self.machine.deadline()) => None,
+            () = self.clock.sleep_until(deadline) => None,
         };
         let mut finished = finished;
         for _ in 0..Self::CALLS_PER_TURN {
@@ -168,6 +219,7 @@ impl Server {
             self.finish(call);
         }
         let received: Vec<_> = (0..self.outside.sockets.len()).map(|index| self.receive(index)).collect();
+        self.change_again();
         self.machine.advance(self.clock.now());
         self.drain();
         if received.iter().any(Result::is_err) {
@@ -178,6 +230,72 @@ impl Server {
     /// A device is another now: what it was let in by may be gone.
     fn apply(&mut self, Changed(name): Changed) {
         info!(device = %name, "device changed");
+        let now = self.clock.now();
+        match self.desk.as_ref().map(|desk| desk.store.devices().get(&name)) {
+            Some(Ok(device)) => self.machine.set_device(device, now),
+            Some(Err(_)) => self.machine.remove_device(&name, now),
+            None => return,
+        }
+        self.begin(&name);
+    }
+
+    /// Keys of a device that were not used before may be from now on: what they are used for is on the disk first, then that they are
+    /// used. Where the disk takes neither they are not served.
+    fn begin(&mut self, name: &Name) {
+        self.machine.begin_keys();
+        self.outside.drain(&mut self.machine, self.clock.now());
+        let Some(desk) = &mut self.desk else { return };
+        let Ok(device) = desk.store.devices().get(name) else { return };
+        if device.accepted().all(|keys| keys.history != History::Fresh) {
+            return;
+        }
+        let mut device = device.clone();
+        if let Err(error) = desk.store.begin(name) {
+            error!(device = %name, %error, "device has to wait for the next start: that its keys are used cannot be written");
+            let is_begun = |keys: &Keys| keys.history != History::Fresh;
+            (device.keys, device.next) = (device.keys.filter(is_begun), device.next.filter(is_begun));
+            self.machine.set_device(&device, self.clock.now());
+            self.outside.drain(&mut self.machine, self.clock.now());
+        }
+    }
+
+    /// Writes down what has become of a device, and lets it hold.
+    fn change(&mut self, name: &Name, change: DeviceChange) {
+        let Some(desk) = &mut self.desk else { return };
+        let written = match &change {
+            DeviceChange::Used(number) => desk.store.used(name, *number),
+            DeviceChange::Lost(number) => desk.store.lost(name, *number).map(|()| None),
+            // Somebody has logged it in meanwhile.
+            DeviceChange::Renewed(tokens) if !self.machine.awaits_tokens(name, tokens) => return,
+            DeviceChange::Renewed(tokens) => desk.store.renew(name, tokens.clone()).map(Some),
+        };
+        match written {
+            Ok(changed) => changed.into_iter().for_each(|changed| self.apply(changed)),
+            // It is tried again: those who wait for a token wait, and old keys hold on.
+            Err(DeviceStoreError::Store(error)) => {
+                if self.unwritten.is_empty() {
+                    error!(device = %name, %error, "devices cannot be written, and are tried again");
+                }
+                let due = self.clock.now() + Self::REST;
+                self.unwritten.push_back((due, name.clone(), change));
+            }
+            Err(error) => warn!(device = %name, %error, "device is not changed"),
+        }
+    }
+
+    /// Tries again what could not be written.
+    fn change_again(&mut self) {
+        let now = self.clock.now();
+        while self.unwritten.front().is_some_and(|(due, ..)| *due <= now) {
+            if let Some((_, name, change)) = self.unwritten.pop_front() {
+                self.change(&name, change);
+            }
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let again = self.unwritten.front().map(|(due, ..)| *due);
+        [self.machine.deadline(), again].into_iter().flatten().min()
     }
 
     fn receive(&mut self, index: usize) -> Result<(), ()> {
@@ -191,6 +309,9 @@ impl Server {
         for (address, datagram) in self.batch.datagrams() {
             self.outside.counters.received += 1;
             self.outside.counters.received_bytes += count(datagram.len());
+            if self.outside.withholds(datagram) {
+                continue;
+            }
             self.machine.handle(Input::Datagram { address, datagram }, now);
             // At each one, so that what the machine holds stays small however large the batch is; but once for all where each
             // would wait for the disk.
@@ -210,11 +331,29 @@ impl Server {
 
     fn drain(&mut self) {
         self.outside.drain(&mut self.machine, self.clock.now());
+        while let Some((name, change)) = self.outside.changes.pop_front() {
+            self.change(&name, change);
+            self.outside.drain(&mut self.machine, self.clock.now());
+        }
+        while let Some(line) = self.machine.poll_key_log() {
+            self.key_log.iter_mut().for_each(|log| log.write(&line));
+        }
     }
 
     fn counters(&self) -> Counters {
         let store = self.outside.store.as_ref().map(Store::counters);
         Counters { datagrams: self.outside.counters, store, gateway: self.machine.counters() }
+    }
+}
+
+/// Where a record waits for its commit.
+fn room(key: &[u8]) -> Room {
+    if gateway::is_of_request(key) {
+        Room::Requests
+    } else if gateway::is_of_keys(key) {
+        Room::Keys
+    } else {
+        Room::Others
     }
 }
 
@@ -225,6 +364,8 @@ struct Outside {
     calls: JoinSet<Call>,
     running: BTreeMap<FetchId, AbortHandle>,
     store: Option<Store>,
+    /// What has become of devices.
+    changes: VecDeque<(Name, DeviceChange)>,
     counters: DatagramCounters,
 }
 
@@ -233,8 +374,15 @@ type Finished = Result<Call, JoinError>;
 
 impl Outside {
     fn new(sockets: Vec<Socket>, upstream: Upstream, store: Option<Store>) -> Self {
-        let counters = DatagramCounters::default();
-        Self { sockets, upstream, calls: JoinSet::new(), running: BTreeMap::new(), store, counters }
+        Self {
+            sockets,
+            upstream,
+            calls: JoinSet::new(),
+            running: BTreeMap::new(),
+            store,
+            changes: VecDeque::new(),
+            counters: DatagramCounters::default(),
+        }
     }
 
     /// Acts on all that the machine has to say. What it has stored is on the disk, in one commit, before what comes after it.
@@ -246,14 +394,14 @@ impl Outside {
             match output {
                 Output::Store { key, value } => {
                     if let Some(store) = &mut self.store {
-                        let is_of_request = gateway::is_of_request(&key);
-                        let room = if is_of_request { Room::Requests } else { Room::Others };
-                        store.put(room, key, value, now);
+                        store.put(room(&key), key, value, now);
                     }
                 }
+                Output::Datagram { datagram, .. } if self.withholds(&datagram) => {}
                 Output::Datagram { address, datagram } => self.send(address, &datagram),
                 Output::Fetch { id, request, timeout } => self.fetch(id, request, timeout),
                 Output::Abandon { id } => self.abandon(id),
+                Output::Device { name, change } => self.changes.push_back((name, change)),
             }
         }
         self.commit(now);
@@ -263,6 +411,15 @@ impl Outside {
         if let Some(store) = &mut self.store {
             store.commit(now);
         }
+    }
+
+    /// Whether a datagram is protected while it cannot be written what the keys are used for: a restart would use a nonce twice, or take
+    /// a replay for a new request. It is lost, as any datagram may be.
+    fn withholds(&mut self, datagram: &[u8]) -> bool {
+        let is_held = self.store.as_ref().is_some_and(Store::lacks_keys)
+            && Message::decode(datagram).is_ok_and(|message| is_protected(&message));
+        self.counters.withheld += u64::from(is_held);
+        is_held
     }
 
     fn send(&mut self, address: Address, datagram: &[u8]) {
@@ -324,6 +481,8 @@ pub struct Config {
     pub state: Option<PathBuf>,
     /// The files of devices, and the socket on which changes of them are asked for; none means that there are no devices.
     pub devices: Option<desk::Config>,
+    /// How DTLS is served, where a listener asks for it.
+    pub dtls: dtls::Config,
     /// The way to the homeserver.
     pub upstream: upstream::Config,
     /// How long answers in flight may take after the order to stop.
@@ -339,11 +498,22 @@ pub struct Listener {
     pub address: SocketAddr,
     /// The link of the peers that come there, of those that the endpoint knows; none where that of all others holds.
     pub link: Option<String>,
+    /// What protects datagrams there, below CoAP.
+    pub security: Security,
+}
+
+/// What protects the datagrams of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// Nothing: messages are plain, or protected each by itself (OSCORE).
+    None,
+    /// DTLS: `coaps`.
+    Dtls,
 }
 
 impl From<SocketAddr> for Listener {
     fn from(address: SocketAddr) -> Self {
-        Self { address, link: None }
+        Self { address, link: None, security: Security::None }
     }
 }
 
@@ -367,6 +537,12 @@ pub enum StartError {
         /// Why not.
         source: StoreError,
     },
+    /// Devices, and no state file.
+    #[error("devices need a state file: their sequence numbers must not be forgotten")]
+    DevicesWithoutState,
+    /// DTLS.
+    #[error(transparent)]
+    Dtls(#[from] dtls::StartError),
     /// The devices.
     #[error(transparent)]
     Devices(#[from] DeskError),
@@ -402,8 +578,16 @@ pub struct DatagramCounters {
     pub sent_bytes: u64,
     /// Datagrams that could not leave: no route, too large, the system's buffer full.
     pub send_errors: u64,
+    /// Protected datagrams, of both directions, that were dropped because the state file could not be written.
+    pub withheld: u64,
     /// Receives that failed.
     pub receive_errors: u64,
+}
+
+fn random() -> Result<[u8; 32], StartError> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| StartError::Randomness(error.to_string()))?;
+    Ok(bytes)
 }
 
 /// Ready once a device is another; never where there are none.

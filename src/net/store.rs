@@ -37,6 +37,7 @@ pub struct Store {
     database: Option<Database>,
     /// What is to be written by the next commit.
     requests: Pending,
+    keys: Pending,
     others: Pending,
     /// Bytes that may wait in each room.
     room: usize,
@@ -52,6 +53,8 @@ pub type Record = (Vec<u8>, Vec<u8>);
 pub enum Room {
     /// With those of requests, which are soon of no use any more.
     Requests,
+    /// With those of devices' keys, of which there are few, and none may be lost.
+    Keys,
     /// With all others.
     Others,
 }
@@ -106,6 +109,7 @@ impl Store {
             path: path.to_owned(),
             database: Some(database),
             requests: Pending::default(),
+            keys: Pending::default(),
             others: Pending::default(),
             room: Self::PENDING,
             failed: None,
@@ -127,25 +131,26 @@ impl Store {
         if self.pending(room).bytes_with(&key, value.as_deref()) > self.room {
             self.commit(now);
         }
-        if self.pending(room).bytes_with(&key, value.as_deref()) <= self.room {
+        if room == Room::Keys || self.pending(room).bytes_with(&key, value.as_deref()) <= self.room {
             return self.pending(room).insert(key, value);
         }
         match room {
             Room::Requests => self.counters.lost_requests += 1,
-            Room::Others => self.counters.lost_others += 1,
+            Room::Keys | Room::Others => self.counters.lost_others += 1,
         }
     }
 
     /// Writes all that was taken: once this returns it is on the disk, or the failure is told and counted.
     pub fn commit(&mut self, now: Instant) {
-        let nothing = self.requests.changes.is_empty() && self.others.changes.is_empty();
+        let all = [&self.requests, &self.keys, &self.others];
+        let nothing = all.iter().all(|pending| pending.changes.is_empty());
         if nothing || self.failed.is_some_and(|failed| now.since(failed) < Self::REST) {
             return;
         }
         match self.write() {
             Ok(()) => {
                 self.counters.commits += 1;
-                (self.requests, self.others) = Default::default();
+                (self.requests, self.keys, self.others) = Default::default();
                 if self.failed.take().is_some() {
                     info!(file = %self.path.display(), "state is written again");
                 }
@@ -160,6 +165,11 @@ impl Store {
         }
     }
 
+    /// Whether records of keys wait that could not be written: until they are, nothing may be sealed with these keys, or opened.
+    pub fn lacks_keys(&self) -> bool {
+        !self.keys.changes.is_empty()
+    }
+
     /// What was counted.
     pub fn counters(&self) -> Counters {
         self.counters
@@ -168,6 +178,7 @@ impl Store {
     fn pending(&mut self, room: Room) -> &mut Pending {
         match room {
             Room::Requests => &mut self.requests,
+            Room::Keys => &mut self.keys,
             Room::Others => &mut self.others,
         }
     }
@@ -177,7 +188,7 @@ impl Store {
             Some(database) => database,
             none => none.insert(open(&self.path)?),
         };
-        let changes = self.others.changes.iter().chain(&self.requests.changes);
+        let changes = self.keys.changes.iter().chain(&self.others.changes).chain(&self.requests.changes);
         write(database, changes).map_err(|error| StoreError::Database(Box::new(error)))
     }
 }

@@ -388,6 +388,8 @@ impl World {
                     self.calls.insert(self.next_call, id);
                     self.homeserver.call(self.next_call, request, self.now);
                 }
+                // There are none here.
+                Output::Device { .. } => {}
                 Output::Abandon { id } => {
                     let call = self.calls.iter().find(|(_, other)| **other == id).map(|(call, _)| *call);
                     if let Some(call) = call {

@@ -5,6 +5,7 @@ use http::StatusCode;
 use crate::coap::Code;
 use crate::coap::OptionNumber;
 use crate::codec;
+use crate::device;
 use crate::matrix::PathError;
 use crate::matrix::QueryError;
 
@@ -49,6 +50,9 @@ pub enum Refusal {
     /// The gateway is going away.
     #[error("the gateway is shutting down")]
     ShuttingDown,
+    /// What the gateway's operator has not allowed the device that asks.
+    #[error(transparent)]
+    Device(#[from] device::Refused),
     /// No answer of the homeserver. What exactly happened is for the operator.
     #[error("{}", told(.0))]
     Fetch(#[from] FetchError),
@@ -86,6 +90,9 @@ pub enum FetchError {
     /// No answer in time.
     #[error("the homeserver did not answer in time")]
     Timeout,
+    /// There is no access token to ask with.
+    #[error(transparent)]
+    Token(#[from] device::TokenError),
     /// An answer over the limit.
     #[error("the homeserver's answer has more than {limit} bytes")]
     TooLarge {

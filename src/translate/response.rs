@@ -15,6 +15,9 @@ use crate::coap::Code;
 use crate::coap::OptionNumber;
 use crate::codec;
 use crate::codec::Limits;
+use crate::device::Excess;
+use crate::device::Refused;
+use crate::device::TokenError;
 use crate::matrix::PathError;
 use crate::matrix::error;
 use crate::matrix::error::ErrorCode;
@@ -73,6 +76,9 @@ pub fn refuse(refusal: &Refusal, format: Format) -> coap::Response {
             (coap::Response::new(code), errcode)
         }
     };
+    if let Some(seconds) = max_age(refusal) {
+        response.options.set_uint(OptionNumber::MAX_AGE, seconds);
+    }
     let body = error::body(errcode, &refusal.to_string());
     // The body is JSON and small, so there is no error; without a body the code still says what matters.
     if let Ok(payload) = format.write(&body, &Limits::default()) {
@@ -140,6 +146,11 @@ fn code(refusal: &Refusal) -> (Code, ErrorCode) {
         Refusal::Path(_) | Refusal::Query(_) => (Code::BAD_REQUEST, ErrorCode::InvalidParam),
         Refusal::UriTooLong => (Code::BAD_REQUEST, ErrorCode::TooLarge),
         Refusal::AccessToken => (Code::UNAUTHORIZED, ErrorCode::UnknownToken),
+        Refusal::Device(refused) => device_code(refused),
+        Refusal::Fetch(FetchError::Token(TokenError::Unavailable { .. })) => {
+            (Code::SERVICE_UNAVAILABLE, ErrorCode::Unknown)
+        }
+        Refusal::Fetch(FetchError::Token(_)) => (Code::UNAUTHORIZED, ErrorCode::UnknownToken),
         Refusal::ContentFormat(_) => (Code::UNSUPPORTED_CONTENT_FORMAT, ErrorCode::NotJson),
         Refusal::Accept(_) => (Code::NOT_ACCEPTABLE, ErrorCode::Unrecognized),
         Refusal::Body(codec::DecodeError::Output { .. }) => {
@@ -156,6 +167,28 @@ fn code(refusal: &Refusal) -> (Code, ErrorCode) {
             (Code::REQUEST_ENTITY_TOO_LARGE, ErrorCode::TooLarge)
         }
         Refusal::NotJson { .. } | Refusal::Unencodable { .. } => (Code::BAD_GATEWAY, ErrorCode::Unknown),
+    }
+}
+
+fn device_code(refused: &Refused) -> (Code, ErrorCode) {
+    match refused {
+        Refused::Revoked => (Code::UNAUTHORIZED, ErrorCode::UnknownToken),
+        // Not M_UNKNOWN_TOKEN, after which a client would forget a token of which the gateway has not said that it is none.
+        Refused::Token => (Code::UNAUTHORIZED, ErrorCode::Forbidden),
+        Refused::Route => (Code::FORBIDDEN, ErrorCode::Forbidden),
+        Refused::Excess(Excess::Payload { .. }) => (Code::REQUEST_ENTITY_TOO_LARGE, ErrorCode::TooLarge),
+        Refused::Excess(_) => (Code::TOO_MANY_REQUESTS, ErrorCode::LimitExceeded),
+    }
+}
+
+/// After how many seconds a refused request is worth to be made again (RFC 8516 §3, RFC 7252 §5.9.3.4), where that is known.
+fn max_age(refusal: &Refusal) -> Option<u32> {
+    match refusal {
+        Refusal::Device(Refused::Excess(excess)) => excess.max_age(),
+        Refusal::Fetch(FetchError::Token(TokenError::Unavailable { wait, .. })) => {
+            Some(u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1))
+        }
+        _ => None,
     }
 }
 

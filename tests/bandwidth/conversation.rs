@@ -290,7 +290,7 @@ impl Conversation {
                 Output::Datagram { datagram, .. } => self.send(End::Gateway, datagram),
                 Output::Fetch { id, request, .. } => self.fetch(id, &request),
                 Output::Abandon { id } => drop(self.poll.take_if(|(_, poll)| *poll == id)),
-                Output::Store { .. } => {}
+                Output::Store { .. } | Output::Device { .. } => {}
             }
         }
         while let Some((_, datagram)) = self.device.poll_datagram() {

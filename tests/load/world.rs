@@ -168,7 +168,7 @@ impl World {
                 }
                 Output::Fetch { id, request, .. } => self.send(CALL, Arrival::Call(id, Box::new(request))),
                 Output::Abandon { .. } => panic!("a call is given up"),
-                Output::Store { .. } => panic!("nothing is to be stored"),
+                Output::Store { .. } | Output::Device { .. } => panic!("nothing is to be stored"),
             }
         }
         for client in 0..self.clients.len() {

@@ -372,6 +372,7 @@ impl World {
                 Output::Abandon { id } => {
                     self.waiting.retain(|(life, other, ..)| (*life, *other) != (self.life, id))
                 }
+                Output::Device { .. } => panic!("there are no devices"),
             }
         }
     }

@@ -86,6 +86,7 @@ fn table(devices: &[Summary]) -> String {
 fn state(device: &Summary) -> &'static str {
     match (device.revoked, &device.next_id) {
         (Some(_), _) => "revoked",
+        _ if device.keys_lost => "rotate it",
         (None, Some(_)) => "rotating",
         (None, None) => "active",
     }
@@ -125,6 +126,10 @@ fn lines(device: &Summary) -> String {
         ("its own token", if device.allow_token { "let through" } else { "refused" }.to_owned()),
         ("added", moment(device.created)),
     ];
+    if device.keys_lost {
+        let what = "refused: the state of its keys is gone, and they would be used twice; rotate it";
+        lines.push(("lost keys", what.to_owned()));
+    }
     lines.extend(device.token_expires.map(|at| ("token ends", moment(at))));
     lines.extend(device.rotated.map(|at| ("rotated", moment(at))));
     lines.extend(device.revoked.map(|at| ("revoked", moment(at))));

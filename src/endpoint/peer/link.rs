@@ -45,6 +45,13 @@ impl Peer {
         self.exchanges.set_parameters(terms.parameters.clone());
     }
 
+    /// Takes over what others say its link is, where it has said nothing itself; none is its listener's.
+    pub(in crate::endpoint) fn assign(&mut self, link: Option<&str>, config: &Config) {
+        if !self.announced {
+            self.adopt(link.or_else(|| config.link_of(self.address)), config);
+        }
+    }
+
     /// Takes over what it says its link is; a name that is not known changes nothing.
     pub(in crate::endpoint) fn announce(&mut self, link: Option<&str>, config: &Config) {
         match link.filter(|link| config.links.contains_key(*link)) {

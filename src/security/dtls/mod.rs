@@ -33,6 +33,11 @@ pub use keys::{Fingerprint, FingerprintError, Keys, Pins};
 use provider::Secret;
 use session::{Session, Stage, Step};
 
+/// Bytes that a record of TLS_PSK_WITH_AES_128_CCM_8 adds to what is in it: 13 of its header, 8 of the nonce, 8 of the tag.
+pub const SEALING: usize = 29;
+/// The same of the suites with AES-GCM, with a tag of 16 bytes.
+pub const SEALING_GCM: usize = 37;
+
 /// All sessions of one socket.
 pub struct Dtls {
     config: Config,

@@ -201,6 +201,11 @@ impl Context {
         self.id_context.as_deref()
     }
 
+    /// Whether sequence numbers were reserved: only then can anything have been sealed or opened.
+    pub fn is_begun(&self) -> bool {
+        self.reserved > 0
+    }
+
     /// What is known of the requests that came before.
     pub fn freshness(&self) -> Freshness {
         self.freshness

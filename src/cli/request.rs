@@ -30,6 +30,7 @@ use lowband::matrix;
 use lowband::net::client::Client;
 use lowband::net::client::Direction;
 use lowband::net::client::RequestError;
+use lowband::security::dtls::SEALING;
 use lowband::translate;
 use lowband::translate::request::SendError;
 use serde_json::Value;
@@ -38,6 +39,7 @@ use tokio::net::lookup_host;
 use tokio::time;
 
 use self::observe::Observer;
+use self::security::SecurityArgs;
 use self::url::CoapUrl;
 use super::Failure;
 use super::config::Links;
@@ -45,6 +47,7 @@ use super::input;
 use super::output;
 
 mod observe;
+mod security;
 mod url;
 
 /// Make one Matrix call over CoAP and print the answer as JSON.
@@ -62,7 +65,7 @@ pub(crate) struct RequestArgs {
     /// GET, POST, PUT or DELETE
     #[arg(value_parser = parse_method)]
     method: Method,
-    /// coap://HOST[:PORT]/PATH[?QUERY], percent-encoded as in HTTP; port 5683 if none is given
+    /// coap://HOST[:PORT]/PATH[?QUERY], percent-encoded as in HTTP, or coaps:// for DTLS; port 5683 or 5684 if none is given
     url: CoapUrl,
     /// The body: JSON, @FILE for what is in a file, - for what is on standard input
     #[arg(short, long, value_name = "JSON|@FILE|-")]
@@ -100,6 +103,8 @@ pub(crate) struct RequestArgs {
     /// The keys of CBOR objects: integers by MSC3079's table, or strings as in JSON
     #[arg(long, value_name = "KEYS", default_value = "v1")]
     json_keys: JsonKeys,
+    #[command(flatten)]
+    security: SecurityArgs,
     /// Write each datagram to standard error, one line each
     #[arg(short, long)]
     verbose: bool,
@@ -193,6 +198,7 @@ fn read_body(data: &str) -> Result<Bytes, Failure> {
 }
 
 async fn call(args: &RequestArgs, mut request: coap::Request, link: &Profile) -> Result<(), Failure> {
+    let security = args.security.read(args.url.is_secure(), link)?;
     let remote = resolve(&args.url).await?;
     if args.announce_link {
         request.options.push(OptionNumber::LINK, link.name.as_bytes());
@@ -202,6 +208,7 @@ async fn call(args: &RequestArgs, mut request: coap::Request, link: &Profile) ->
     let closing = terms.parameters.longest_timeout().mul_f64(terms.parameters.ack_random_factor);
     let mut config = endpoint::Config { link: Some(link.name.clone()), ..endpoint::Config::default() };
     config.links.insert(link.name.clone(), terms);
+    config.sealed_links.insert(link.name.clone(), link.clone().sealed(SEALING).terms(End::Peer));
     if let Some(block) = args.block {
         config.transfers.block = block;
     }
@@ -210,9 +217,12 @@ async fn call(args: &RequestArgs, mut request: coap::Request, link: &Profile) ->
         true => Box::new(move |direction, datagram| show(started, direction, datagram)),
         false => Box::new(|_, _| {}),
     };
-    let client = Client::connect_watched(remote, config, watch)
-        .await
-        .map_err(|error| Failure::unanswered(format_args!("cannot reach {remote}: {error}")))?;
+    let client = match security {
+        Some(security) => Client::connect_secured(remote, config, security, watch).await,
+        None => Client::connect_watched(remote, config, watch).await,
+    };
+    let client =
+        client.map_err(|error| Failure::unanswered(format_args!("cannot reach {remote}: {error}")))?;
     let call = Call { args, remote, link, client: client.clone(), started, gave_up: Cell::new(false) };
     let done = tokio::select! {
         done = call.answers(request) => done,
@@ -378,7 +388,12 @@ fn show(started: Instant, direction: Direction, datagram: &[u8]) {
         Direction::Received => '<',
     };
     let seconds = started.elapsed().as_secs_f64();
-    tell(&format!("{arrow} {seconds:.3} {}", describe(&inspect::explain(datagram, Secrets::Hidden))));
+    let described = match datagram {
+        // RFC 6347 §4.1: a record of DTLS. What is protected by one is shown by itself.
+        [20..=22, 0xfe, ..] => format!("DTLS handshake or alert, {} bytes", datagram.len()),
+        _ => describe(&inspect::explain(datagram, Secrets::Hidden)),
+    };
+    tell(&format!("{arrow} {seconds:.3} {described}"));
 }
 
 fn describe(datagram: &Explanation) -> String {

@@ -33,6 +33,10 @@ use crate::endpoint::Address;
 use crate::endpoint::Endpoint;
 use crate::endpoint::Event;
 use crate::endpoint::RequestId;
+use secure::Secure;
+pub use secure::Security;
+
+mod secure;
 
 /// A CoAP client of one peer. Clones share its socket.
 #[derive(Clone)]
@@ -64,6 +68,29 @@ impl Client {
         config: endpoint::Config,
         watch: Watch,
     ) -> io::Result<Self> {
+        Self::connect_by(remote, config, None, watch).await
+    }
+
+    /// As [`Client::connect_watched`], by DTLS: the first request opens a session, and so does the first after one was not answered. Of
+    /// what is protected `watch` sees the messages.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn connect_secured(
+        remote: SocketAddr,
+        config: endpoint::Config,
+        security: Security,
+        watch: Watch,
+    ) -> io::Result<Self> {
+        Self::connect_by(remote, config, Some(security), watch).await
+    }
+
+    async fn connect_by(
+        remote: SocketAddr,
+        mut config: endpoint::Config,
+        security: Option<Security>,
+        watch: Watch,
+    ) -> io::Result<Self> {
         let any: IpAddr = match remote {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -71,17 +98,24 @@ impl Client {
         let socket = UdpSocket::bind((any, 0)).await?;
         socket.connect(remote).await?;
         let local = socket.local_addr()?;
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
+        let clock = Clock::start();
+        // The peer is known by the connected socket: there is nothing to choose from.
+        let address = Address { remote, local: SocketAddr::new(any, 0) };
+        let secure = match security {
+            Some(security) => {
+                config.sealed.insert(address.local);
+                Some(Secure::new(security, address, &clock, random()?)?)
+            }
+            None => None,
+        };
         let (commands, orders) = mpsc::unbounded_channel();
         let traffic = Arc::new(Meter::default());
         let (departs, departure) = watch::channel(None);
-        let clock = Clock::start();
         let driver = Driver {
-            machine: Endpoint::new(config, seed),
+            machine: Endpoint::new(config, random()?),
             clock,
-            // The peer is known by the connected socket: there is nothing to choose from.
-            address: Address { remote, local: SocketAddr::new(any, 0) },
+            address,
+            secure,
             socket,
             waiting: BTreeMap::new(),
             watch,
@@ -216,6 +250,9 @@ pub enum RequestError {
     /// The peer's host says that nobody listens there.
     #[error("nobody listens there (connection refused)")]
     Refused,
+    /// There is no session of DTLS: the peer does not answer, or one of both is not whom the other wants.
+    #[error("no secure session: {0}")]
+    Session(&'static str),
     /// The client was closed meanwhile.
     #[error("the client is closed")]
     Closed,
@@ -331,6 +368,8 @@ struct Driver {
     machine: Endpoint,
     clock: Clock,
     address: Address,
+    /// The session of DTLS, where there is to be one.
+    secure: Option<Secure>,
     socket: UdpSocket,
     waiting: BTreeMap<RequestId, Waiting>,
     watch: Watch,
@@ -365,6 +404,10 @@ impl Driver {
             while !self.machine.is_settled() {
                 self.turn(&mut buffer).await;
             }
+            self.end_session();
+            while !self.machine.is_settled() {
+                self.turn(&mut buffer).await;
+            }
         });
         if settled.await.is_err() {
             debug!(remote = %self.address.remote, "closed before the peer has acknowledged");
@@ -376,9 +419,13 @@ impl Driver {
         let now = self.clock.now();
         match command {
             Command::Start { key, request, waiter } => {
+                if self.waits_for_session() {
+                    return self.hold(key, request, waiter);
+                }
                 let id = self.machine.request(self.address, request, now);
                 self.waiting.insert(id, Waiting { key, waiter, answered: false });
             }
+            Command::Cancel { key } | Command::Forget { key } if self.release(key) => {}
             Command::Cancel { key } => {
                 if let Some(id) = self.take(key) {
                     self.machine.cancel(id, now);
@@ -406,19 +453,18 @@ impl Driver {
         let room = self.waiting.values().all(|waiting| waiting.waiter.has_room());
         let received = tokio::select! {
             received = self.socket.recv(buffer), if room => Some(received),
-            () = self.clock.sleep_until(self.machine.deadline()) => None,
+            () = self.clock.sleep_until(self.deadline()) => None,
         };
         match received {
             Some(Ok(length)) => {
                 let datagram = buffer.get(..length).unwrap_or_default();
                 self.traffic.count(Direction::Received, datagram);
-                (self.watch)(Direction::Received, datagram);
-                self.machine.handle(self.address, datagram, self.clock.now());
+                self.take_in(datagram);
             }
             Some(Err(error)) => self.cannot_receive(&error).await,
             None => {}
         }
-        self.machine.advance(self.clock.now());
+        self.advance();
         self.drain();
     }
 
@@ -426,6 +472,7 @@ impl Driver {
     async fn cannot_receive(&mut self, error: &io::Error) {
         debug!(remote = %self.address.remote, %error, "cannot receive");
         if error.kind() == io::ErrorKind::ConnectionRefused {
+            self.give_up_session(&RequestError::Refused);
             let unanswered = self.waiting.iter().filter(|(_, waiting)| !waiting.answered);
             let unanswered: Vec<_> = unanswered.map(|(id, _)| *id).collect();
             for id in unanswered {
@@ -438,13 +485,10 @@ impl Driver {
     }
 
     fn drain(&mut self) {
-        self.report();
-        while let Some((_, datagram)) = self.machine.poll_datagram() {
-            self.traffic.count(Direction::Sent, &datagram);
-            (self.watch)(Direction::Sent, &datagram);
-            // Lost, as any datagram may be. Without tokio's readiness: it does not know of any before the first wait.
-            if let Err(error) = socket2::SockRef::from(&self.socket).send(&datagram) {
-                debug!(remote = %self.address.remote, %error, "cannot send");
+        loop {
+            self.report();
+            if !self.carry() {
+                break;
             }
         }
         let departure = self.machine.departure();
@@ -460,7 +504,10 @@ impl Driver {
                 Event::Response { id, response, notification: false } => {
                     self.tell(id, Ok(response), Then::Forget)
                 }
-                Event::Failed { id, error } => self.tell(id, Err(error.into()), Then::Forget),
+                Event::Failed { id, error } => {
+                    self.doubt_session(error);
+                    self.tell(id, Err(error.into()), Then::Forget);
+                }
                 // A client has no resources; a peer that asks all the same is told so.
                 Event::Request { key, .. } => {
                     let response = Response::new(Code::NOT_FOUND);
@@ -486,6 +533,12 @@ impl Driver {
             Then::Forget => drop(self.waiting.remove(&id)),
         }
     }
+}
+
+fn random() -> io::Result<[u8; 32]> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(bytes)
 }
 
 enum Then {

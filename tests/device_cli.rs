@@ -330,15 +330,15 @@ impl Gateway {
     fn start(desk: &Desk) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_lowband"))
             .env_clear()
+            .args(["gateway", "--homeserver", "http://127.0.0.1:9", "--listen", "127.0.0.1:0"])
             .args([
-                "gateway",
-                "--homeserver",
-                "http://127.0.0.1:9",
-                "--insecure-coap",
-                "--listen",
-                "127.0.0.1:0",
+                "--devices",
+                &desk.path("devices"),
+                "--state",
+                &desk.path("state"),
+                "--log",
+                "lowband::net=info",
             ])
-            .args(["--devices", &desk.path("devices"), "--log", "lowband::net=info"])
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -401,7 +401,8 @@ fn two_gateways_do_not_share_devices() {
     let _first = Gateway::start(&desk);
     let second = Command::new(env!("CARGO_BIN_EXE_lowband"))
         .env_clear()
-        .args(["gateway", "--homeserver", "http://127.0.0.1:9", "--insecure-coap", "--listen", "127.0.0.1:0"])
+        .args(["gateway", "--homeserver", "http://127.0.0.1:9", "--listen", "127.0.0.1:0"])
+        .args(["--state", &desk.path("other")])
         .args(["--devices", &desk.path("devices")])
         .output()
         .unwrap();
@@ -409,7 +410,8 @@ fn two_gateways_do_not_share_devices() {
     assert!(second.status.code() == Some(1) && said.contains("another process uses it"), "{said}");
     let third = Command::new(env!("CARGO_BIN_EXE_lowband"))
         .env_clear()
-        .args(["gateway", "--homeserver", "http://127.0.0.1:9", "--insecure-coap", "--listen", "127.0.0.1:0"])
+        .args(["gateway", "--homeserver", "http://127.0.0.1:9", "--listen", "127.0.0.1:0"])
+        .args(["--state", &desk.path("other")])
         .args(["--devices", &desk.path("others"), "--control", &desk.path("devices.control")])
         .output()
         .unwrap();
@@ -418,7 +420,8 @@ fn two_gateways_do_not_share_devices() {
     fs::write(desk.path("file"), "").unwrap();
     let fourth = Command::new(env!("CARGO_BIN_EXE_lowband"))
         .env_clear()
-        .args(["gateway", "--homeserver", "http://127.0.0.1:9", "--insecure-coap", "--listen", "127.0.0.1:0"])
+        .args(["gateway", "--homeserver", "http://127.0.0.1:9", "--listen", "127.0.0.1:0"])
+        .args(["--state", &desk.path("other")])
         .args(["--devices", &desk.path("others"), "--control", &desk.path("file")])
         .output()
         .unwrap();

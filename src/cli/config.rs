@@ -94,7 +94,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         kind: Kind::Switch,
         value_name: "BOOL",
         default: Some("false"),
-        help: "Serve plain CoAP: access tokens and messages cross the link readable and changeable by anybody on it",
+        help: "Serve plain CoAP beside devices: access tokens and messages cross the link readable and changeable by anybody on it",
     },
     Setting {
         name: "insecure-public",
@@ -319,7 +319,8 @@ impl clap::Args for Flags {
             .value_parser(clap::value_parser!(PathBuf))
             .help("A TOML file of settings under the same names; LOWBAND_CONFIG in the environment");
         command.arg(config).args(SETTINGS.iter().map(Setting::argument)).after_help(
-            "Examples: plain CoAP on this machine alone; what a file of settings comes to\n  \
+            "Examples: devices that lowband device adds, from any network; plain CoAP on this machine alone; what a file of settings comes to\n  \
+             $ lowband gateway --homeserver http://127.0.0.1:8008 --listen 0.0.0.0 --state lowband.state\n  \
              $ lowband gateway --homeserver http://127.0.0.1:8008 --insecure-coap\n  \
              $ lowband check-config --config lowband.example.toml\n\n\
              Every setting may also stand in the TOML file under its name, or in the environment as LOWBAND_NAME. \

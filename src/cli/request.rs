@@ -30,6 +30,8 @@ use lowband::matrix;
 use lowband::net::client::Client;
 use lowband::net::client::Direction;
 use lowband::net::client::RequestError;
+use lowband::net::client::Security;
+use lowband::security::dtls::Link;
 use lowband::security::dtls::SEALING;
 use lowband::translate;
 use lowband::translate::request::SendError;
@@ -39,6 +41,7 @@ use tokio::net::lookup_host;
 use tokio::time;
 
 use self::observe::Observer;
+use self::security::Protection;
 use self::security::SecurityArgs;
 use self::url::CoapUrl;
 use super::Failure;
@@ -46,6 +49,7 @@ use super::config::Links;
 use super::input;
 use super::output;
 
+mod keyring;
 mod observe;
 mod security;
 mod url;
@@ -58,6 +62,8 @@ Examples:
   $ lowband request POST coap://127.0.0.1/_matrix/client/v3/login -d '{\"type\":\"m.login.password\",\"user\":\"alice\",\"password\":\"…\"}'
   $ lowband request PUT 'coap://[::1]/_matrix/client/v3/rooms/!a:hs/send/m.room.message/t1' --token T -d '{\"msgtype\":\"m.text\",\"body\":\"hi\"}'
   $ lowband request GET 'coap://127.0.0.1/_matrix/client/v3/sync?timeout=30000' --token T --observe
+  $ lowband request GET coap://gateway.example/_matrix/client/v3/account/whoami --credentials buoy.toml
+  $ lowband request GET coaps://gateway.example/_matrix/client/v3/account/whoami --credentials van.toml
 
 Paths that have a short form are sent in it, and bodies as CBOR. Exit code: 0 for an answer of class 2, 1 for an error answer
 (its body is printed all the same), 2 for arguments that make no sense, 3 where no answer came.")]
@@ -85,9 +91,17 @@ pub(crate) struct RequestArgs {
     /// Largest block of a body in one datagram, in bytes: 16, 32, … 1024
     #[arg(long, value_name = "BYTES", value_parser = parse_block)]
     block: Option<BlockSize>,
-    /// The link to the gateway, for the timing: lan, hf-100, … as `lowband link show` lists them
-    #[arg(long, value_name = "LINK", default_value = "lan")]
-    link: String,
+    /// The device's half of its keys, as `lowband device export` gives it: a file, or the line itself. All that is asked is protected with
+    /// them, and the access token stays with the gateway
+    #[arg(long, value_name = "FILE|LINE")]
+    credentials: Option<String>,
+    /// Where it is kept what the keys were used for; FILE.state of --credentials, if not given. Never in two places, never put back
+    #[arg(long, value_name = "FILE", requires = "credentials")]
+    state: Option<PathBuf>,
+    /// The link to the gateway, for the timing: lan, hf-100, … as `lowband link show` lists them; that of --credentials, or lan, if not
+    /// given
+    #[arg(long, value_name = "LINK")]
+    link: Option<String>,
     /// A TOML file of settings, whose [link.NAME] tables are added; LOWBAND_CONFIG in the environment
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -127,10 +141,16 @@ pub(crate) fn run(args: RequestArgs) -> Result<(), Failure> {
     let request = translate_request(&args)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(format_args!("cannot start: {error}")))?;
+    let (protection, of_device) = match &args.credentials {
+        Some(given) => keyring::open(given, args.state.as_deref())?,
+        None => (args.security.read()?, None),
+    };
+    protection.check(args.url.is_secure())?;
+    let link = args.link.clone().or(of_device).unwrap_or_else(|| "lan".to_owned());
     let link = Links::of_file(args.config.clone().or_else(config_of_environment))?
-        .find(&args.link)?
+        .find(&link)?
         .faster(args.link_speed);
-    runtime.block_on(call(&args, request, &link))
+    runtime.block_on(call(&args, request, &link, protection))
 }
 
 fn config_of_environment() -> Option<PathBuf> {
@@ -197,8 +217,12 @@ fn read_body(data: &str) -> Result<Bytes, Failure> {
     Ok(body.into())
 }
 
-async fn call(args: &RequestArgs, mut request: coap::Request, link: &Profile) -> Result<(), Failure> {
-    let security = args.security.read(args.url.is_secure(), link)?;
+async fn call(
+    args: &RequestArgs,
+    mut request: coap::Request,
+    link: &Profile,
+    protection: Protection,
+) -> Result<(), Failure> {
     let remote = resolve(&args.url).await?;
     if args.announce_link {
         request.options.push(OptionNumber::LINK, link.name.as_bytes());
@@ -207,7 +231,7 @@ async fn call(args: &RequestArgs, mut request: coap::Request, link: &Profile) ->
     // The peer may take as long to acknowledge that an observation has ended as it may for anything else.
     let closing = terms.parameters.longest_timeout().mul_f64(terms.parameters.ack_random_factor);
     let mut config = endpoint::Config { link: Some(link.name.clone()), ..endpoint::Config::default() };
-    config.links.insert(link.name.clone(), terms);
+    config.links.insert(link.name.clone(), terms.clone());
     config.sealed_links.insert(link.name.clone(), link.clone().sealed(SEALING).terms(End::Peer));
     if let Some(block) = args.block {
         config.transfers.block = block;
@@ -217,9 +241,13 @@ async fn call(args: &RequestArgs, mut request: coap::Request, link: &Profile) ->
         true => Box::new(move |direction, datagram| show(started, direction, datagram)),
         false => Box::new(|_, _| {}),
     };
-    let client = match security {
-        Some(security) => Client::connect_secured(remote, config, security, watch).await,
-        None => Client::connect_watched(remote, config, watch).await,
+    let client = match protection {
+        Protection::None => Client::connect_watched(remote, config, watch).await,
+        Protection::Oscore(keyring) => Client::connect_as(remote, config, watch, Some(*keyring)).await,
+        Protection::Dtls(credentials) => {
+            let security = Security { credentials, link: Link::from(&terms) };
+            Client::connect_secured(remote, config, security, watch).await
+        }
     };
     let client =
         client.map_err(|error| Failure::unanswered(format_args!("cannot reach {remote}: {error}")))?;
@@ -342,7 +370,7 @@ impl Call<'_> {
             return Ok(());
         }
         let failure = Failure::new(format_args!("{} (HTTP {})", name(response.code), http.status()));
-        match (response.code, self.args.token.is_some()) {
+        match (response.code, self.args.token.is_some() || self.args.credentials.is_some()) {
             (Code::UNAUTHORIZED, false) => {
                 Err(failure.hint("--token T, or LOWBAND_TOKEN in the environment"))
             }

@@ -24,9 +24,11 @@ use tokio::time;
 use tracing::debug;
 
 use super::clock::Clock;
+use super::keyring::Keyring;
 use crate::coap;
 use crate::coap::Code;
 use crate::coap::Observe;
+use crate::coap::Priority;
 use crate::coap::Response;
 use crate::endpoint;
 use crate::endpoint::Address;
@@ -68,7 +70,20 @@ impl Client {
         config: endpoint::Config,
         watch: Watch,
     ) -> io::Result<Self> {
-        Self::connect_by(remote, config, None, watch).await
+        Self::connect_by(remote, config, watch, None, None).await
+    }
+
+    /// As [`Client::connect_watched`]; with keys, all that is asked is protected by OSCORE.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn connect_as(
+        remote: SocketAddr,
+        config: endpoint::Config,
+        watch: Watch,
+        keyring: Option<Keyring>,
+    ) -> io::Result<Self> {
+        Self::connect_by(remote, config, watch, keyring, None).await
     }
 
     /// As [`Client::connect_watched`], by DTLS: the first request opens a session, and so does the first after one was not answered. Of
@@ -82,14 +97,15 @@ impl Client {
         security: Security,
         watch: Watch,
     ) -> io::Result<Self> {
-        Self::connect_by(remote, config, Some(security), watch).await
+        Self::connect_by(remote, config, watch, None, Some(security)).await
     }
 
     async fn connect_by(
         remote: SocketAddr,
         mut config: endpoint::Config,
-        security: Option<Security>,
         watch: Watch,
+        mut keyring: Option<Keyring>,
+        security: Option<Security>,
     ) -> io::Result<Self> {
         let any: IpAddr = match remote {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -111,8 +127,13 @@ impl Client {
         let (commands, orders) = mpsc::unbounded_channel();
         let traffic = Arc::new(Meter::default());
         let (departs, departure) = watch::channel(None);
+        let mut machine = Endpoint::new(config, random()?);
+        if let Some(keyring) = &mut keyring {
+            keyring.begin(&mut machine, clock.now());
+        }
         let driver = Driver {
-            machine: Endpoint::new(config, random()?),
+            machine,
+            keyring,
             clock,
             address,
             secure,
@@ -253,6 +274,9 @@ pub enum RequestError {
     /// There is no session of DTLS: the peer does not answer, or one of both is not whom the other wants.
     #[error("no secure session: {0}")]
     Session(&'static str),
+    /// What the keys are used for cannot be written into its file.
+    #[error("nothing can be sent: the state of the keys cannot be written")]
+    Unkept,
     /// The client was closed meanwhile.
     #[error("the client is closed")]
     Closed,
@@ -366,6 +390,7 @@ struct Waiting {
 
 struct Driver {
     machine: Endpoint,
+    keyring: Option<Keyring>,
     clock: Clock,
     address: Address,
     /// The session of DTLS, where there is to be one.
@@ -412,6 +437,9 @@ impl Driver {
         if settled.await.is_err() {
             debug!(remote = %self.address.remote, "closed before the peer has acknowledged");
         }
+        if let Some(keyring) = self.keyring.take() {
+            keyring.close(&mut self.machine, self.clock.now());
+        }
         done.map(|done| done.send(()));
     }
 
@@ -422,7 +450,8 @@ impl Driver {
                 if self.waits_for_session() {
                     return self.hold(key, request, waiter);
                 }
-                let id = self.machine.request(self.address, request, now);
+                let peer = if self.keyring.is_some() { Keyring::PEER } else { self.address.into() };
+                let id = self.machine.request_to(peer, Priority::Message, self.address, request, now);
                 self.waiting.insert(id, Waiting { key, waiter, answered: false });
             }
             Command::Cancel { key } | Command::Forget { key } if self.release(key) => {}
@@ -487,12 +516,28 @@ impl Driver {
     fn drain(&mut self) {
         loop {
             self.report();
+            let is_kept = match &mut self.keyring {
+                Some(keyring) => keyring.keep(&mut self.machine, self.clock.now()),
+                None => true,
+            };
+            if !is_kept {
+                self.give_up();
+                while self.machine.poll_datagram().is_some() {}
+            }
             if !self.carry() {
                 break;
             }
         }
         let departure = self.machine.departure();
         self.departs.send_if_modified(|known| std::mem::replace(known, departure) != departure);
+    }
+
+    /// What the keys are used for cannot be kept: nothing is asked with them.
+    fn give_up(&mut self) {
+        for id in self.waiting.keys().copied().collect::<Vec<_>>() {
+            self.machine.abandon(id, self.clock.now());
+            self.tell(id, Err(RequestError::Unkept), Then::Forget);
+        }
     }
 
     fn report(&mut self) {

@@ -9,6 +9,7 @@ pub mod desk;
 pub mod devices;
 pub mod dtls;
 pub mod gateway;
+pub mod keyring;
 pub mod login;
 pub mod relay;
 pub mod store;

@@ -9,7 +9,7 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use lowband::coap::Instant;
 use lowband::endpoint;
 use lowband::endpoint::Address;
-use lowband::gateway::{Config, FetchError, FetchId, Gateway, Input, Output};
+use lowband::gateway::{Config, DeviceChange, FetchError, FetchId, Gateway, Input, Output};
 
 use super::endpoint as support_endpoint;
 use super::endpoint::PEER;
@@ -34,6 +34,8 @@ pub(crate) enum Call {
     Fetch { id: FetchId, request: String, timeout: Duration },
     /// The call is of no use any more.
     Abandon(FetchId),
+    /// Something has become of a device.
+    Device(String, DeviceChange),
 }
 
 /// A gateway before `https://hs.example`, without chance.
@@ -143,6 +145,7 @@ impl Machine for Driven {
                     Call::Fetch { id, request: describe(&request), timeout }
                 }
                 Output::Abandon { id } => Call::Abandon(id),
+                Output::Device { name, change } => Call::Device(name.to_string(), change),
                 other => panic!("{other:?}"),
             },
         )

@@ -1,6 +1,7 @@
 //! Stories: a machine in virtual time, and everything it says expected at a stated time.
 
 pub(crate) mod conversation;
+pub(crate) mod device;
 pub(crate) mod endpoint;
 pub(crate) mod exchanges;
 pub(crate) mod figure;

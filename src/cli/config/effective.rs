@@ -14,6 +14,7 @@ use lowband::link::Profile;
 use lowband::link::Terms;
 use lowband::matrix::rewrite::Advertise;
 use lowband::net;
+use lowband::net::desk;
 use lowband::net::gateway::Listener;
 use lowband::net::gateway::Security;
 use lowband::net::upstream;
@@ -79,7 +80,9 @@ impl Reader<'_> {
         let links = &self.settings.links;
         let default_link = self.required("default-link", |name| link(name, links));
         let dtls = self.dtls();
-        let listen = self.listen();
+        let plain = self.required("insecure-coap", switch);
+        let devices = super::devices(self.settings);
+        let listen = self.listen(plain, devices.as_ref());
         let shaping = &self.settings.shaping;
         let shape = self.optional("default-shape", |name| {
             shaping.find(name).map_err(|hint| match shaping.tables.contains_key(name) {
@@ -101,6 +104,11 @@ impl Reader<'_> {
         let report = self.required("counters-every", time);
         let log = self.required("log", log);
         let log_format = self.required("log-format", log_format);
+        if devices.is_some() && state.is_none() && !self.settings.is_refused("state") {
+            let wrong =
+                Wrong::new("devices need a state file: what their keys were used for must not be forgotten");
+            let _: Option<()> = self.wrong("devices", wrong.hint("--state FILE"));
+        }
         let homeserver = homeserver?;
         let (listen, dtls) = (listen?, dtls?);
         self.check_dtls(&listen, &dtls);
@@ -111,6 +119,7 @@ impl Reader<'_> {
         gateway.sessions = peers?;
         gateway.codec.output = body_limit?;
         gateway.endpoint.peers = peers?;
+        gateway.endpoint.plain = plain?;
         gateway.endpoint.bytes = gateway.endpoint.bytes.max(body_limit?);
         gateway.endpoint.transfers.body = body_limit?;
         gateway.endpoint.transfers.bytes = gateway.endpoint.transfers.bytes.max(body_limit?);
@@ -134,7 +143,7 @@ impl Reader<'_> {
                 listen,
                 gateway,
                 state,
-                devices: super::devices(self.settings),
+                devices,
                 dtls,
                 upstream,
                 grace: grace?,
@@ -145,9 +154,8 @@ impl Reader<'_> {
         })
     }
 
-    /// The addresses with the links behind them, if plain CoAP may be served there.
-    fn listen(&mut self) -> Option<Vec<Listener>> {
-        let plain = self.required("insecure-coap", switch);
+    /// The addresses with the links behind them, if what is to be served there may be; `plain` where that is plain CoAP too.
+    fn listen(&mut self, plain: Option<bool>, devices: Option<&desk::Config>) -> Option<Vec<Listener>> {
         let public = self.required("insecure-public", switch);
         let links = &self.settings.links;
         let listen = self.all("listen", |text| listener(text, links))?;
@@ -156,14 +164,14 @@ impl Reader<'_> {
             return self.wrong("listen", Wrong::new("no address").hint("an address is like 127.0.0.1:5683"));
         }
         let bare = |listener: &&Listener| listener.security == Security::None;
-        if !plain && listen.iter().any(|listener| bare(&listener)) {
-            let wrong = Wrong::new(
-                "plain CoAP is all there is yet, and it is served only when asked for by its name",
-            );
-            return self.wrong(
-                "insecure-coap",
-                wrong.hint("--insecure-coap if nobody else is on the link, or it is protected below UDP"),
-            );
+        if !plain && devices.is_none() && listen.iter().any(|listener| bare(&listener)) {
+            let wrong = Wrong::new("nobody would be served: there are no devices, and no plain CoAP");
+            let hint = "--insecure-coap if nobody else is on the link, or it is protected below UDP; --state FILE for devices, which \
+                        lowband device add makes";
+            return self.wrong("insecure-coap", wrong.hint(hint));
+        }
+        if !plain {
+            return Some(listen);
         }
         let mut addresses = listen.iter().filter(bare).map(|listener| listener.address);
         if let Some(open) = addresses.find(|address| !address.ip().is_loopback()).filter(|_| !public) {

@@ -1,0 +1,269 @@
+//! Devices end to end, with real sockets and processes: a gateway that serves nobody else, `lowband device` beside it, and
+//! `lowband request --credentials` as the device.
+
+#![cfg(unix)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Output;
+use std::process::Stdio;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lowband::homeserver;
+use lowband::net::upstream;
+use lowband::net::upstream::Upstream;
+use serde_json::Value;
+use serde_json::json;
+use tokio::io::AsyncBufReadExt;
+use tokio::io::BufReader;
+use tokio::process::Child;
+use tokio::process::Command;
+use tokio::time;
+
+/// A homeserver with a user who has a room, a directory, and what it takes to run `lowband` with it.
+struct World {
+    directory: PathBuf,
+    homeserver: homeserver::Server,
+    direct: Upstream,
+    token: String,
+    room: String,
+}
+
+impl World {
+    async fn new(name: &str) -> Self {
+        let directory =
+            std::env::temp_dir().join(format!("lowband-net-devices-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&directory);
+        std::fs::create_dir(&directory).unwrap();
+        let server = homeserver::Server::bind("127.0.0.1:0".parse().unwrap(), homeserver::Config::default());
+        let homeserver = server.await.unwrap();
+        let direct = Upstream::new(&upstream::Config::new(homeserver.url().parse().unwrap())).unwrap();
+        let mut world = Self { directory, homeserver, direct, token: String::new(), room: String::new() };
+        let user = json!({ "username": "buoy", "password": "p", "auth": { "type": "m.login.dummy" } });
+        let user = world.call("POST", "register", user).await;
+        world.token = user["access_token"].as_str().unwrap().to_owned();
+        std::fs::write(world.path("token"), &world.token).unwrap();
+        let room = world.call("POST", "createRoom", json!({})).await;
+        world.room = room["room_id"].as_str().unwrap().to_owned();
+        world
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.join(name).display().to_string()
+    }
+
+    /// A call of the homeserver that passes the gateway by.
+    async fn call(&self, method: &str, path: &str, body: Value) -> Value {
+        let request = http::Request::builder().method(method);
+        let request = request.uri(format!("{}/_matrix/client/v3/{path}", self.homeserver.url()));
+        let request = request.header("authorization", format!("Bearer {}", self.token));
+        let request = request.body(Bytes::from(body.to_string())).unwrap();
+        let response = self.direct.fetch(request, Duration::from_secs(10)).await.unwrap();
+        assert!(response.status().is_success(), "{response:?}");
+        serde_json::from_slice(response.body()).unwrap()
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lowband"));
+        command.env_clear().current_dir(&self.directory).kill_on_drop(true).args(words);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    async fn run(&self, words: &[&str]) -> Output {
+        self.command(words).output().await.unwrap()
+    }
+
+    async fn done(&self, words: &[&str]) -> String {
+        let output = self.run(words).await;
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// `lowband device`, which finds the gateway by its socket.
+    async fn device(&self, words: &[&str]) -> String {
+        let homeserver = self.homeserver.url();
+        let place = ["--devices", "state.devices"];
+        let more: &[&str] = if words[0] == "add" { &["--homeserver", &homeserver] } else { &[] };
+        self.done(&[&["device"], words, &place, more].concat()).await
+    }
+
+    async fn add(&self) {
+        self.device(&["add", "buoy", "--user", "@buoy:localhost", "--token-file", "token", "--unchecked"])
+            .await;
+    }
+
+    /// A gateway that serves devices alone, and where; its log goes into a file.
+    async fn gateway(&self, listen: &str) -> (Child, SocketAddr) {
+        let homeserver = self.homeserver.url();
+        let words = ["gateway", "--homeserver", &homeserver, "--listen", listen, "--state", "state"];
+        let mut child = self.command(&words).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let address = loop {
+            let line = lines.next_line().await.unwrap().unwrap();
+            if let Some(address) = line.strip_prefix("listening on coap://") {
+                break address.parse().unwrap();
+            }
+        };
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        (child, address)
+    }
+
+    /// The device asks; its exit code, what it prints, and what it says beside.
+    async fn asks(
+        &self,
+        address: SocketAddr,
+        method: &str,
+        path: &str,
+        more: &[&str],
+    ) -> (i32, String, String) {
+        let url = format!("coap://{address}/_matrix/client/v3/{path}");
+        let output = self.run(&[&["request", method, &url], more].concat()).await;
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+const DEVICE: [&str; 4] = ["--credentials", "buoy.toml", "--timeout", "20"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn device_lives_beside_a_gateway_that_runs() {
+    let world = World::new("life").await;
+    let (mut gateway, address) = world.gateway("127.0.0.1:0").await;
+    // Without keys nobody is served.
+    let (code, out, told) = world.asks(address, "GET", "account/whoami", &["--token", &world.token]).await;
+    assert!(code == 1 && told.contains("4.01"), "{out} {told}");
+
+    world.add().await;
+    world.device(&["export", "buoy", "-o", "buoy.toml"]).await;
+    let (code, out, told) = world.asks(address, "GET", "account/whoami", &DEVICE).await;
+    assert!(code == 0 && out.contains("@buoy:"), "{out} {told}");
+    let room = world.room.replace('!', "%21");
+    let send = format!("rooms/{room}/send/m.room.message/1");
+    let body = ["-d", r#"{"msgtype":"m.text","body":"from the buoy"}"#];
+    let (code, out, told) = world.asks(address, "PUT", &send, &[&DEVICE[..], &body].concat()).await;
+    assert!(code == 0 && out.contains("event_id"), "{out} {told}");
+    let (code, out, _) =
+        world.asks(address, "POST", "account/password", &[&DEVICE[..], &["-d", "{}"]].concat()).await;
+    assert!(code == 1 && out.contains("M_FORBIDDEN"), "{out}");
+    let own = [&DEVICE[..], &["--token", "own"]].concat();
+    let (code, out, _) = world.asks(address, "GET", "account/whoami", &own).await;
+    assert!(code == 1 && out.contains("may not bring an access token"), "{out}");
+
+    // Killed, the gateway asks for proof, and is given it.
+    gateway.start_kill().unwrap();
+    gateway.wait().await.unwrap();
+    let (mut gateway, address) = world.gateway(&address.to_string()).await;
+    let (code, out, told) =
+        world.asks(address, "GET", "account/whoami", &[&DEVICE[..], &["-v"]].concat()).await;
+    assert!(code == 0 && out.contains("@buoy:"), "{out} {told}");
+    assert_eq!(told.matches("\n> ").count() + 1, 2, "asked, and again with proof: {told}");
+
+    // New keys: the old hold until they are used.
+    world.device(&["rotate", "buoy"]).await;
+    assert_eq!(world.asks(address, "GET", "account/whoami", &DEVICE).await.0, 0);
+    world.device(&["export", "buoy", "-o", "new.toml"]).await;
+    let new = ["--credentials", "new.toml", "--timeout", "20"];
+    assert_eq!(world.asks(address, "GET", "account/whoami", &new).await.0, 0);
+    let (code, _, told) =
+        world.asks(address, "GET", "account/whoami", &["--credentials", "buoy.toml", "--timeout", "2"]).await;
+    assert_eq!(code, 3, "{told}");
+    assert!(world.device(&["show", "buoy"]).await.contains("new keys             none"));
+
+    // Stopped in order, it asks for no proof.
+    let pid = gateway.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+    gateway.wait().await.unwrap();
+    let (_gateway, address) = world.gateway(&address.to_string()).await;
+    let (code, _, told) = world.asks(address, "GET", "account/whoami", &[&new[..], &["-v"]].concat()).await;
+    assert_eq!((code, told.matches("> 0").count()), (0, 1), "{told}");
+
+    world.device(&["revoke", "buoy"]).await;
+    let (code, _, told) =
+        world.asks(address, "GET", "account/whoami", &["--credentials", "new.toml", "--timeout", "2"]).await;
+    assert_eq!(code, 3, "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn device_observes_until_it_is_revoked() {
+    let world = World::new("observes").await;
+    world.add().await;
+    world.device(&["export", "buoy", "-o", "buoy.toml"]).await;
+    let (_gateway, address) = world.gateway("127.0.0.1:0").await;
+    let url = format!("coap://{address}/_matrix/client/v3/sync");
+    let mut observer =
+        world.command(&["request", "GET", &url, "--observe", "--credentials", "buoy.toml"]).spawn().unwrap();
+    let mut lines = BufReader::new(observer.stdout.take().unwrap()).lines();
+    let mut next =
+        async || time::timeout(Duration::from_secs(20), lines.next_line()).await.map(|line| line.unwrap());
+    next().await.unwrap().unwrap();
+    for round in 0..3 {
+        let send = format!("rooms/{}/send/m.room.message/t{round}", world.room);
+        world.call("PUT", &send, json!({ "msgtype": "m.text", "body": format!("message {round}") })).await;
+        let line = next().await.unwrap().unwrap();
+        assert!(line.contains(&format!("message {round}")), "{line}");
+    }
+    world.device(&["revoke", "buoy"]).await;
+    world
+        .call("PUT", &format!("rooms/{}/send/m.room.message/t9", world.room), json!({ "body": "unheard" }))
+        .await;
+    time::sleep(Duration::from_secs(2)).await;
+    observer.start_kill().unwrap();
+    while let Ok(Some(line)) = next().await {
+        assert!(!line.contains("unheard"), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn keys_without_a_place_for_their_state_are_not_used() {
+    let world = World::new("place").await;
+    world.add().await;
+    let line = world.device(&["export", "buoy", "--format", "line"]).await;
+    let url = "coap://127.0.0.1:9/_matrix/client/versions";
+    let output = world.run(&["request", "GET", url, "--credentials", line.trim()]).await;
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(told.contains("no place to keep") && told.contains("hint: --state FILE"), "{told}");
+    // One at a time.
+    world.device(&["export", "buoy", "-o", "buoy.toml"]).await;
+    let words = ["request", "GET", url, "--credentials", "buoy.toml"];
+    let state = world.path("buoy.toml.state");
+    let held = lowband::net::store::Store::open(state.as_ref()).unwrap();
+    let told = String::from_utf8(world.run(&words).await.stderr).unwrap();
+    assert!(told.contains("another process uses it") && told.contains("one at a time"), "{told}");
+    drop(held);
+    std::fs::set_permissions(world.path("buoy.toml"), std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .unwrap();
+    let told = String::from_utf8(world.run(&words).await.stderr).unwrap();
+    assert!(told.contains("hint: chmod 600 buoy.toml"), "{told}");
+}
+
+#[tokio::test]
+async fn gateway_that_has_lost_its_state_refuses_the_keys_and_says_so() {
+    let world = World::new("lost").await;
+    world.add().await;
+    world.device(&["export", "buoy", "-o", "buoy.toml"]).await;
+    let (mut gateway, address) = world.gateway("127.0.0.1:0").await;
+    assert_eq!(world.asks(address, "GET", "account/whoami", &DEVICE).await.0, 0);
+    gateway.start_kill().unwrap();
+    gateway.wait().await.unwrap();
+    std::fs::remove_file(world.path("state")).unwrap();
+    let (_gateway, address) = world.gateway(&address.to_string()).await;
+    let words = ["--credentials", "buoy.toml", "--timeout", "2"];
+    assert_eq!(world.asks(address, "GET", "account/whoami", &words).await.0, 3);
+    assert!(world.device(&["show", "buoy"]).await.contains("lost keys            refused"));
+    world.device(&["rotate", "buoy"]).await;
+    world.device(&["export", "buoy", "-o", "new.toml"]).await;
+    let new = ["--credentials", "new.toml", "--timeout", "20"];
+    let (code, out, told) = world.asks(address, "GET", "account/whoami", &new).await;
+    assert_eq!(code, 0, "{out} {told}");
+    assert!(!world.device(&["show", "buoy"]).await.contains("lost keys"));
+}

@@ -7,6 +7,7 @@ import traceback
 
 import by_aiocoap
 import by_aiocoap_slowly
+import by_dtls
 import by_libcoap
 import by_libcoap_slowly
 from transcript import Transcript
@@ -17,6 +18,7 @@ CONVERSATIONS = {
     "aiocoap": by_aiocoap,
     "libcoap-hf-100": by_libcoap_slowly,
     "aiocoap-hf-100": by_aiocoap_slowly,
+    "libcoap-dtls": by_dtls,
 }
 
 

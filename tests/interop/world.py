@@ -16,6 +16,9 @@ PATIENCE = 20  # seconds
 
 class World:
     LISTEN = "127.0.0.1:0"
+    SCHEME = "coap"
+    # Who is served beside devices.
+    PLAIN = ["--insecure-coap"]
 
     def __init__(self, lowband):
         self.lowband = lowband.resolve()
@@ -33,7 +36,8 @@ class World:
         assert self.homeserver, "Synapse did not start"
         with open(self.directory / "gateway.log", "w") as log:
             self.gateway_process = subprocess.Popen(
-                [self.lowband, "gateway", "--insecure-coap", "--listen", self.LISTEN, "--homeserver", self.homeserver]
+                [self.lowband, "gateway", "--listen", self.LISTEN, "--homeserver", self.homeserver]
+                + self.PLAIN
                 + self.options(),
                 stderr=log,
             )
@@ -59,7 +63,7 @@ class World:
     def wait_for_gateway(self):
         give_up = time.monotonic() + PATIENCE
         while time.monotonic() < give_up and self.gateway_process.poll() is None:
-            found = re.search(r"^listening on (coap://\S+)\n", self.gateway_log(), re.MULTILINE)
+            found = re.search(rf"^listening on ({self.SCHEME}://\S+)\n", self.gateway_log(), re.MULTILINE)
             if found:
                 return found[1]
             time.sleep(0.02)

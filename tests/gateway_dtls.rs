@@ -669,6 +669,33 @@ fn on_a_slow_link_handshakes_wait_for_their_turn() {
 }
 
 #[test]
+fn what_waits_for_a_device_without_a_session_takes_no_time_on_the_link() {
+    let serving = Serving { link: Some("hf-100"), ..DEVICES };
+    let mut world = World::new(&serving);
+    world.set(&device());
+    world.connect(1, &psk());
+    world.ask(1, observe("A"));
+    world.wait(120_000);
+    world.answer(r#"{"next_batch":"s1"}"#);
+    world.wait(120_000);
+    // It goes without a word while it is being told something, and closes its session only then.
+    world.answer_poll(NEWS);
+    world.close(1);
+    world.wait(60_000);
+    let sent = world.departures.len();
+    world.wait(3_600_000);
+    assert_eq!(world.departures.len(), sent);
+    let counters = world.gateway.counters();
+    // One may have been under way when the session ended.
+    assert!(counters.unsealed <= 1 && counters.absent == 1, "{counters:?}");
+    world.connect(1, &psk());
+    world.wait(120_000);
+    world.answer(NEWS);
+    world.wait(600_000);
+    assert_eq!(world.gateway.counters().delivered, 2);
+}
+
+#[test]
 fn a_flood_keeps_nobody_from_being_served_and_is_not_amplified() {
     let mut world = observed(&Serving { unprovisioned: true, certificate: true, ..DEVICES });
     let mut liar = machine(security::Config::default());

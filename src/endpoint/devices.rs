@@ -26,6 +26,8 @@ pub(super) struct Devices {
     at: BTreeMap<Address, BTreeSet<Association>>,
     /// Those that come by sessions of another layer.
     pub(super) by_sessions: BTreeSet<Association>,
+    /// Those of them that have one.
+    pub(super) in_session: BTreeSet<Association>,
     /// The links that they are said to be behind.
     links: BTreeMap<Association, String>,
     /// What their messages have taken up of their links, and nobody has asked for yet.
@@ -52,6 +54,7 @@ impl Devices {
             of: BTreeMap::new(),
             at: BTreeMap::new(),
             by_sessions: BTreeSet::new(),
+            in_session: BTreeSet::new(),
             links: BTreeMap::new(),
             airtime: BTreeMap::new(),
             challenges: Arc::new(challenges),
@@ -86,6 +89,13 @@ impl Devices {
                 self.of.contains_key(&association) || self.by_sessions.contains(&association)
             }
         }
+    }
+
+    /// Whether nothing reaches it: it has no session, and no keys to do without.
+    pub(super) fn is_cut_off(&self, association: Association) -> bool {
+        self.by_sessions.contains(&association)
+            && !self.in_session.contains(&association)
+            && !self.of.contains_key(&association)
     }
 
     /// A message of a device's, or one to it, has taken this long on its link.

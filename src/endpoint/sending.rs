@@ -125,8 +125,10 @@ impl Endpoint {
         let expired = outgoing.expires.is_some_and(|expires| expires <= now);
         let open =
             |exchange| self.peers.get(&association).is_some_and(|peer| peer.exchanges.is_open(exchange));
-        let is_over =
-            matches!(association, Association::Session(_)) && !self.peers.contains_key(&association);
+        let is_over = match association {
+            Association::Session(_) => !self.peers.contains_key(&association),
+            _ => self.devices.is_cut_off(association),
+        };
         !expired && !is_over && self.devices.may_speak(association) && outgoing.exchange.is_none_or(open)
     }
 

@@ -20,11 +20,17 @@ impl Endpoint {
     /// A peer has come by a new session: it is here now, and there. What it has sent before with some message ID, it has not sent with
     /// this session (RFC 7252 §9.1.1).
     pub fn arrived(&mut self, association: Association, address: Address, now: Instant) {
+        self.devices.in_session.insert(association);
         self.move_peer(association, address);
         self.with_peer(association, now, |peer, _| {
             peer.exchanges.forget_all_received();
             peer.hear(now);
         });
+    }
+
+    /// A device has no session any more: what waits for its turn on the link does not leave.
+    pub fn departed(&mut self, association: Association) {
+        self.devices.in_session.remove(&association);
     }
 
     /// A peer that has sent something is where that came from.
@@ -42,7 +48,10 @@ impl Endpoint {
     pub fn set_session_device(&mut self, association: Association, comes: bool) {
         match comes {
             true => self.devices.by_sessions.insert(association),
-            false => self.devices.by_sessions.remove(&association),
+            false => {
+                self.devices.in_session.remove(&association);
+                self.devices.by_sessions.remove(&association)
+            }
         };
     }
 

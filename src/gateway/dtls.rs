@@ -294,6 +294,7 @@ impl Gateway {
         }
         if secure.of.get(&association) == Some(&session) {
             secure.of.remove(&association);
+            self.endpoint.departed(association);
             // Until it opens another one, nothing reaches it.
             self.leave_idle(association, now);
             self.wait_for(association, now);

@@ -19,6 +19,7 @@ use allocations::Metered;
 use lowband::link::Profile;
 use lowband::net::Clock;
 use lowband::sim::ScriptName;
+use lowband::sim::Security;
 use lowband::sim::Setup;
 use lowband::sim::Transmission;
 use lowband::sim::World;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         profile: Profile::built_in(&link).unwrap(),
         script: ScriptName::IdleDay,
         transmission: Transmission::Link,
+        security: Security::None,
         loss: None,
         observers,
         seed: 1,

@@ -158,7 +158,7 @@ fn one_peer_that_asks_for_much_takes_turns_with_the_others() {
         endpoint.handle(PEER, &ask.encode(), now);
         answer(
             &mut endpoint,
-            &Response { payload: vec![1; 2560].into(), ..Response::new(Code::CONTENT) },
+            &Response { payload: vec![number as u8; 2560].into(), ..Response::new(Code::CONTENT) },
             now,
         );
         endpoint.advance(now);

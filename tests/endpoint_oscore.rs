@@ -44,6 +44,8 @@ struct World {
     came: VecDeque<Event>,
     delivered: u32,
     lose: fn(bool, usize) -> bool,
+    /// Whether nobody has to show where it is.
+    trusted: bool,
     now: Instant,
 }
 
@@ -52,7 +54,7 @@ impl World {
         let mut device = Endpoint::new(Config { tell_nonces: true, ..config() }, [1; 32]);
         device.admit_keys(1, DEVICE, parameters()).unwrap();
         Self {
-            gateway: gateway(2),
+            gateway: gateway(2, true),
             device,
             place: OTHER,
             kept: BTreeMap::new(),
@@ -63,8 +65,30 @@ impl World {
             came: VecDeque::new(),
             delivered: 0,
             lose: |_, _| false,
+            trusted: true,
             now: at(0),
         }
+    }
+
+    /// One where the device has to show where it is.
+    fn wary() -> Self {
+        Self { gateway: gateway(2, false), trusted: false, ..Self::new() }
+    }
+
+    /// Somebody plays back to the gateway what was heard; returns what it says to whoever is there, once what it says to the device has
+    /// come there.
+    fn plays_back(&mut self, from: Address, datagram: &[u8]) -> Vec<Vec<u8>> {
+        self.gateway.handle(from, datagram, self.now);
+        self.keep();
+        let said: Vec<_> = std::iter::from_fn(|| self.gateway.poll_datagram()).collect();
+        let (there, home): (Vec<_>, Vec<_>) =
+            said.into_iter().partition(|(to, _)| *to == from && from != self.place);
+        for (to, datagram) in home {
+            assert_eq!(to, self.place, "nobody else is told anything");
+            self.device.handle(GATEWAY, &datagram, self.now);
+        }
+        self.settle();
+        there.into_iter().map(|(_, datagram)| datagram).collect()
     }
 
     fn ask(&mut self, what: &str) {
@@ -165,7 +189,7 @@ impl World {
 
     /// The gateway is killed, and comes again with what it has kept.
     fn restart(&mut self, seed: u8) {
-        self.gateway = gateway(seed);
+        self.gateway = gateway(seed, self.trusted);
         self.gateway.recall(self.kept.clone(), self.now);
         self.observation = self.gateway.observations().next();
     }
@@ -175,8 +199,9 @@ impl World {
     }
 }
 
-fn gateway(seed: u8) -> Endpoint {
-    let mut gateway = Endpoint::new(Config { durable: true, tell_nonces: true, ..config() }, [seed; 32]);
+fn gateway(seed: u8, trusted: bool) -> Endpoint {
+    let config = Config { durable: true, tell_nonces: true, trusted, ..config() };
+    let mut gateway = Endpoint::new(config, [seed; 32]);
     gateway.admit_keys(1, DEVICE, parameters().mirrored()).unwrap();
     gateway
 }
@@ -341,4 +366,123 @@ fn a_response_that_nobody_vouches_for_ends_no_request() {
     world.run(at(60_000));
     let Some(Event::Response { response, .. }) = world.came.pop_front() else { panic!("{:?}", world.came) };
     assert_eq!(response.code, Code::CONTENT);
+}
+
+/// An address from which others send.
+fn elsewhere(number: u8) -> Address {
+    Address { remote: ([203, 0, 113, number], 5683).into(), ..OTHER }
+}
+
+#[test]
+fn a_device_shows_once_where_it_is_and_what_it_observes_stays_there() {
+    let mut world = World::wary();
+    world.ask("GET, /7, Observe:0");
+    world.run(at(10_000));
+    assert_eq!((world.answers(), world.delivered), (1, 1));
+    assert_eq!(world.gateway.counters().challenges, 1);
+    // 4 bytes, a token of 4, and an Echo of 10, under protection.
+    assert_eq!(world.seen[1][0].len(), 4 + 4 + 10 + 11);
+    // What it says is taken away, and sent in the name of another: that moves it nowhere.
+    world.lose = |up, _| up;
+    world.ask("GET, /8");
+    let captured = world.seen[0].last().unwrap().clone();
+    let told = world.plays_back(elsewhere(1), &captured);
+    assert_eq!(told.len(), 1);
+    assert!(told.concat().len() <= 3 * captured.len());
+    // Neither does it when it is sent again; and nobody is told more than was asked.
+    for _ in 0..10 {
+        let told = world.plays_back(elsewhere(1), &captured);
+        assert!(told.concat().len() <= 3 * captured.len());
+    }
+    world.lose = |_, _| false;
+    let observation = world.observation.unwrap();
+    world.gateway.notify(observation, response("2.05, 0..20"), Priority::Notification, world.now);
+    world.settle();
+    assert_eq!((world.gateway.counters().moved, world.delivered), (0, 2));
+    // The device repeats it, and is served after all.
+    world.run(at(60_000));
+    assert_eq!(world.asked, ["7", "8"]);
+    assert_eq!(world.answers(), 3);
+}
+
+#[test]
+fn a_device_that_observes_shows_that_it_is_elsewhere_before_it_is_told_there() {
+    let mut world = World::wary();
+    world.ask("GET, /7, Observe:0");
+    world.run(at(10_000));
+    world.place = elsewhere(2);
+    // The first challenge is lost.
+    world.lose = |up, number| !up && number == 4;
+    world.ask("GET, /8");
+    world.run(at(60_000));
+    assert_eq!((world.answers(), world.gateway.counters().moved), (2, 1));
+    let observation = world.observation.unwrap();
+    world.gateway.notify(observation, response("2.05, 0..20"), Priority::Notification, world.now);
+    world.run(at(70_000));
+    assert_eq!((world.answers(), world.delivered), (3, 2));
+    // At another port of the same host it is not asked again.
+    let challenges = world.gateway.counters().challenges;
+    world.place = Address { remote: ([203, 0, 113, 2], 7).into(), ..OTHER };
+    world.ask("GET, /9");
+    world.run(at(80_000));
+    assert_eq!((world.answers(), world.gateway.counters().challenges), (4, challenges));
+}
+
+#[test]
+fn a_device_that_observes_nothing_sends_from_anywhere_without_being_asked() {
+    let mut world = World::wary();
+    for number in 0..5 {
+        world.place = elsewhere(number);
+        world.ask("PUT, /9, 0..40");
+        world.run(world.now + Duration::from_secs(10));
+    }
+    assert_eq!((world.answers(), world.gateway.counters().challenges), (5, 0));
+}
+
+#[test]
+fn conversations_that_are_played_back_in_any_order_from_anywhere_change_nothing() {
+    for restarts in [false, true] {
+        let mut world = World::wary();
+        world.ask("GET, /7, Observe:0");
+        world.run(at(10_000));
+        for what in ["PUT, /9, 0..40", "GET, /large", "POST, /10, 0..40"] {
+            world.ask(what);
+            world.run(world.now + Duration::from_secs(60));
+        }
+        let (asked, answers) = (world.asked.clone(), world.answers());
+        let observation = world.observation.unwrap();
+        world.gateway.notify(observation, response("2.05, 0..20"), Priority::Notification, world.now);
+        world.run(world.now + Duration::from_secs(60));
+        let (heard, said) = (world.seen[0].clone(), world.seen[1].clone());
+        if restarts {
+            world.restart(3);
+            world.run(world.now + Duration::from_secs(600));
+        }
+        for stride in [1, 3, 7, heard.len() - 1] {
+            for index in 0..heard.len() {
+                let datagram = &heard[index * stride % heard.len()];
+                for from in [elsewhere(9), elsewhere(index as u8), world.place] {
+                    let told = world.plays_back(from, datagram).concat();
+                    assert!(told.len() <= 3 * datagram.len(), "{} for {}", told.len(), datagram.len());
+                }
+                let back = &said[index * stride % said.len()];
+                world.device.handle(GATEWAY, back, world.now);
+                // And each to the one who said it.
+                world.gateway.handle(world.place, back, world.now);
+                world.device.handle(GATEWAY, datagram, world.now);
+                world.settle();
+            }
+        }
+        assert_eq!(world.asked, asked);
+        assert_eq!(world.answers(), answers + 1, "the notification");
+        assert_eq!(world.gateway.counters().moved, 0);
+        // All goes on where it was.
+        world.ask("GET, /8");
+        world.run(world.now + Duration::from_secs(60));
+        let observation = world.observation.expect("it goes on");
+        world.gateway.notify(observation, response("2.05, 0..30"), Priority::Notification, world.now);
+        world.run(world.now + Duration::from_secs(60));
+        assert_eq!(world.asked.len(), asked.len() + 1);
+        assert_eq!(world.answers(), answers + 3, "restarts: {restarts}");
+    }
 }

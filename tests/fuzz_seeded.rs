@@ -14,6 +14,8 @@ mod cbor_to_json;
 mod datagram;
 #[path = "../fuzz/bodies/dtls.rs"]
 mod dtls;
+#[path = "../fuzz/bodies/edhoc.rs"]
+mod edhoc;
 #[path = "../fuzz/bodies/json_to_cbor.rs"]
 mod json_to_cbor;
 #[path = "support/mutator.rs"]
@@ -69,6 +71,23 @@ fn datagram_survives() {
 #[test]
 fn dtls_survives() {
     try_some(inputs() / 500, "dtls", (0..50).map(program).collect(), dtls::run);
+}
+
+/// Each input makes keys and agrees on some: so there are fewer of them.
+#[test]
+fn edhoc_survives() {
+    let traces = include_str!("vectors/edhoc/rfc9529-section-3.txt").lines();
+    let invalid = include_str!("vectors/edhoc/rfc9529-section-4.txt").lines();
+    let values = traces.chain(invalid).filter(|line| !line.starts_with('#'));
+    let values: Vec<_> =
+        values.filter_map(|line| line.rsplit_once(' ')).map(|(_, hex)| from_hex(hex)).collect();
+    let framed = |place: u8| values.iter().map(move |value| [&[place], value.as_slice()].concat());
+    let mut seeds: Vec<Vec<u8>> = (0..8).flat_map(framed).collect();
+    // message_1 stands after `true`, message_3 after a connection identifier or an option.
+    seeds.extend(values.iter().map(|value| [&[2, 0xf5], value.as_slice()].concat()));
+    seeds.extend(values.iter().map(|value| [&[3, 0x05], value.as_slice()].concat()));
+    seeds.extend(values.iter().map(|value| [&[4, 3, 9, 0, 5], value.as_slice()].concat()));
+    try_some(inputs() / 100, "edhoc", seeds, edhoc::run);
 }
 
 #[test]

@@ -6,12 +6,17 @@
 #[allow(dead_code, reason = "each test file uses another part of it")]
 mod support;
 
+use lowband::gateway::FetchId;
+
 use support::Story;
 use support::endpoint::OTHER;
-use support::gateway::{Driven, SYNC, news, observed};
+use support::gateway::{Driven, SYNC, config, idle, news, observed, with};
 
 /// Until then the notification of this position is sent, and not acknowledged: 2 + 4 + 8 + 16 + 32 s.
 const GIVEN_UP: u64 = 5_000 + 62_000;
+
+/// What a peer is heard of by.
+const WHOAMI: &str = "GET https://hs.example/_matrix/client/v3/account/whoami Bearer A";
 
 /// A call of `/sync` from a position.
 fn long(since: &str) -> String {
@@ -37,8 +42,8 @@ fn absent() -> Story<Driven> {
 fn peer_that_is_heard_of_again_is_told_from_the_position_that_it_has() {
     let mut gateway = absent();
     gateway.gets(100_000, "CON [MID=2, TOK=0x4b], GET, /_matrix/client/v3/account/whoami, Accept:50");
+    gateway.fetches(100_000, WHOAMI);
     let poll = gateway.fetches(100_000, &long("s1"));
-    gateway.fetches(100_000, "GET https://hs.example/_matrix/client/v3/account/whoami Bearer A");
     gateway.fetched(100_100, poll, 200, &news("s9"));
     gateway.sends(100_100, &format!("CON [MID=b, TOK=0x4a], 2.05, Observe:o3, CF:50, `{}`", news("s9")));
     gateway.gets(100_200, "ACK [MID=b]");
@@ -141,9 +146,9 @@ fn other_observations_of_an_absent_peer_rest_with_it() {
     gateway.abandons(GIVEN_UP, other);
     assert_eq!(gateway.machine.gateway.counters().absent, 2);
     gateway.gets(100_000, "CON [MID=3, TOK=0x4c], GET, /_matrix/client/v3/account/whoami, Accept:50");
+    gateway.fetches(100_000, WHOAMI);
     gateway.fetches(100_000, &long("s1"));
     gateway.fetches(100_000, &filtered);
-    gateway.fetches(100_000, "GET https://hs.example/_matrix/client/v3/account/whoami Bearer A");
     assert_eq!(gateway.machine.gateway.counters().absent, 0);
     gateway.sends(101_000, "ACK [MID=3]");
 }
@@ -181,4 +186,140 @@ fn observer_of_the_same_user_with_another_token_leaves_the_absent_one_alone() {
     gateway.fetches(100_100, &long("s2"));
     let counters = gateway.machine.gateway.counters();
     assert_eq!((counters.observations, counters.absent, counters.replaced), (2, 1, 0));
+}
+
+/// The answer to a registration from there is not acknowledged; once the peer is heard of, the homeserver is asked so.
+fn unacknowledged_registration(query: &str, first: &str, again: &str) {
+    let mut gateway = with(config());
+    let sync = format!("GET, /_matrix/client/v3/sync, {query}Observe:0, Accept:50, Access-Token:\"A\"");
+    gateway.gets(0, &format!("CON [MID=1, TOK=0x4a], {sync}"));
+    let id = gateway.fetches(0, &format!("GET {SYNC}?{first} Bearer A"));
+    gateway.fetched(50, id, 200, &news("s9"));
+    assert_eq!(gateway.sends_any(70_000), 6, "an acknowledgement, and five times the answer");
+    gateway.gets(100_000, "CON [MID=2, TOK=0x4b], GET, /_matrix/client/v3/account/whoami, Accept:50");
+    gateway.fetches(100_000, WHOAMI);
+    let poll = gateway.fetches(100_000, &format!("GET {SYNC}?{again} Bearer A"));
+    gateway.fetched(100_100, poll, 200, &news("s9"));
+    gateway.sends(100_100, &format!("CON [MID=b, TOK=0x4a], 2.05, Observe:1, CF:50, `{}`", news("s9")));
+    gateway.gets(100_200, "ACK [MID=b]");
+    gateway.fetches(100_200, &long("s9"));
+    gateway.sends(101_000, "ACK [MID=2]");
+}
+
+#[test]
+fn registration_that_was_not_acknowledged_is_answered_anew_from_the_position_that_the_peer_has() {
+    unacknowledged_registration("?since=s5, ", "since=s5&timeout=0", "timeout=30000&since=s5");
+}
+
+#[test]
+fn registration_from_nothing_that_was_not_acknowledged_is_answered_anew_from_nothing() {
+    unacknowledged_registration("", "timeout=0", "timeout=30000");
+    let whole = "since=s5&full_state=true&timeout=0";
+    unacknowledged_registration("?since=s5, ?full_state=true, ", whole, "timeout=30000");
+}
+
+/// Two observers of the same events at s1, of one peer that did not acknowledge s2 and is heard of at 400 s. The poll is that of the newer.
+fn two_of_which_one_is_back() -> (Story<Driven>, FetchId) {
+    let (mut gateway, poll) = observed();
+    gateway.gets(1_000, "CON [MID=2, TOK=0x4b], GET, /_matrix/client/v3/sync, Observe:0, Accept:50");
+    let id = gateway.fetches(1_000, &format!("GET {SYNC}?timeout=0 Bearer A"));
+    gateway.fetched(1_000, id, 200, &news("s1"));
+    gateway.sends(1_000, "ACK [MID=2]");
+    gateway.sends(1_000, &format!("CON [MID=j, TOK=0x4b], 2.05, Observe:1, CF:50, `{}`", news("s1")));
+    gateway.gets(1_000, "ACK [MID=j]");
+    gateway.fetched(5_000, poll, 200, &news("s2"));
+    gateway.sends_any(399_999);
+    assert_eq!(gateway.machine.gateway.counters().absent, 2);
+    gateway.gets(400_000, "CON [MID=3, TOK=0x4c], GET, /_matrix/client/v3/account/whoami, Accept:50");
+    let whoami = gateway.fetches(400_000, WHOAMI);
+    let poll = gateway.fetches(400_000, &long("s1"));
+    gateway.fetched(400_000, whoami, 200, "{}");
+    gateway.sends(400_000, "ACK [MID=3, TOK=0x4c], 2.05, CF:50, `{}`");
+    assert_eq!(gateway.machine.gateway.counters().absent, 1, "one at a time");
+    (gateway, poll)
+}
+
+#[test]
+fn older_observer_has_its_turn_when_the_newer_one_is_gone() {
+    let (mut gateway, poll) = two_of_which_one_is_back();
+    gateway.fetched(400_100, poll, 401, "{}");
+    gateway.sends(400_100, "CON [MID=e, TOK=0x4b], 4.01, CF:50, `{}`");
+    gateway.gets(400_200, "ACK [MID=e]");
+    assert_eq!(gateway.machine.gateway.counters().observations, 1);
+    let at = gateway.sends_between(400_200, 400_200 + 900_000, "CON [MID=p]");
+    gateway.gets(at, "RST [MID=p]");
+    gateway.fetches(at, &long("s1"));
+    assert_eq!(gateway.machine.gateway.counters().absent, 0);
+}
+
+#[test]
+fn older_observer_waits_as_long_as_the_newer_one_has_acknowledged_nothing_and_ends_then() {
+    let (mut gateway, poll) = two_of_which_one_is_back();
+    gateway.fetched(400_100, poll, 200, &idle("s2"));
+    let poll = gateway.fetches(401_000, &long("s2"));
+    gateway.gets(402_000, "CON [MID=4, TOK=0x4d], GET, /_matrix/client/v3/account/whoami, Accept:50");
+    let whoami = gateway.fetches(402_000, WHOAMI);
+    gateway.fetched(402_000, whoami, 200, "{}");
+    gateway.sends(402_000, "ACK [MID=4, TOK=0x4d], 2.05, CF:50, `{}`");
+    assert_eq!(gateway.machine.gateway.counters().absent, 1);
+    gateway.fetched(403_000, poll, 200, &news("s3"));
+    gateway.sends(403_000, &format!("CON [MID=n, TOK=0x4b], 2.05, Observe:4, CF:50, `{}`", news("s3")));
+    gateway.gets(403_100, "ACK [MID=n]");
+    gateway.fetches(403_100, &long("s3"));
+    let counters = gateway.machine.gateway.counters();
+    assert_eq!((counters.observations, counters.absent, counters.replaced), (1, 0, 1));
+}
+
+#[test]
+fn absent_peer_that_registers_anew_is_told_nothing_of_what_it_has_lost() {
+    let mut gateway = absent();
+    gateway.gets(
+        100_000,
+        "CON [MID=2, TOK=0x4b], GET, /_matrix/client/v3/sync, ?since=s1, Observe:0, Accept:50",
+    );
+    let id = gateway.fetches(100_000, &format!("GET {SYNC}?since=s1&timeout=0 Bearer A"));
+    gateway.fetched(100_100, id, 200, &news("s2"));
+    gateway.sends(100_100, "ACK [MID=2]");
+    gateway.sends(100_100, &format!("CON [MID=b, TOK=0x4b], 2.05, Observe:2, CF:50, `{}`", news("s2")));
+    gateway.gets(100_200, "ACK [MID=b]");
+    gateway.fetches(100_200, &long("s2"));
+    let counters = gateway.machine.gateway.counters();
+    assert_eq!((counters.observations, counters.replaced, counters.catch_ups), (1, 1, 0));
+}
+
+#[test]
+fn absent_peer_whose_new_registration_fails_is_told_by_the_old_one() {
+    let mut gateway = absent();
+    gateway.gets(
+        100_000,
+        "CON [MID=2, TOK=0x4b], GET, /_matrix/client/v3/sync, ?since=s1, Observe:0, Accept:50",
+    );
+    let id = gateway.fetches(100_000, &format!("GET {SYNC}?since=s1&timeout=0 Bearer A"));
+    gateway.fetched(100_100, id, 403, "{}");
+    gateway.sends(100_100, "ACK [MID=2, TOK=0x4b], 4.03, CF:50, `{}`");
+    gateway.fetches(100_100, &long("s1"));
+    assert_eq!(gateway.machine.gateway.counters().absent, 0);
+}
+
+#[test]
+fn observer_that_is_back_and_has_acknowledged_nothing_gives_way_to_a_new_registration() {
+    let mut gateway = absent();
+    gateway.gets(100_000, "CON [MID=2, TOK=0x4b], GET, /_matrix/client/v3/account/whoami, Accept:50");
+    let whoami = gateway.fetches(100_000, WHOAMI);
+    let poll = gateway.fetches(100_000, &long("s1"));
+    gateway.fetched(100_000, whoami, 200, "{}");
+    gateway.sends(100_000, "ACK [MID=2, TOK=0x4b], 2.05, CF:50, `{}`");
+    gateway.gets(
+        101_000,
+        "CON [MID=3, TOK=0x4c], GET, /_matrix/client/v3/sync, ?since=s1, Observe:0, Accept:50",
+    );
+    let id = gateway.fetches(101_000, &format!("GET {SYNC}?since=s1&timeout=0 Bearer A"));
+    gateway.fetched(101_100, id, 200, &news("s2"));
+    gateway.abandons(101_100, poll);
+    gateway.sends(101_100, "ACK [MID=3]");
+    gateway.sends(101_100, &format!("CON [MID=b, TOK=0x4c], 2.05, Observe:2, CF:50, `{}`", news("s2")));
+    gateway.gets(101_200, "ACK [MID=b]");
+    gateway.fetches(101_200, &long("s2"));
+    let counters = gateway.machine.gateway.counters();
+    assert_eq!((counters.observations, counters.replaced), (1, 1));
 }

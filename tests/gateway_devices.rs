@@ -14,6 +14,7 @@ use lowband::coap::{Code, Instant, Kind, Message, Observe, OptionNumber, Request
 use lowband::device::{Device, History, Limits, NewDevice, Renewal, Routes, Secret, Tokens};
 use lowband::gateway::{DeviceChange, Input};
 use lowband::link::{End, Profile};
+use lowband::matrix::shape::Shape;
 use lowband::security::oscore::{Header, is_protected};
 use support::device::{World, at, buoy};
 use support::endpoint::{OTHER, peer};
@@ -36,13 +37,17 @@ fn register() -> Request {
 /// A device that observes, and the poll that waits for its news.
 fn observing(device: NewDevice) -> (World, lowband::gateway::FetchId) {
     let mut world = World::new(device);
+    let poll = begin_to_observe(&mut world);
+    (world, poll)
+}
+
+fn begin_to_observe(world: &mut World) -> lowband::gateway::FetchId {
     world.asks_for(register());
     let id = world.called(&format!("{SYNC_CALL} Bearer syt_first"));
     world.says(id, 200, &news("s1"));
     let (_, response, notification) = world.answers.pop_front().unwrap();
     assert!(response.code.is_success() && notification);
-    let poll = world.called(&format!("{SYNC_CALL} Bearer syt_first"));
-    (world, poll)
+    world.called(&format!("{SYNC_CALL} Bearer syt_first"))
 }
 
 #[test]
@@ -158,7 +163,18 @@ fn airtime_of_a_day_is_limited_on_the_link_that_the_device_is_behind() {
 #[test]
 fn observations_are_limited_but_one_of_the_same_events_takes_the_place_of_another() {
     let limits = Limits { observations: Some(1), ..Limits::default() };
-    let (mut world, _) = observing(limited(limits));
+    one_observation(observing(limited(limits)).0);
+    // What the gateway leaves out of answers makes no difference.
+    let mut config = support::gateway::durable();
+    config.endpoint.plain = false;
+    config.shape = Shape::preset("quiet");
+    assert!(config.shape.is_some());
+    let mut world = World::with(config, limited(limits));
+    begin_to_observe(&mut world);
+    one_observation(world);
+}
+
+fn one_observation(mut world: World) {
     // The device was started again, and has forgotten.
     world.asks_for(register());
     let call = world.called(&format!("{SYNC_CALL} Bearer syt_first"));

@@ -251,6 +251,47 @@ fn wait_that_a_homeserver_asks_for_is_an_hour_at_most() {
 }
 
 #[test]
+fn wait_that_a_header_states_is_kept_in_seconds_and_not_as_a_date() {
+    for (header, wait) in [("120", 120_000), ("Wed, 21 Oct 2065 07:28:00 GMT", 1_000)] {
+        let (mut gateway, poll) = observed();
+        let response = http::Response::builder().status(503).header("retry-after", header);
+        gateway.fetch_ends(1_000, poll, Ok(response.body("{}".into()).unwrap()));
+        gateway.fetches(1_000 + wait, &long("s1"));
+    }
+}
+
+/// Two observers, of whom the first asks for itself what there is after s2.
+fn one_that_asks_for_itself() -> (Story<Driven>, FetchId) {
+    let (mut gateway, poll) = two_at_two_positions();
+    gateway.fetched(5_000, poll, 200, &news("s2"));
+    told(&mut gateway, 5_000, "a", &news("s2"));
+    gateway.fetches(5_000, &long("t1"));
+    gateway.gets(5_100, "ACK [MID=a]");
+    let own = gateway.fetches(5_100, &short("s2"));
+    (gateway, own)
+}
+
+#[test]
+fn refusal_of_what_one_asks_for_itself_ends_its_observation_alone() {
+    let (mut gateway, own) = one_that_asks_for_itself();
+    gateway.fetched(5_200, own, 401, "{}");
+    gateway.sends(5_200, "CON [MID=b, TOK=0x4a], 4.01, CF:50, `{}`");
+    gateway.gets(5_200, "ACK [MID=b]");
+    let counters = gateway.machine.gateway.counters();
+    assert_eq!((counters.observations, counters.fetching), (1, 1));
+}
+
+#[test]
+fn answer_that_is_too_large_ends_the_observation_that_asked_for_itself() {
+    let (mut gateway, own) = one_that_asks_for_itself();
+    gateway.fetch_ends(5_200, own, Err(FetchError::TooLarge { limit: 1 }));
+    let last = support::notation::describe(&gateway.sent(5_200));
+    assert!(last.contains(", 4.13, ") && !last.contains("Observe"), "{last}");
+    assert_eq!(gateway.machine.gateway.counters().observations, 1);
+    gateway.sends_any(100_000);
+}
+
+#[test]
 fn refusal_ends_those_at_the_position_and_the_others_ask_for_themselves() {
     let (mut gateway, poll) = two_at_two_positions();
     gateway.fetched(5_000, poll, 401, r#"{"errcode":"M_UNKNOWN_TOKEN"}"#);

@@ -8,6 +8,7 @@
 mod support;
 
 use support::conversation::Plan;
+use support::endpoint::OTHER;
 use support::gateway::{SYNC, durable, idle, news, observed_by, with};
 use support::{Story, conversation, notation};
 
@@ -225,6 +226,63 @@ fn records_that_cannot_be_read_are_counted_and_taken_away() {
     assert_eq!((counters.unreadable, counters.observations, counters.sessions), (4, 0, 0));
     let left: Vec<_> = gateway.machine.stored.keys().filter(|key| key.first() != Some(&b'e')).collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn observation_of_which_half_is_missing_is_dropped_and_taken_away() {
+    let (mut gateway, _poll) = observed_by(with(durable()));
+    let keys: Vec<_> = gateway.does(1_000, |driven, _| driven.stored.keys().cloned().collect());
+    let mut halves = 0;
+    for key in keys {
+        let (mut gateway, _poll) = observed_by(with(durable()));
+        gateway.does(1_000, |driven, _| driven.stored.remove(&key).expect("it is the same story"));
+        restart(&mut gateway, 2_000);
+        let counters = gateway.machine.gateway.counters();
+        (0..counters.observations).for_each(|_| _ = gateway.fetches(2_000, &long("s1")));
+        let is_stored = gateway.machine.stored.keys().any(|key| key[0] == b'o');
+        assert_eq!(counters.observations, usize::from(is_stored), "{key:?}");
+        halves += 1 - counters.observations;
+        // The gateway's half without the endpoint's is of no use; the endpoint's alone is none of the gateway's records.
+        assert_eq!(counters.unreadable, u64::from(key[0] == b'e' && !is_stored), "{key:?}");
+    }
+    assert!(halves >= 2, "{halves}");
+}
+
+#[test]
+fn observation_of_another_path_than_sync_is_dropped() {
+    let (mut gateway, _poll) = observed_by(with(durable()));
+    gateway.does(1_000, |driven, _| {
+        let (_, value) = driven.stored.iter_mut().find(|(key, _)| key[0] == b'o').unwrap();
+        let at = value.windows(5).position(|part| part == b"/sync").unwrap();
+        value[at..at + 5].copy_from_slice(b"/sing");
+    });
+    restart(&mut gateway, 2_000);
+    gateway.sends_nothing(1_000_000);
+    let counters = gateway.machine.gateway.counters();
+    assert_eq!((counters.unreadable, counters.observations), (1, 0));
+}
+
+#[test]
+fn observer_that_was_asking_for_itself_asks_again_after_the_restart() {
+    let (mut gateway, poll) = observed_by(with(durable()));
+    let sync = "GET, /_matrix/client/v3/sync, Observe:0, Accept:50, Access-Token:\"A\"";
+    gateway.with(OTHER).gets(1_000, &format!("CON [MID=1, TOK=0x4b], {sync}"));
+    let id = gateway.fetches(1_000, &format!("GET {SYNC}?timeout=0 Bearer A"));
+    gateway.fetched(1_000, id, 200, &idle("t1"));
+    gateway.with(OTHER).sends(1_000, "ACK [MID=1]");
+    let answer = format!("CON [MID=j, TOK=0x4b], 2.05, Observe:o, CF:50, `{}`", idle("t1"));
+    gateway.with(OTHER).sends(1_000, &answer);
+    // Long after its registration, nobody knows whether the poll that is under way begins behind it.
+    gateway.fetched(1_050, poll, 200, &news("s2"));
+    gateway.sends(1_050, &format!("CON [MID=a, TOK=0x4a], 2.05, Observe:p, CF:50, `{}`", news("s2")));
+    gateway.with(OTHER).gets(1_100, "ACK [MID=j]");
+    gateway.fetches(1_100, &long("t1"));
+    gateway.gets(1_200, "ACK [MID=a]");
+    gateway.fetches(1_200, &format!("GET {SYNC}?timeout=0&since=s2 Bearer A"));
+    restart(&mut gateway, 2_000);
+    assert_eq!(gateway.machine.gateway.counters().observations, 2);
+    gateway.fetches(2_000, &long("s2"));
+    gateway.fetches(2_000, &format!("GET {SYNC}?timeout=0&since=t1 Bearer A"));
 }
 
 #[test]

@@ -9,7 +9,7 @@ mod support;
 use lowband::gateway::Config;
 use lowband::matrix::shape::{Part, Shape};
 
-use support::gateway::{SYNC, config, idle, observed_by, with};
+use support::gateway::{SYNC, config, durable, idle, observed_by, with};
 
 fn typing(position: &str) -> String {
     let room = r#"{"ephemeral":{"events":[{"type":"m.typing","content":{"user_ids":["@b:hs"]}}]}}"#;
@@ -71,6 +71,29 @@ fn a_link_has_its_own_shape_and_its_observers_a_feed_of_their_own() {
     gateway.sends_any(20_000);
     let counters = gateway.machine.gateway.counters();
     assert_eq!((counters.observations, counters.feeds), (2, 2), "they differ in what is left out alone");
+}
+
+#[test]
+fn observation_that_outlives_the_gateway_takes_the_shape_of_the_new_one() {
+    let shape = |part| Config { shape: Some(dropping(&[part])), ..durable() };
+    let call = |query: &str| format!("GET {SYNC}?timeout=30000&since=s1{query} Bearer A");
+    let presence = "&filter=%7B%22presence%22:%7B%22not_types%22:%5B%22*%22%5D%7D%7D";
+    let mut gateway = with(shape(Part::Presence));
+    gateway.gets(
+        0,
+        "CON [MID=1, TOK=0x4a], GET, /_matrix/client/v3/sync, Observe:0, Accept:50, Access-Token:\"A\"",
+    );
+    let id = gateway.fetches(0, &format!("GET {SYNC}?timeout=0{presence} Bearer A"));
+    gateway.fetched(50, id, 200, &idle("s1"));
+    gateway.sends(50, "ACK [MID=1]");
+    gateway.sends(50, &format!("CON [MID=a, TOK=0x4a], 2.05, Observe:0, CF:50, `{}`", idle("s1")));
+    gateway.gets(100, "ACK [MID=a]");
+    gateway.fetches(100, &call(presence));
+    gateway.does(1_000, |driven, now| driven.restart(durable(), now));
+    gateway.fetches(1_000, &call(""));
+    gateway.does(2_000, |driven, now| driven.restart(shape(Part::AccountData), now));
+    let filter = "%7B%22account_data%22:%7B%22not_types%22:%5B%22*%22%5D%7D,%22room%22:%7B%22account_data%22:%7B%22not_types%22:%5B%22*%22%5D%7D%7D%7D";
+    gateway.fetches(2_000, &call(&format!("&filter={filter}")));
 }
 
 #[test]

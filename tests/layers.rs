@@ -31,7 +31,7 @@ const LAYERS: &[Layer] = &[
     Layer { name: "security", uses: &["coap", "link"], kind: Kind::Pure },
     Layer { name: "device", uses: &["coap", "matrix"], kind: Kind::Pure },
     Layer { name: "endpoint", uses: &["coap", "link", "security"], kind: Kind::Pure },
-    Layer { name: "inspect", uses: &["coap", "codec", "matrix"], kind: Kind::Pure },
+    Layer { name: "inspect", uses: &["coap", "codec", "matrix", "security"], kind: Kind::Pure },
     Layer {
         name: "gateway",
         uses: &["coap", "codec", "device", "endpoint", "link", "matrix", "security", "translate"],
@@ -44,7 +44,7 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         name: "sim",
-        uses: &["coap", "codec", "endpoint", "gateway", "link", "matrix", "translate"],
+        uses: &["coap", "codec", "endpoint", "gateway", "link", "matrix", "security", "translate"],
         kind: Kind::Pure,
     },
     Layer { name: "homeserver", uses: &[], kind: Kind::Driver },

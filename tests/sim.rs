@@ -3,13 +3,24 @@
 use lowband::link::Profile;
 use lowband::sim::Outcome;
 use lowband::sim::ScriptName;
+use lowband::sim::Security;
 use lowband::sim::Setup;
 use lowband::sim::Transmission;
 use lowband::sim::World;
 
 fn run(link: &str, script: ScriptName, transmission: Transmission, seed: u64) -> Outcome {
+    run_under(Security::None, link, script, transmission, seed)
+}
+
+fn run_under(
+    security: Security,
+    link: &str,
+    script: ScriptName,
+    transmission: Transmission,
+    seed: u64,
+) -> Outcome {
     let profile = Profile::built_in(link).expect("the link is built in");
-    let setup = Setup { profile, script, transmission, loss: None, observers: 20, seed };
+    let setup = Setup { profile, script, transmission, security, loss: None, observers: 20, seed };
     World::new(setup).run()
 }
 
@@ -93,6 +104,32 @@ fn whatever_goes_wrong_what_must_hold_does() {
     for link in ["hf-100", "sbd", "nb-iot-ntn", "geo-600ms", "certus-100", "lan"] {
         holds(link, ScriptName::Chaos, 8);
     }
+}
+
+/// Each message has a nonce of its own, nothing that was said again or changed has reached the homeserver, and nobody was locked out.
+#[test]
+fn whatever_goes_wrong_and_whoever_attacks_what_is_protected_holds() {
+    let (mut attacks, mut sealed) = (0, 0);
+    for link in ["hf-100", "sbd", "nb-iot-ntn", "geo-600ms", "certus-100", "lora-sf12"] {
+        for seed in 1..=4 {
+            let outcome = run_under(Security::Oscore, link, ScriptName::Chaos, Transmission::Link, seed);
+            let violations = &outcome.violations;
+            assert!(
+                outcome.holds(),
+                "lowband sim --link {link} --script chaos --security oscore --seed {seed}: {violations:?}"
+            );
+            attacks += outcome.tally.attacks;
+            sealed += outcome.tally.sealed;
+        }
+    }
+    assert!(attacks > 1_000 && sealed > 1_000, "{attacks} {sealed}");
+}
+
+#[test]
+fn a_hundred_kills_use_no_nonce_twice() {
+    let outcome = run_under(Security::Oscore, "hf-100", ScriptName::KillHundred, Transmission::Link, 1);
+    assert!(outcome.holds(), "{:?}", outcome.violations);
+    assert_eq!((outcome.tally.events, outcome.tally.answered, outcome.kills), (100, 25, 100));
 }
 
 #[test]

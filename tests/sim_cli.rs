@@ -92,6 +92,7 @@ fn what_makes_no_sense_is_said() {
         (["--loss", "2"], "give a share from 0 to 0.99: 0.05 or 5%"),
         (["--loss", "100%"], "give a share from 0 to 0.99: 0.05 or 5%"),
         (["--seed", "x"], "give a whole number"),
+        (["--seeds", "0"], "0 is not in 1.."),
     ] {
         let output = sim(&flags);
         let stderr = String::from_utf8_lossy(&output.stderr);

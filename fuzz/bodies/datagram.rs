@@ -1,4 +1,4 @@
-//! Any bytes as a program: datagrams from three addresses, time, and a resource that answers sooner or later. An endpoint
+//! Any bytes as a program: datagrams from three addresses, some of them protected by the keys of a device, time, and a resource that answers sooner or later. An endpoint
 //! never panics, sends nothing malformed and not more than it was asked for, and forgets everything in the end.
 
 use std::collections::BTreeMap;
@@ -21,6 +21,7 @@ use lowband::coap::Request;
 use lowband::coap::Response;
 use lowband::coap::TransferLimits;
 use lowband::endpoint::Address;
+use lowband::endpoint::Association;
 use lowband::endpoint::Config;
 use lowband::endpoint::Endpoint;
 use lowband::endpoint::Event;
@@ -28,9 +29,20 @@ use lowband::endpoint::RequestId;
 use lowband::endpoint::RequestKey;
 use lowband::link::End;
 use lowband::link::Profile;
+use lowband::security::oscore::Challenges;
+use lowband::security::oscore::Context;
+use lowband::security::oscore::Opened;
+use lowband::security::oscore::Parameters;
+use lowband::security::oscore::Secret;
+use lowband::security::oscore::is_protected;
 
 /// One more than there is room for.
 const ADDRESSES: u16 = 3;
+
+/// Whose keys the endpoint has.
+const DEVICE: Association = Association::Device(1);
+/// The most by which a protected payload is longer: code, options and tag.
+const SEALED: usize = 128;
 
 /// Sound datagrams, whose ids and tokens the program replaces and whose bytes it damages: without these, few programs would get far.
 const SEEDS: &[&[u8]] = &[
@@ -118,6 +130,8 @@ impl Program<'_> {
 struct World {
     endpoint: Endpoint,
     config: Config,
+    /// The other end of a device's keys, which the endpoint has; none where they could not be had.
+    device: Option<Context>,
     now: Instant,
     last: Option<(Address, Vec<u8>)>,
     /// The ids and tokens of its own messages: what an acknowledgement, a reset or a response would fit.
@@ -155,9 +169,13 @@ impl World {
             token_length: 1,
             ..Config::default()
         };
+        let keys = Parameters::new(Secret::from([7; 16]), b"", b"\x01");
+        let mut endpoint = Endpoint::new(config.clone(), [7; 32]);
+        assert_eq!(endpoint.admit_keys(1, DEVICE, keys.mirrored()), Ok(()));
         Self {
-            endpoint: Endpoint::new(config.clone(), [7; 32]),
+            endpoint,
             config,
+            device: Context::new(&keys).ok(),
             now: Instant::START,
             last: None,
             sent: Vec::new(),
@@ -178,7 +196,11 @@ impl World {
                 self.receive(address(instruction), datagram);
             }
             1..=6 => {
-                let datagram = damaged_seed(program);
+                let mut datagram = damaged_seed(program);
+                if instruction % 16 > 4 {
+                    datagram = self.protect(datagram);
+                    damage(&mut datagram, program);
+                }
                 self.receive(address(instruction), datagram);
             }
             7 | 8 => self.reply(instruction, program),
@@ -209,6 +231,29 @@ impl World {
         self.collect_events()
     }
 
+    /// What a device makes of a request; anything else as it is.
+    fn protect(&mut self, datagram: Vec<u8>) -> Vec<u8> {
+        let (Some(device), Ok(message)) = (&mut self.device, Message::decode(&datagram)) else {
+            return datagram;
+        };
+        device.reserve();
+        device.protect_request(&message).map_or(datagram, |(sealed, _)| sealed.message.encode())
+    }
+
+    /// What a device answers to a request of the endpoint's.
+    fn protect_answer(&mut self, asked: &Message, datagram: Vec<u8>) -> Vec<u8> {
+        let (Some(device), Ok(message)) = (&mut self.device, Message::decode(&datagram)) else {
+            return datagram;
+        };
+        device.reserve();
+        let challenges = Challenges::new([0; 32], Duration::from_secs(60));
+        let Ok(Opened::Request { mut binding, .. }) = device.open_request(asked, &challenges, self.now)
+        else {
+            return datagram;
+        };
+        device.protect_response(&message, &mut binding).map_or(datagram, |sealed| sealed.message.encode())
+    }
+
     /// RFC 7252 §4.5: a message that comes twice is processed once.
     fn repeat_last(&mut self) {
         let Some((address, datagram)) = self.last.clone() else { return };
@@ -237,6 +282,10 @@ impl World {
         }
         if let (Some(token), [own, ..]) = (datagram.get_mut(4), message.token.as_slice()) {
             *token = *own;
+        }
+        if message.code.is_request() && is_protected(&message) {
+            datagram = self.protect_answer(&message, datagram);
+            damage(&mut datagram, program);
         }
         self.receive(address, datagram);
     }
@@ -308,7 +357,9 @@ impl World {
         request.options.push(OptionNumber::URI_PATH, "7");
         request.observe = program.byte().is_multiple_of(2).then_some(Observe::Register);
         request.payload = vec![b'x'; usize::from(program.byte()) * 8].into();
-        self.requests.push(self.endpoint.request(address(instruction), request, self.now));
+        let place = address(instruction);
+        let whom = if instruction & 0x80 == 0 { place.into() } else { DEVICE };
+        self.requests.push(self.endpoint.request_to(whom, Priority::Message, place, request, self.now));
         self.collect_datagrams();
         self.collect_events();
     }
@@ -360,11 +411,13 @@ impl World {
 
     fn collect_datagrams(&mut self) -> Vec<Message> {
         let mut messages = Vec::new();
+        while self.endpoint.poll_memory().is_some() {}
         while let Some((address, datagram)) = self.endpoint.poll_datagram() {
             let message =
                 Message::decode(&datagram).unwrap_or_else(|error| panic!("{datagram:02x?}: {error}"));
             assert_eq!(message.encode(), datagram);
-            assert!(message.payload.len() <= 1024, "no payload is larger than a block");
+            let most = if is_protected(&message) { 1024 + SEALED } else { 1024 };
+            assert!(message.payload.len() <= most, "no payload is larger than a block");
             if message.kind == Kind::Confirmable {
                 self.sent.push((address, message.clone()));
             }
@@ -399,7 +452,10 @@ impl World {
                     assert!(self.undelivered.remove(&id), "{id:?} is reported twice");
                 }
                 Event::Deregistered(id) => self.forget(id),
-                Event::Reachable(_) | Event::Unreachable(_) | Event::KeysUsed { .. } => {}
+                Event::Reachable(_)
+                | Event::Unreachable(_)
+                | Event::KeysAgreed { .. }
+                | Event::KeysUsed { .. } => {}
                 Event::Response { id, notification, .. } => {
                     assert!(self.requests.contains(&id), "a response to nothing");
                     self.requests.retain(|other| *other != id || notification);
@@ -444,6 +500,18 @@ fn damaged_seed(program: &mut Program<'_>) -> Vec<u8> {
         datagram.truncate(end.max(4));
     }
     datagram
+}
+
+/// Perhaps turns a bit.
+fn damage(datagram: &mut [u8], program: &mut Program<'_>) {
+    let [whether, at] = [program.byte(), program.byte()].map(usize::from);
+    if whether < 0xe0 {
+        return;
+    }
+    let at = at % datagram.len();
+    if let Some(damaged) = datagram.get_mut(at) {
+        *damaged ^= 1 << (whether % 8);
+    }
 }
 
 /// A response of any size, sometimes larger than what is held.

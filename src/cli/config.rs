@@ -546,6 +546,19 @@ fn line_of(text: &str, at: usize) -> usize {
     text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
 }
 
+/// Where in the file a key stands, or the last of those that lead to it.
+fn place(file: &DeTable<'_>, keys: &[&str]) -> usize {
+    let mut place = 0;
+    let mut table = file;
+    for key in keys {
+        let Some((key, value)) = table.get_key_value(*key) else { break };
+        place = key.span().start;
+        let DeValue::Table(inner) = value.get_ref() else { break };
+        table = inner;
+    }
+    place
+}
+
 fn one_line(text: &str) -> String {
     text.lines().collect::<Vec<_>>().join(", ")
 }

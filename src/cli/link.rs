@@ -5,6 +5,7 @@ mod show;
 
 use clap::Args;
 use clap::Subcommand;
+use lowband::link::Profile;
 
 use super::Failure;
 
@@ -31,6 +32,11 @@ pub(crate) fn run(args: LinkArgs) -> Result<(), Failure> {
         LinkCommand::Run(args) => run::run(args),
         LinkCommand::Show(args) => show::run(args),
     }
+}
+
+/// How many times as fast a link is, as an argument.
+fn speed() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=i64::from(Profile::MAX_SPEED))
 }
 
 /// A share of all, as an argument.

@@ -330,7 +330,11 @@ impl Call<'_> {
                 ));
                 failure.hint("a longer --timeout")
             }
-            _ => Failure::unanswered(format_args!("no answer from {} in {seconds} s", self.remote)),
+            _ => {
+                let failure =
+                    Failure::unanswered(format_args!("no answer from {} in {seconds} s", self.remote));
+                if self.args.credentials.is_some() { failure.hint(UNKNOWN_KEYS) } else { failure }
+            }
         }
     }
 
@@ -338,6 +342,7 @@ impl Call<'_> {
         let failure = Failure::unanswered(format_args!("no answer from {}: {error}", self.remote));
         match error {
             RequestError::Refused => failure.hint("is the gateway running, and on this port?"),
+            RequestError::Failed(_) if self.args.credentials.is_some() => failure.hint(UNKNOWN_KEYS),
             _ => failure,
         }
     }
@@ -390,6 +395,10 @@ impl Call<'_> {
         ));
     }
 }
+
+/// What may be wrong where keys get no answer: what is said without protection does not count.
+const UNKNOWN_KEYS: &str =
+    "the gateway may not have these keys any more: lowband device show NAME tells there";
 
 /// Whether an answer may take more than a line.
 #[derive(Clone, Copy)]

@@ -43,11 +43,14 @@ pub(crate) struct SimArgs {
     /// Where the transmission parameters come from
     #[arg(long, value_enum, default_value_t = Transmission::Link)]
     transmission: Transmission,
+    /// What protects the devices' messages
+    #[arg(long, value_enum, default_value_t = Security::None)]
+    security: Security,
     /// All chance comes from this number
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::link::whole_number)]
     seed: u64,
     /// Run so many seeds, from that one on, and give means
-    #[arg(long, value_name = "N", value_parser = super::link::whole_number)]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     seeds: Option<u64>,
     /// The share of frames that are lost, instead of the link's: 0.05 or 5%
     #[arg(long, value_name = "P", value_parser = super::link::loss)]
@@ -70,6 +73,15 @@ enum Transmission {
     Link,
     /// From RFC 7252, and nothing is paced
     Rfc7252,
+}
+
+/// What protects the devices' messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Security {
+    /// Nothing
+    None,
+    /// OSCORE, by keys that each device has; and chaos has an attacker in it
+    Oscore,
 }
 
 /// Runs one seed and tells of it, or many and tells of all.
@@ -145,6 +157,10 @@ impl SimArgs {
                 Transmission::Link => sim::Transmission::Link,
                 Transmission::Rfc7252 => sim::Transmission::Rfc7252,
             },
+            security: match self.security {
+                Security::None => sim::Security::None,
+                Security::Oscore => sim::Security::Oscore,
+            },
             loss: self.loss,
             observers: self.observers,
             seed,
@@ -160,6 +176,9 @@ impl SimArgs {
     fn command(&self, profile: &Profile, seed: u64) -> String {
         let mut command =
             format!("lowband sim --link {} --script {} --seed {seed}", profile.name, self.script);
+        if self.security == Security::Oscore {
+            command.push_str(" --security oscore");
+        }
         if let Some(config) = &self.config {
             command.push_str(&format!(" --config {}", config.display()));
         }

@@ -52,6 +52,8 @@ impl OptionNumber {
     pub const Q_BLOCK1: Self = Self(19);
     /// RFC 7252 §5.10.7.
     pub const LOCATION_QUERY: Self = Self(20);
+    /// RFC 9668 §3.1.
+    pub const EDHOC: Self = Self(21);
     /// RFC 7959 §2.1.
     pub const BLOCK2: Self = Self(23);
     /// RFC 7959 §2.1.
@@ -134,6 +136,8 @@ impl OptionNumber {
             Self::ACCEPT => ("Accept", Uint, 0, 2),
             Self::Q_BLOCK1 => ("Q-Block1", Uint, 0, 3),
             Self::LOCATION_QUERY => ("Location-Query", String, 0, 255),
+            // §3.1: if there is any value, it is ignored.
+            Self::EDHOC => ("EDHOC", Empty, 0, 255),
             Self::BLOCK2 => ("Block2", Uint, 0, 3),
             Self::BLOCK1 => ("Block1", Uint, 0, 3),
             Self::SIZE2 => ("Size2", Uint, 0, 4),

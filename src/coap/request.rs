@@ -60,6 +60,10 @@ pub mod content_format {
     pub const JSON: u32 = 50;
     /// `application/cbor` (RFC 8949 §9.3).
     pub const CBOR: u32 = 60;
+    /// `application/edhoc+cbor-seq` (RFC 9528 §10.9).
+    pub const EDHOC: u32 = 64;
+    /// `application/cid-edhoc+cbor-seq` (RFC 9528 §10.9): with a connection identifier before it.
+    pub const CID_EDHOC: u32 = 65;
     /// `application/missing-blocks+cbor-seq` (RFC 9177 §12.3).
     pub const MISSING_BLOCKS: u32 = 272;
 }

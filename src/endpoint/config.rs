@@ -18,6 +18,11 @@ pub struct Config {
     pub transfers: TransferLimits,
     /// Peers at a time. At the limit the one unheard of for longest goes, if nothing waits for it.
     pub peers: usize,
+    /// Of those, how many at a time that have no keys and have not shown to be where they say, and at most half; beyond that, others are
+    /// known only once they have.
+    pub strangers: usize,
+    /// Whether all peers are taken to be where they say, whatever their links' [`Terms::trusted`].
+    pub trusted: bool,
     /// Requests of one peer at a time that wait for their answer; 5.03 beyond that.
     pub pending: usize,
     /// Observations of one peer at a time; a registration beyond that is answered, and not registered (RFC 7641 §4.1).
@@ -58,6 +63,12 @@ impl Config {
         let sealed = address.is_of(&self.sealed).then(|| self.sealed_links.get_key_value(name)).flatten();
         sealed.or_else(|| self.links.get_key_value(name))
     }
+
+    /// Whether a peer is taken to be where it says. What link it announces has no say in it.
+    pub(super) fn trusts(&self, address: Address) -> bool {
+        let terms = self.link_of(address).and_then(|link| self.terms(link, address));
+        self.trusted || terms.is_some_and(|(_, terms)| terms.trusted)
+    }
 }
 
 impl Default for Config {
@@ -67,6 +78,8 @@ impl Default for Config {
             exchanges: Limits::default(),
             transfers: TransferLimits::default(),
             peers: 10_000,
+            strangers: 1_000,
+            trusted: false,
             pending: 32,
             observations: 8,
             bytes: 256 << 20,

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tracing::debug;
 
 use super::memory::{Memory, MemoryKey};
+use super::verified::Credit;
 use super::{Address, Association, Endpoint, Event};
 use crate::coap::{Code, Instant, Kind, Message, MessageId, Outgoing, Response};
 use crate::security::oscore::{
@@ -24,6 +25,8 @@ pub(super) struct Devices {
     by_kid: BTreeMap<Vec<u8>, BTreeSet<KeysNumber>>,
     of: BTreeMap<Association, BTreeSet<KeysNumber>>,
     at: BTreeMap<Address, BTreeSet<Association>>,
+    /// Those that may speak, whatever their keys are.
+    served: BTreeSet<Association>,
     /// Those that come by sessions of another layer.
     pub(super) by_sessions: BTreeSet<Association>,
     /// Those of them that have one.
@@ -53,12 +56,18 @@ impl Devices {
             by_kid: BTreeMap::new(),
             of: BTreeMap::new(),
             at: BTreeMap::new(),
+            served: BTreeSet::new(),
             by_sessions: BTreeSet::new(),
             in_session: BTreeSet::new(),
             links: BTreeMap::new(),
             airtime: BTreeMap::new(),
             challenges: Arc::new(challenges),
         }
+    }
+
+    /// Makes Echo values, and knows them again.
+    pub(super) fn challenges(&self) -> &Challenges {
+        &self.challenges
     }
 
     /// The contexts of a device, for its peer to hold.
@@ -76,18 +85,21 @@ impl Devices {
         }
     }
 
+    /// Whether no keys have this Recipient ID.
+    pub(super) fn is_free(&self, recipient_id: &[u8]) -> bool {
+        self.by_kid.get(recipient_id).is_none_or(BTreeSet::is_empty)
+    }
+
     /// The link that a device is said to be behind.
     pub(super) fn link(&self, association: Association) -> Option<&str> {
         self.links.get(&association).map(String::as_str)
     }
 
-    /// Whether it has keys, or needs none.
+    /// Whether it is none of the devices, or one that is served.
     pub(super) fn may_speak(&self, association: Association) -> bool {
         match association {
             Association::Plain(_) | Association::Session(_) => true,
-            Association::Device(_) => {
-                self.of.contains_key(&association) || self.by_sessions.contains(&association)
-            }
+            Association::Device(_) => self.served.contains(&association),
         }
     }
 
@@ -100,7 +112,7 @@ impl Devices {
 
     /// A message of a device's, or one to it, has taken this long on its link.
     pub(super) fn spend(&mut self, association: Association, airtime: Duration) {
-        if matches!(association, Association::Device(_)) && self.may_speak(association) {
+        if self.served.contains(&association) {
             let spent = self.airtime.entry(association).or_default();
             *spent = spent.saturating_add(airtime);
         }
@@ -130,6 +142,11 @@ impl Devices {
 }
 
 impl Endpoint {
+    /// Takes in a device, whatever it is protected with.
+    pub fn admit_device(&mut self, association: Association) {
+        self.devices.served.insert(association);
+    }
+
     /// Takes in keys of a device, before [`Endpoint::recall`] where they were used before. Their sequence numbers must outlast a restart:
     /// see [`super::Config::durable`].
     ///
@@ -144,6 +161,7 @@ impl Endpoint {
         let context = Box::new(Context::new(&parameters)?);
         self.devices.by_kid.entry(parameters.recipient_id.clone()).or_default().insert(number);
         self.devices.of.entry(association).or_default().insert(number);
+        self.devices.served.insert(association);
         let (context, held) = match self.peers.get_mut(&association) {
             Some(peer) => (None, Some((&mut peer.protection, context))),
             None => (Some(context), None),
@@ -153,6 +171,11 @@ impl Endpoint {
         }
         self.devices.keys.insert(number, Keys { association, parameters, context, used: false });
         Ok(())
+    }
+
+    /// What admitted keys are derived from.
+    pub fn parameters(&self, number: KeysNumber) -> Option<&Parameters> {
+        self.devices.keys.get(&number).map(|keys| &keys.parameters)
     }
 
     /// Forgets keys. What was observed with them ends, untold.
@@ -192,8 +215,9 @@ impl Endpoint {
         self.devices.airtime.remove(&association).unwrap_or_default()
     }
 
-    /// Forgets a device whose keys were revoked, at once and untold: its requests, its observations, and what waits to be sent to it.
+    /// Forgets a device, and its keys with [`Endpoint::revoke_keys`] before, at once and untold: its requests, its observations, and what waits to be sent to it.
     pub fn dismiss(&mut self, association: Association, now: Instant) {
+        self.devices.served.remove(&association);
         self.devices.links.remove(&association);
         self.devices.airtime.remove(&association);
         let Some(peer) = self.peers.get(&association) else { return };
@@ -243,7 +267,7 @@ impl Endpoint {
         }
     }
 
-    fn context(&mut self, number: KeysNumber) -> Option<(Association, &mut Context)> {
+    pub(super) fn context(&mut self, number: KeysNumber) -> Option<(Association, &mut Context)> {
         let keys = self.devices.keys.get_mut(&number)?;
         let held = self.peers.get_mut(&keys.association);
         let held = held.and_then(|peer| peer.protection.contexts.get_mut(&number));
@@ -267,10 +291,25 @@ impl Endpoint {
             .collect();
         let mut refusal = Header::of(&message).map_or_else(Refusal::from, |_| Refusal::UnknownContext);
         for number in numbers {
+            if self.is_spent(number, now) {
+                self.revoke_keys(number, now);
+                continue;
+            }
             let Some(Keys { association, .. }) = self.devices.keys.get(&number) else { continue };
             let association = *association;
             self.reserve_numbers(association);
             let challenges = Arc::clone(&self.devices.challenges);
+            // Appendix B.1.2 has it prove that it is fresh. But then it would be done twice.
+            if self.is_recalled(association, number, &message) {
+                refusal = Refusal::Replayed;
+                match self.is_repeat(address, association, &message) {
+                    true => {
+                        return self
+                            .with_peer(association, now, |peer, _| peer.exchanges.receive(message, now));
+                    }
+                    false => continue,
+                }
+            }
             let Some((_, context)) = self.context(number) else { continue };
             match context.open_request(&message, &challenges, now) {
                 Ok(Opened::Request { message, binding }) => {
@@ -280,12 +319,22 @@ impl Endpoint {
                     self.counters.challenges += 1;
                     self.note(&sealed);
                     let kind = message.kind;
-                    return self.answer_stranger(address, kind, sealed.message, now);
+                    let answer = (kind, sealed.message, length);
+                    return self.answer_unheard(association, address, answer, now);
                 }
                 Err(Refusal::Replayed) if self.is_repeat(address, association, &message) => {
+                    self.earn(association, address, length, now);
                     return self.with_peer(association, now, |peer, _| peer.exchanges.receive(message, now));
                 }
-                Err(refused) => refusal = refused,
+                Err(Refusal::Replayed)
+                    if self.challenge_again(address, association, (&message, length), now) =>
+                {
+                    return;
+                }
+                Err(refused) => {
+                    self.note_forged(number, refused);
+                    refusal = refused;
+                }
             }
         }
         self.counters.unopened += 1;
@@ -294,7 +343,8 @@ impl Endpoint {
             let (kind, id, token) = (message.kind, message.id, message.token);
             // Only who waits for it, and in no more bytes than came.
             if kind == Kind::Confirmable {
-                self.answer_stranger(address, kind, Message { kind, code, id, token, options, payload }, now);
+                let answer = Message { kind, code, id, token, options, payload };
+                self.answer_stranger(address, kind, answer, length, now);
             }
         }
     }
@@ -312,12 +362,14 @@ impl Endpoint {
             self.counters.peers_refused += 1;
             return;
         }
-        let Some(peer) = self.peers.get_mut(&association) else { return };
+        let shown = self.is_shown(association, address, &message, now);
+        let Some(peer) = self.peers.get(&association) else { return };
         if peer.address != address && peer.protection.is_newest(number, &binding) {
-            let before = peer.move_to(address, &self.config);
-            self.devices.leave(association, before);
-            self.devices.arrive(association, address);
-            self.counters.moved += 1;
+            if !self.may_move(association, address, shown) {
+                let request = (number, &message, binding);
+                return self.challenge_elsewhere(address, association, request, length, now);
+            }
+            self.move_to(association, address, shown);
         }
         if let Some(keys) = self.devices.keys.get_mut(&number)
             && !std::mem::replace(&mut keys.used, true)
@@ -352,7 +404,7 @@ impl Endpoint {
         if answer.encode().len() > length * 3 {
             answer.payload = Bytes::new();
         }
-        self.answer_stranger(address, kind, answer, now);
+        self.answer_stranger(address, kind, answer, length, now);
     }
 
     /// Refuses a request that is protected by OSCORE within a session of another layer: whoever has the one needs no other, and answers
@@ -376,14 +428,45 @@ impl Endpoint {
         }
     }
 
-    /// Answers a request without taking its sender in.
-    fn answer_stranger(&mut self, address: Address, kind: Kind, answer: Message, now: Instant) {
+    /// Whether a request is remembered from before a restart.
+    fn is_recalled(&self, association: Association, number: KeysNumber, message: &Message) -> bool {
+        let Some(partial_iv) = Header::of(message).ok().and_then(|header| header.partial_iv) else {
+            return false;
+        };
+        let peer = self.peers.get(&association);
+        peer.is_some_and(|peer| peer.protection.is_recalled(message.id, number, partial_iv))
+    }
+
+    /// Answers a request of so many bytes without taking its sender in.
+    pub(super) fn answer_stranger(
+        &mut self,
+        address: Address,
+        kind: Kind,
+        answer: Message,
+        length: usize,
+        now: Instant,
+    ) {
+        self.answer_unheard(address.into(), address, (kind, answer, length), now);
+    }
+
+    /// Answers a request of so many bytes of one who is not taken in for it, on its channel.
+    fn answer_unheard(
+        &mut self,
+        association: Association,
+        address: Address,
+        (kind, answer, length): (Kind, Message, usize),
+        now: Instant,
+    ) {
         let (kind, id) = match kind {
             Kind::Confirmable => (Kind::Acknowledgement, answer.id),
             _ => (Kind::NonConfirmable, MessageId(self.number() as u16)),
         };
         let outgoing = Outgoing::reply(Message { kind, id, ..answer }.encode());
-        self.send(address.into(), address, outgoing, now);
+        if !Credit::of(length).take(outgoing.datagram.len()) {
+            self.counters.withheld += 1;
+            return;
+        }
+        self.send(association, address, outgoing, now);
         self.flush(now);
     }
 }

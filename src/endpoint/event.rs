@@ -34,6 +34,13 @@ pub enum Event {
         /// Their number.
         number: KeysNumber,
     },
+    /// A device has agreed on keys with us, which are admitted: [`super::Endpoint::parameters`] has what they are derived from.
+    KeysAgreed {
+        /// Whose they are.
+        association: Association,
+        /// Their number.
+        number: KeysNumber,
+    },
     /// All of an observation's last notification, or of the answer to its registration, was acknowledged.
     Delivered(ObservationId),
     /// An observation's last notification was not acknowledged, or its blocks were not asked for. The observation goes on.
@@ -82,10 +89,14 @@ pub struct Counters {
     pub unopened: u64,
     /// Requests refused because they are not protected.
     pub plain_refused: u64,
-    /// Requests that had to prove that they are fresh.
+    /// Requests that had to show that they are fresh, or where they come from.
     pub challenges: u64,
     /// Times that a device was found at another address.
     pub moved: u64,
+    /// Hosts of which somebody has shown to be there.
+    pub verified: u64,
+    /// Datagrams not sent because too little had come from where they were to go.
+    pub withheld: u64,
     /// Bytes of UDP payload that were sent before.
     pub repeated_bytes: u64,
     /// Milliseconds on the air of what was sent, on links that are known.

@@ -200,8 +200,11 @@ impl Endpoint {
         self.admit_recalled(association, now);
         self.reserve_numbers(association);
         let number = self.number();
+        // Its repeats may be answered as it was.
+        self.recall_credit(association, &message, now);
         let peer = self.peers.get_mut(&association).ok_or(Unreadable)?;
         let (request, plan) = ServerTransfers::recall(&message, &peer.transfers);
+        peer.recall(message.id, binding.as_ref());
         let mut asked = Asked::of(&message, binding);
         let Some(answer) = answer else {
             peer.exchanges.recall(&message, None, expires, now);
@@ -241,6 +244,8 @@ impl Endpoint {
         peer.observations.register(message.token, id, plan);
         peer.bind(id, binding.as_ref());
         self.observations.insert(id, association);
+        // Or it would not have been accepted.
+        self.set_credit(association, None);
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 //! and the network; a peer's state hangs on its [`Association`].
 
 mod address;
+mod agreement;
 mod config;
 mod devices;
 mod event;
@@ -14,6 +15,7 @@ mod peer;
 mod queues;
 mod sending;
 mod sessions;
+mod verified;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -29,6 +31,7 @@ use crate::coap::{
 };
 use crate::security::oscore::{Challenges, Sealed, Used, is_protected};
 pub use address::Association;
+use agreement::Agreements;
 pub use config::Config;
 use devices::Devices;
 pub use devices::KeysNumber;
@@ -39,6 +42,7 @@ pub use peer::{Binding, PeerAirtime};
 use peer::{Outcome, Peer};
 use queues::{Places, Queues};
 pub use sessions::Stranger;
+use verified::{Credit, Verified};
 
 /// All peers that one socket speaks with.
 #[derive(Debug)]
@@ -48,6 +52,10 @@ pub struct Endpoint {
     /// In boxes: a map has room for up to twice as many as it holds.
     peers: BTreeMap<Association, Box<Peer>>,
     devices: Devices,
+    verified: Verified,
+    /// How many peers there are without keys that have not shown to be where they say.
+    strangers: usize,
+    agreements: Option<Agreements>,
     queues: Queues,
     pacers: Pacers,
     pending: BTreeMap<RequestKey, Pending>,
@@ -96,11 +104,14 @@ impl Endpoint {
         let devices = Devices::new(Challenges::new(secret, Self::FRESH));
         Self {
             pacers: Pacers::new(config.queued),
+            verified: Verified::new(config.peers),
+            strangers: 0,
             config,
             chance,
             first_id,
             peers: BTreeMap::new(),
             devices,
+            agreements: None,
             queues: Queues::default(),
             pending: BTreeMap::new(),
             pending_bytes: 0,
@@ -138,6 +149,12 @@ impl Endpoint {
             }
         };
         let is_plain = matches!(association, Association::Plain(_));
+        // Within a session of another layer, no keys are agreed on.
+        let message = match is_plain {
+            true => self.handle_edhoc(address, message, datagram.len(), now),
+            false => Some(message),
+        };
+        let Some(message) = message else { return };
         if message.code.is_request() && is_protected(&message) {
             return match is_plain {
                 true => self.handle_protected(address, message, datagram.len(), now),
@@ -167,10 +184,14 @@ impl Endpoint {
         length: usize,
         now: Instant,
     ) {
+        let shown = message.code.is_request() && self.is_shown(association, address, &message, now);
         if !self.peers.contains_key(&association) {
             // A stranger has nothing to say but requests: the rest makes no state.
             if !message.code.is_request() {
                 return self.reject(association, address, &message, now);
+            }
+            if !shown && self.strangers >= self.config.strangers.min(self.config.peers / 2) {
+                return self.challenge_stranger(address, &message, length, now);
             }
             if !self.admit(association, address, now) {
                 self.counters.peers_refused += 1;
@@ -219,6 +240,8 @@ impl Endpoint {
             self.events.push_back(Event::Failed { id, error: RequestError::Busy });
             return id;
         }
+        // It is our user who says where it is.
+        self.set_credit(association, None);
         self.requests.insert(id, association);
         let token = self.fresh_token(association);
         self.with_peer(association, now, |peer, _| {
@@ -367,13 +390,14 @@ impl Endpoint {
         while let Some((_, association)) = self.queues.first_due().filter(|(due, _)| *due <= now) {
             self.with_peer(association, now, |peer, _| peer.advance(now));
         }
+        self.advance_edhoc(now);
         self.flush(now);
     }
 
     /// When [`Endpoint::advance`] next has something to do.
     pub fn deadline(&self) -> Option<Instant> {
         let due = self.queues.first_due().map(|(due, _)| due);
-        [due, self.pacers.deadline()].into_iter().flatten().min()
+        [due, self.pacers.deadline(), self.edhoc_deadline()].into_iter().flatten().min()
     }
 
     /// The next datagram to send.
@@ -452,13 +476,15 @@ impl Endpoint {
         self.counters.duplicates += counts.duplicates;
         self.counters.repeats += counts.repeats;
         self.counters.timeouts += counts.timeouts;
-        if peer.is_idle(now) {
+        let (sealed, is_idle) = (std::mem::take(&mut peer.protection.sealed), peer.is_idle(now));
+        sealed.iter().for_each(|sealed| self.note(sealed));
+        if is_idle {
             self.pacers.forget_idle(now);
             return self.drop_peer(association);
         }
-        let sealed = std::mem::take(&mut peer.protection.sealed);
-        peer.rest();
-        sealed.iter().for_each(|sealed| self.note(sealed));
+        if let Some(peer) = self.peers.get_mut(&association) {
+            peer.rest();
+        }
         self.remember_peer(association);
         self.place(association);
     }
@@ -486,7 +512,9 @@ impl Endpoint {
                 return;
             }
             for outgoing in outgoing {
-                self.send(association, address, outgoing, now);
+                if self.may_get(association, &outgoing, now) {
+                    self.send(association, address, outgoing, now);
+                }
             }
         }
     }
@@ -511,6 +539,7 @@ impl Endpoint {
             Outcome::BadOption => self.counters.bad_options += 1,
             Outcome::Unopened => self.counters.unopened += 1,
             Outcome::Unexpected => self.counters.unexpected_responses += 1,
+            Outcome::Challenged => self.counters.challenges += 1,
             Outcome::AnswerDropped => self.counters.answers_dropped += 1,
         }
     }
@@ -596,10 +625,14 @@ impl Endpoint {
         }
         self.devices.arrive(association, address);
         self.peers.insert(association, Box::new(peer));
+        if !self.is_verified(association, address, now) {
+            self.set_credit(association, Some(Credit::default()));
+        }
         true
     }
 
     fn drop_peer(&mut self, association: Association) {
+        self.set_credit(association, None);
         if let Some(mut peer) = self.peers.remove(&association) {
             self.queues.shift(association, peer.placed, Places::default());
             self.forget_peer(association, &peer);

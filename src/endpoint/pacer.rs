@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Address, Association};
-use crate::coap::{Instant, Outgoing, Priority};
+use crate::coap::{Instant, Message, OptionNumber, Outgoing, Priority};
 use crate::link::Pace;
 
 /// The queues of all channels.
@@ -28,7 +28,7 @@ pub(super) struct Pacers {
 /// What is sent one after the other.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Channel {
-    /// A listener's, which all peers with this link share.
+    /// A listener's, which all peers with this link share, or all strangers where each peer has one of its own.
     Shared(SocketAddr, Arc<str>),
     /// One peer's own, over this link.
     Own(Association, Arc<str>),
@@ -60,6 +60,8 @@ struct Pacer {
     queue: BTreeMap<(Priority, u64, u64), Queued>,
     next: u64,
     free_at: Instant,
+    /// When the last datagram began to leave.
+    busy_since: Instant,
     budget: Budget,
     placed: Option<Instant>,
 }
@@ -85,10 +87,17 @@ impl Pacers {
         self.with(channel, pace, now, |pacer| pacer.push(queued, limit))
     }
 
-    /// Says that the other end was on the air until now: where both use one channel by turns, this end may not be at once.
-    pub(super) fn heard(&mut self, channel: &Channel, pace: &Pace, now: Instant) {
+    /// Says that a datagram of the other end has come, which was on the air for so long. Where both use one channel by turns, this end may not be at once;
+    /// and what it took to be leaving meanwhile has waited, so that all the rest is as much later.
+    pub(super) fn heard(&mut self, channel: &Channel, pace: &Pace, airtime: Duration, now: Instant) {
         let Some(turns) = pace.by_turns else { return };
-        self.with(channel, pace, now, |pacer| pacer.free_at = pacer.free_at.max(now + turns.turnaround));
+        self.with(channel, pace, now, |pacer| {
+            let both = now.since(pacer.busy_since).saturating_sub(turns.delay).min(airtime);
+            if pacer.free_at > now && both > Duration::ZERO {
+                pacer.free_at = pacer.free_at + both + 2 * turns.turnaround;
+            }
+            pacer.free_at = pacer.free_at.max(now + turns.turnaround);
+        });
     }
 
     /// The datagram whose turn it is, on whichever channel; it is to be sent with [`Pacers::depart`], or dropped.
@@ -105,9 +114,15 @@ impl Pacers {
         let Some(pacer) = self.channels.get_mut(channel) else { return Duration::ZERO };
         let airtime = pacer.pace.sending.of(queued.length(&pacer.pace));
         pacer.free_at = now + airtime;
+        pacer.busy_since = now;
         pacer.budget.spend(airtime, now);
         self.place(channel);
         airtime
+    }
+
+    /// Whether a channel is there.
+    pub(super) fn contains(&self, channel: &Channel) -> bool {
+        self.channels.contains_key(channel)
     }
 
     /// When something may leave.
@@ -163,14 +178,17 @@ impl Pacer {
             queue: BTreeMap::new(),
             next: 0,
             free_at: now,
+            busy_since: now,
             placed: None,
         }
     }
 
     fn push(&mut self, queued: Queued, limit: usize) -> Option<Queued> {
-        // A reply that waits already need not wait twice, however often its request is repeated.
+        // What waits already need not wait twice: a reply, however often its request is repeated, and a block, though it is asked for.
         let waits = |other: &Queued| {
-            other.association == queued.association && other.outgoing.datagram == queued.outgoing.datagram
+            other.association == queued.association
+                && (other.outgoing.datagram == queued.outgoing.datagram
+                    || is_same_block(&other.outgoing.datagram, &queued.outgoing.datagram))
         };
         if queued.outgoing.exchange.is_none() && self.queue.values().any(waits) {
             return None;
@@ -200,6 +218,21 @@ impl Pacer {
     fn is_idle(&self, now: Instant) -> bool {
         self.queue.is_empty() && self.free_at <= now && self.budget.is_full(now)
     }
+}
+
+/// Whether both are the same block of a burst (RFC 9177), which are not confirmed; each has an ID of its own, and what is asked for
+/// again may have another token.
+fn is_same_block(one: &[u8], other: &[u8]) -> bool {
+    let is_unconfirmed = |datagram: &[u8]| datagram.first().is_some_and(|first| first & 0x30 == 0x10);
+    if !is_unconfirmed(one) || !is_unconfirmed(other) {
+        return false;
+    }
+    let block = |datagram: &[u8]| {
+        let message = Message::decode(datagram).ok().filter(|message| message.code.is_response())?;
+        let of = |number| message.options.get(number).map(<[u8]>::to_vec);
+        Some((of(OptionNumber::Q_BLOCK2)?, of(OptionNumber::ETAG)?, message.payload))
+    };
+    block(one).is_some_and(|one| block(other) == Some(one))
 }
 
 /// How much longer this end may be on the air, under a duty cycle: a bucket that fills slowly. It is so small, and fills so
@@ -324,12 +357,50 @@ mod tests {
 
     #[test]
     fn by_turns_nothing_leaves_while_the_direction_changes() {
-        let pace = Pace { by_turns: Some(Turns { turnaround: Duration::from_millis(500) }), ..HF };
+        let pace = Pace {
+            by_turns: Some(Turns { turnaround: Duration::from_millis(500), delay: Duration::from_secs(1) }),
+            ..HF
+        };
         let mut pacers = Pacers::new(2);
-        pacers.heard(&channel(), &pace, at(1_000));
+        pacers.heard(&channel(), &pace, Duration::ZERO, at(1_000));
         pacers.push(&channel(), &pace, queued(Priority::Reply, b"answer"), at(1_000));
         assert_eq!(sends(&mut pacers, 1_499), None);
         assert_eq!(sends(&mut pacers, 1_500), Some(b"answer".to_vec()));
+    }
+
+    #[test]
+    fn what_the_other_end_takes_of_the_air_makes_the_rest_later() {
+        let pace = Pace {
+            by_turns: Some(Turns { turnaround: Duration::from_millis(500), delay: Duration::from_secs(1) }),
+            ..HF
+        };
+        let mut pacers = Pacers::new(8);
+        // 72 bytes and 28 take 8 s.
+        for number in 1..=2 {
+            pacers.push(&channel(), &pace, queued(Priority::Message, &[number; 72]), at(0));
+        }
+        assert_eq!(sends(&mut pacers, 0), Some(vec![1; 72]));
+        // The other end was on the air for three seconds, and for two of them since the first began to leave.
+        pacers.heard(&channel(), &pace, Duration::from_secs(3), at(3_000));
+        assert_eq!(pacers.deadline(), Some(at(8_000 + 2_000 + 2 * 500)));
+    }
+
+    #[test]
+    fn a_block_that_waits_does_not_wait_twice_though_it_is_asked_for_by_another_token() {
+        let block = |id: u16, token: u8, number: u8| {
+            let mut options = crate::coap::Options::new();
+            options.push(OptionNumber::ETAG, [1; 4]);
+            options.push(OptionNumber::Q_BLOCK2, [number << 4 | 0x0c]);
+            let (kind, code) = (crate::coap::Kind::NonConfirmable, crate::coap::Code::CONTENT);
+            let token = crate::coap::Token::new(&[token]).unwrap();
+            let id = crate::coap::MessageId(id);
+            Message { kind, code, id, token, options, payload: vec![number; 256].into() }.encode()
+        };
+        let mut pacers = Pacers::new(8);
+        for datagram in [block(1, 1, 1), block(2, 1, 2), block(3, 2, 1), block(4, 2, 2)] {
+            pacers.push(&channel(), &HF, queued(Priority::Notification, &datagram), at(0));
+        }
+        assert_eq!(pacers.len(), 2);
     }
 
     #[test]

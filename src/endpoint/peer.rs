@@ -1,5 +1,6 @@
 //! One peer: its exchanges, its transfers in both roles, and its observations, put together.
 
+mod credit;
 mod link;
 mod observing;
 mod options;
@@ -12,12 +13,14 @@ use bytes::Bytes;
 
 use super::memory;
 use super::queues::Places;
+use super::verified::Credit;
 use super::{Address, Config, RequestKey};
 use crate::coap::{
     Answer, Answered, Busy, ClientTransfers, Code, Delivery, Event, ExchangeId, Exchanges, Instant, Kind,
     Message, MessageId, ObservationId, Observations, OptionNumber, Plan, Priority, Received, Reply, Request,
     RequestError, Response, ServerTransfers, Step, Token, TransferLimits,
 };
+pub(super) use credit::Reflected;
 pub(super) use link::Terms;
 use options::{is_known_in_request, is_known_in_response, is_of_bursts};
 pub use protection::Binding;
@@ -38,6 +41,10 @@ pub(super) struct Peer {
     pub(super) terms: Terms,
     /// What its messages are protected with.
     pub(super) protection: Protection,
+    /// What it may get, while nobody knows whether it is where it says.
+    pub(super) credit: Option<Credit>,
+    /// What it was sent where it may be now.
+    pub(super) reflected: Option<Reflected>,
     /// What it has taken up of its link.
     pub(super) airtime: PeerAirtime,
     /// Its requests that wait for their answer.
@@ -74,6 +81,8 @@ pub struct PeerAirtime {
 pub(super) struct Asked {
     pub(super) token: Token,
     message: (Kind, MessageId),
+    /// Whether it may be done again (RFC 7252 §5.1).
+    is_safe: bool,
     /// RFC 7967 §2.1: a bit for each class of response that the client does not want.
     unwanted: u32,
     /// What its responses are bound to, where it was protected.
@@ -83,7 +92,8 @@ pub(super) struct Asked {
 impl Asked {
     pub(super) fn of(message: &Message, binding: Option<Binding>) -> Self {
         let unwanted = message.options.get_uint(OptionNumber::NO_RESPONSE).unwrap_or(0);
-        Self { token: message.token, message: (message.kind, message.id), unwanted, binding }
+        let is_safe = matches!(message.code, Code::GET | Code::FETCH);
+        Self { token: message.token, message: (message.kind, message.id), is_safe, unwanted, binding }
     }
 
     /// A response to it as one message, whatever its length.
@@ -143,6 +153,8 @@ pub(super) enum Outcome {
     AnswerDropped,
     /// A response that could not be opened.
     Unopened,
+    /// It was asked to show where it is.
+    Challenged,
 }
 
 impl Peer {
@@ -153,6 +165,8 @@ impl Peer {
             transfers: config.transfers.clone(),
             terms: Terms::default(),
             protection: Protection::default(),
+            credit: None,
+            reflected: None,
             airtime: PeerAirtime::default(),
             reserved: None,
             announced: false,
@@ -228,10 +242,14 @@ impl Peer {
         }
         let mut asked = Asked::of(&message, binding);
         match self.server.receive(&message, &self.transfers, now) {
+            Received::Answer(reply) if self.is_beyond(&asked, &reply) => self.challenge(&mut asked, now),
             Received::Answer(reply) => {
                 self.answer(&mut asked, reply, now);
             }
             Received::Nothing => self.exchanges.acknowledge(asked.message.1),
+            Received::Request(request, _) if self.is_to_show(&asked, &request) => {
+                self.challenge(&mut asked, now);
+            }
             Received::Request(request, plan) => {
                 if message.options.get(OptionNumber::Q_BLOCK1).is_some() {
                     // The last block that was missing may come unconfirmed; the answer to all of them is not to be lost for it.
@@ -492,13 +510,21 @@ impl Peer {
     pub(super) fn respond(
         &mut self,
         asked: &mut Asked,
-        plan: Plan,
-        response: Response,
+        mut plan: Plan,
+        mut response: Response,
         observer: Option<ObservationId>,
         now: Instant,
     ) -> bool {
+        let Some(block) = self.block_for(asked, &plan, &mut response) else {
+            self.challenge(asked, now);
+            return false;
+        };
+        if self.credit.is_some() && !asked.is_safe {
+            plan = plan.without_bursts();
+        }
+        let limits = TransferLimits { block, ..self.transfers.clone() };
         let delivery = observer.map(|id| self.deliver(id));
-        let mut reply = self.server.respond(plan, response, delivery, &self.transfers, now);
+        let mut reply = self.server.respond(plan, response, delivery, &limits, now);
         if let Some((_, observation)) = observer.and_then(|id| self.observations.next(id)) {
             reply.set_sequence(observation.sequence);
         }
@@ -628,6 +654,7 @@ impl Peer {
         }
         self.outcomes.shrink_to_fit();
         self.forget_sent();
+        self.forget_recalled();
         self.server.rest();
     }
 
@@ -643,7 +670,7 @@ impl Peer {
     }
 
     /// Whether only its memory of what has been would be lost.
-    fn is_expendable(&self) -> bool {
+    pub(super) fn is_expendable(&self) -> bool {
         self.pending.is_empty()
             && self.observations.is_empty()
             && self.client.is_idle()

@@ -88,15 +88,29 @@ impl Endpoint {
 
     /// Takes in that a datagram of so many bytes came from a peer.
     pub(super) fn heard(&mut self, association: Association, address: Address, length: usize, now: Instant) {
+        let peer = self.peers.get(&association);
+        let airtime = peer.map(|peer| peer.exchanges.parameters().receiving.of(length)).unwrap_or_default();
         if let Some((channel, pace)) = self.channel(association, address) {
-            self.pacers.heard(&channel, &pace, now);
+            self.pacers.heard(&channel, &pace, airtime, now);
         }
+        self.earn(association, address, length, now);
         if let Some(peer) = self.peers.get_mut(&association) {
-            let airtime = peer.exchanges.parameters().receiving.of(length);
             peer.airtime.received += airtime;
             self.devices.spend(association, airtime);
             self.counters.received_airtime_ms += milliseconds(airtime);
         }
+    }
+
+    /// Whether a peer may get a datagram. One that it may not is as if it had left and was lost.
+    pub(super) fn may_get(&mut self, association: Association, outgoing: &Outgoing, now: Instant) -> bool {
+        let Some(peer) = self.peers.get_mut(&association) else { return true };
+        let Some(credit) = &mut peer.credit else { return true };
+        let fits = credit.take(outgoing.datagram.len());
+        if !fits {
+            self.counters.withheld += 1;
+            outgoing.exchange.into_iter().for_each(|exchange| peer.exchanges.departed(exchange, now));
+        }
+        fits
     }
 
     /// A datagram leaves: its first bit at once, its last then.
@@ -134,17 +148,21 @@ impl Endpoint {
 
     /// The channel of a peer, where its link is known and limits what may be sent.
     pub(super) fn channel(&self, association: Association, address: Address) -> Option<(Channel, Pace)> {
+        // What is said to nobody in particular where a device is goes over the device's link.
+        let association = match association {
+            Association::Plain(_) => self.devices.at(address).next().unwrap_or(association),
+            known => known,
+        };
         let terms = match self.peers.get(&association) {
             Some(peer) => peer.terms.clone(),
             None => Terms::new(&self.config, self.config.link_of(address), address),
         };
         let (link, pace) = (terms.link?, terms.pace?);
-        match pace.shared {
-            true => Some((Channel::Shared(address.local, link), pace)),
-            // A stranger has none: what is said to it is a reset.
-            false if !self.peers.contains_key(&association) => None,
-            false => Some((Channel::Own(association, link), pace)),
-        }
+        let own = Channel::Own(association, link.clone());
+        // Strangers share one, and make no state; but what was sent to one that has just been forgotten is still on the air.
+        let has_own = self.peers.contains_key(&association) || self.pacers.contains(&own);
+        let channel = if !pace.shared && has_own { own } else { Channel::Shared(address.local, link) };
+        Some((channel, pace))
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Whose a session is, that layer says; here is only what follows for a peer, and room on its link for the layer's own datagrams.
 
+use std::time::Duration;
+
 use super::pacer::{Channel, Queued};
 use super::peer::Terms;
 use super::{Address, Association, Endpoint, Event};
@@ -22,6 +24,7 @@ impl Endpoint {
     pub fn arrived(&mut self, association: Association, address: Address, now: Instant) {
         self.devices.in_session.insert(association);
         self.move_peer(association, address);
+        self.set_credit(association, None);
         self.with_peer(association, now, |peer, _| {
             peer.exchanges.forget_all_received();
             peer.hear(now);
@@ -35,19 +38,18 @@ impl Endpoint {
 
     /// A peer that has sent something is where that came from.
     pub(super) fn move_peer(&mut self, association: Association, address: Address) {
-        let Some(peer) = self.peers.get_mut(&association).filter(|peer| peer.address != address) else {
-            return;
-        };
-        let before = peer.move_to(address, &self.config);
-        self.devices.leave(association, before);
-        self.devices.arrive(association, address);
-        self.counters.moved += 1;
+        if self.peers.get(&association).is_some_and(|peer| peer.address != address) {
+            self.move_to(association, address, true);
+        }
     }
 
     /// Says whether a device comes by sessions, and so needs no keys here.
     pub fn set_session_device(&mut self, association: Association, comes: bool) {
         match comes {
-            true => self.devices.by_sessions.insert(association),
+            true => {
+                self.admit_device(association);
+                self.devices.by_sessions.insert(association)
+            }
             false => {
                 self.devices.in_session.remove(&association);
                 self.devices.by_sessions.remove(&association)
@@ -94,7 +96,8 @@ impl Endpoint {
     /// Something has come from an address that is no message: where both ends use one channel by turns, its sender was on the air.
     pub fn heard_raw(&mut self, address: Address, now: Instant) {
         if let Some((channel, pace)) = self.channel(address.into(), address) {
-            self.pacers.heard(&channel, &pace, now);
+            // How long it took is taken in with what it carries.
+            self.pacers.heard(&channel, &pace, Duration::ZERO, now);
         }
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use tracing::{debug, info};
 
-use super::Gateway;
 use super::observation::Observation;
+use super::{Fetch, Gateway};
 use crate::coap::{Instant, ObservationId};
 use crate::endpoint::Association;
 
@@ -17,7 +17,7 @@ impl Gateway {
     /// until it asks by itself.
     pub(super) fn undelivered(&mut self, id: ObservationId, now: Instant) {
         let Some(observation) = self.observations.get_mut(&id) else { return };
-        debug!("observer does not answer");
+        debug!(remote = ?observation.association, "observer does not answer");
         self.counters.undelivered += 1;
         observation.leave();
         let peer = observation.association;
@@ -42,7 +42,7 @@ impl Gateway {
     /// Ends the observations that a new one takes the place of, of the same events by the same user: the peer has registered anew
     /// because it has lost them, or has heard nothing, and what they still have to say only holds up the rest. They are
     ///
-    /// * absent, and of the same peer, or of another address with the same token of CoAP: a peer that was absent may have been
+    /// * absent, or back and without a word so far, and of the same peer, or of another address with the same token of CoAP: a peer that was absent may have been
     ///   given another address meanwhile;
     /// * or of the same peer, which has not acknowledged what they were told for so long that no registration of before that can
     ///   still be under way. Of two registrations the older may come later.
@@ -52,7 +52,7 @@ impl Gateway {
         self.replace(id, now, |gateway, other, old| {
             let same_peer = Some(old.association) == peer;
             let long_ago = |since: Instant| now.since(since) > reordering;
-            old.is_absent() && (same_peer || gateway.endpoint.token(other) == token)
+            old.is_doubtful() && (same_peer || gateway.endpoint.token(other) == token)
                 || same_peer && old.unacknowledged_since().is_some_and(long_ago)
         });
     }
@@ -121,15 +121,17 @@ impl Gateway {
     }
 
     /// A peer that did not answer was heard of: its observers ask at once what they have missed. Of several of the same events only the
-    /// newest does, and no other while one is being told: the peer has most likely lost the others, and blocks of what they are told
-    /// could not be told apart. It is their turn when that one is gone.
+    /// newest does, and no other until that one has acknowledged, or is gone: the peer has most likely lost the others, and blocks of
+    /// what they are told could not be told apart. None does while the peer registers anew, which may take their place.
     pub(super) fn reachable(&mut self, peer: Association, now: Instant) {
+        if self.is_registering(peer) {
+            return;
+        }
         self.absences.rest(peer);
         let mut newest = BTreeMap::new();
         for (id, observation) in self.observations_of(peer) {
-            let is_told = observation.in_flight().is_some() || observation.catching_up().is_some();
             let (newest, busy) = newest.entry(observation.feed).or_insert((None, false));
-            *busy |= is_told;
+            *busy |= observation.is_busy();
             // They come in the order of their registration.
             *newest = Some(id).filter(|_| observation.is_absent()).or(*newest);
         }
@@ -141,5 +143,13 @@ impl Gateway {
             self.remember(id, None);
             self.tend(feed, now);
         }
+    }
+
+    /// Whether a registration of a peer with absent observers is on its way to the homeserver.
+    fn is_registering(&self, peer: Association) -> bool {
+        let registers =
+            |fetch: &Fetch| matches!(fetch, Fetch::Registration { association, .. } if *association == peer);
+        self.observations_of(peer).any(|(_, observation)| observation.is_absent())
+            && self.fetches.values().any(registers)
     }
 }

@@ -3,6 +3,7 @@
 //! `authorization` makes their calls with the tokens that the gateway keeps for them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
@@ -10,7 +11,7 @@ use tracing::{info, warn};
 use super::dtls::DtlsKeys;
 use super::memory::Key;
 use super::shaping::ShapeId;
-use super::sync::everything;
+use super::sync::{everything, polling};
 use super::{Fetch, Gateway, Output};
 use crate::coap;
 use crate::coap::{Instant, OptionNumber};
@@ -116,6 +117,7 @@ impl Gateway {
         let refresher = self.refresher(refresher, device.tokens.as_ref());
         self.devices.names.insert(device.name.clone(), association);
         self.devices.served.insert(association, Served { device: device.clone(), allowance, refresher });
+        self.endpoint.admit_device(association);
         for (keys, oscore) in oscore(device) {
             self.admit_keys(device, association, keys, oscore);
         }
@@ -133,11 +135,16 @@ impl Gateway {
         self.drain(now);
     }
 
-    /// Has it stored for all keys what they may be used for from now on: for those that are to be used for the first time. They may be
-    /// once that is durable, and they are marked as used.
-    pub fn begin_keys(&mut self) {
-        for association in self.devices.served.keys() {
-            self.endpoint.begin_keys(*association);
+    /// Whom a device is known as, where it is served.
+    pub fn association(&self, name: &Name) -> Option<Association> {
+        self.devices.names.get(name).copied()
+    }
+
+    /// Has it stored what a device's keys may be used for from now on, where they are to be used for the first time. They may be once
+    /// that is durable, and they are marked as used.
+    pub fn begin_keys(&mut self, name: &Name) {
+        if let Some(association) = self.association(name) {
+            self.endpoint.begin_keys(association);
         }
     }
 
@@ -269,22 +276,33 @@ impl Gateway {
             beside_observations: beside,
             token: if brings { TokenOf::Device } else { TokenOf::Gateway },
         };
-        let spent = self.endpoint.take_airtime(association);
-        let Some(Served { device, allowance, .. }) = self.devices.get_mut(association) else {
+        self.count_airtime(association, now);
+        let Some(Served { device, allowance, .. }) = self.devices.served.get_mut(&association) else {
             return Err(Refused::Revoked);
         };
-        allowance.airtime(spent, now);
         let admitted = match recalled {
             true => device.admit(&mut allowance.clone(), ask, now),
             false => device.admit(allowance, ask, now),
         };
-        let limits = device.limits;
-        if self.config.endpoint.durable
-            && (limits.airtime_per_day.or(limits.requests_per_minute.map(|_| spent))).is_some()
-        {
+        if self.config.endpoint.durable && device.limits.requests_per_minute.is_some() {
             self.memories.store(&Key::Allowance(association), allowance);
         }
         admitted.map(|()| account)
+    }
+
+    /// Counts what a device has taken up of its link, where there is a limit to that.
+    pub(super) fn count_airtime(&mut self, association: Association, now: Instant) {
+        let spent = self.endpoint.take_airtime(association);
+        let Some(Served { device, allowance, .. }) = self.devices.served.get_mut(&association) else {
+            return;
+        };
+        if spent.is_zero() || device.limits.airtime_per_day.is_none() {
+            return;
+        }
+        allowance.airtime(spent, now);
+        if self.config.endpoint.durable {
+            self.memories.store(&Key::Allowance(association), allowance);
+        }
     }
 
     /// The observations of a device that would be beside a new one, which takes the place of others of the same events.
@@ -294,7 +312,7 @@ impl Gateway {
         (call, shape): (&Call, Option<ShapeId>),
         account: Option<Association>,
     ) -> usize {
-        let call = everything(call.clone());
+        let call = everything(polling(call, None, Duration::ZERO));
         let same = self.feeds.find(&call, shape, account);
         let others = self.observations_of(association).filter(|(_, other)| Some(other.feed) != same);
         let begun = self.fetches.values().filter(|fetch| match fetch {

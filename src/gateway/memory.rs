@@ -61,6 +61,9 @@ pub(super) struct StoredObservation {
     /// When the peer was last known to be there.
     pub(super) known: Instant,
     pub(super) absent: bool,
+    /// Whether the answer to its registration is still to be acknowledged.
+    #[serde(default)]
+    pub(super) is_new: bool,
     /// What the peer was told and has not acknowledged.
     pub(super) delta: Option<StoredDelta>,
 }
@@ -244,6 +247,7 @@ mod tests {
             position: position(),
             known: Instant::START,
             absent: true,
+            is_new: true,
             delta: Some(StoredDelta::new(&response, 7, position())),
         };
         (Key::Observation(ObservationId(3)), stored)

@@ -10,6 +10,7 @@ mod counters;
 mod devices;
 mod dtls;
 mod feed;
+mod keys;
 mod memory;
 mod observation;
 mod restart;
@@ -270,32 +271,55 @@ impl Gateway {
 
     fn drain(&mut self, now: Instant) {
         loop {
-            self.take_events(now);
-            if let Some((id, error)) = self.unauthorized.pop_front() {
+            let heard = self.take_events(now);
+            let unauthorized = self.unauthorized.pop_front();
+            let is_quiet = heard.is_empty() && unauthorized.is_none();
+            // Once for all that came of a datagram, and when it is known whether that is a registration.
+            heard.into_iter().for_each(|peer| self.reachable(peer, now));
+            if let Some((id, error)) = unauthorized {
                 self.fetched(id, Err(error.into()), now);
-            } else if !self.carry(now) {
+            }
+            if is_quiet && !self.carry(now) {
                 return;
             }
         }
     }
 
-    fn take_events(&mut self, now: Instant) {
+    /// Does what events say; returns the peers that were heard of.
+    fn take_events(&mut self, now: Instant) -> BTreeSet<Association> {
+        let mut heard = BTreeSet::new();
         while let Some(event) = self.endpoint.poll_event() {
             match event {
                 endpoint::Event::Request { key, association, request, recalled } => {
                     self.counters.recalled += u64::from(recalled);
-                    self.reachable(association, now);
+                    heard.insert(association);
                     self.receive(key, association, request, recalled, now);
                 }
-                endpoint::Event::Delivered(id) => self.delivered(id, now),
-                endpoint::Event::Undelivered(id) => self.undelivered(id, now),
+                endpoint::Event::Delivered(id) => {
+                    self.count_told(id, now);
+                    self.delivered(id, now);
+                }
+                endpoint::Event::Undelivered(id) => {
+                    self.count_told(id, now);
+                    self.undelivered(id, now);
+                }
                 endpoint::Event::Deregistered(id) => self.deregistered(id, now),
-                endpoint::Event::Reachable(peer) => self.reachable(peer, now),
+                endpoint::Event::Reachable(peer) => drop(heard.insert(peer)),
                 endpoint::Event::Unreachable(peer) => self.wait_for(peer, now),
+                // They are admitted; a restart has the device agree on others.
+                endpoint::Event::KeysAgreed { .. } => {}
                 endpoint::Event::KeysUsed { association, number } => self.keys_used(association, number),
                 // The gateway makes no requests of its own to peers.
                 endpoint::Event::Response { .. } | endpoint::Event::Failed { .. } => {}
             }
+        }
+        heard
+    }
+
+    /// Counts what a notification has taken up of its device's link.
+    fn count_told(&mut self, id: ObservationId, now: Instant) {
+        if let Some(association) = self.endpoint.association(id) {
+            self.count_airtime(association, now);
         }
     }
 
@@ -341,9 +365,8 @@ impl Gateway {
             Ok(account) => account,
             Err(refused) => return self.refuse(key, &refused.into(), format, now),
         };
-        let mut call = if observe.is_some() { sync::polling(&call, None, Duration::ZERO) } else { call };
-        call.query = self.shaping.query(shape, call.query);
-        let http = match call.to_http(&self.config.homeserver) {
+        let call = if observe.is_some() { sync::polling(&call, None, Duration::ZERO) } else { call };
+        let http = match self.shaping.call(shape, &call).to_http(&self.config.homeserver) {
             Ok(http) => http,
             Err(refusal) => return self.refuse(key, &refusal, format, now),
         };
@@ -415,6 +438,7 @@ impl Gateway {
                 let result = self.shaping.answer(shape, &call.query, result);
                 let checked = Checked::by(id, self.next_fetch);
                 self.register(key, association, (call, shape, account), result, checked, now);
+                self.reachable(association, now);
             }
             Fetch::Poll(feed) => self.polled(feed, result, now),
             Fetch::CatchUp(observation) => self.caught_up(observation, id, result, now),

@@ -17,9 +17,10 @@ use crate::translate::Format;
 ///    ┌───────────────────── acknowledged ──────────────────────┐
 ///    ▼                                                         │
 ///  Idle ───────────── news of the feed ──────────────────▶ InFlight ── not acknowledged ──▶ Absent
-///    │ ▲                                                       ▲                              │
-///    │ └── nothing new, or no answer ──┐                       │                              │
-///    └── behind its feed ──▶ CatchingUp ── something new ──────┘       heard of ──▶ Idle ◀────┘
+///  │ │ ▲                                                       ▲                            ▲ │
+///  │ │ └── nothing new, or no answer ──┐                       │                            │ │
+///  │ └── behind its feed ──▶ CatchingUp ── something new ──────┘     heard of ──▶ Idle ◀─────┼─┘
+///  └── another observation of its peer is not acknowledged ──────────────────────────────────┘
 /// ```
 #[derive(Debug)]
 pub(super) struct Observation {
@@ -36,6 +37,10 @@ pub(super) struct Observation {
     known: Instant,
     /// When the peer was last told something.
     told: Instant,
+    /// Whether the answer to its registration is still to be acknowledged.
+    is_new: bool,
+    /// Whether the peer was absent, and has acknowledged nothing since.
+    is_unconfirmed: bool,
 }
 
 /// A place in the stream, and the counters last stated to the peer there.
@@ -62,7 +67,7 @@ enum State {
 /// What an answer of the homeserver's means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is for the peer: there is something new in it, which is so pressing, or the peer has not been heard of for a day.
+    /// It is for the peer: there is something new in it, which is so pressing, or the peer has acknowledged nothing for a day.
     Notify(Priority),
     /// There is nothing in it.
     Nothing,
@@ -72,23 +77,36 @@ impl Observation {
     /// RFC 7641 §4.5: at least so often a server asks, by a notification, whether the client is still there.
     const LONGEST_SILENCE: Duration = Duration::from_secs(24 * 3600);
 
-    /// An observation whose registration is being answered with this, by a call of that time.
+    /// An observation whose registration from `since` is being answered with this, by a call of that time; from nothing where that is
+    /// empty.
     pub(super) fn new(
         feed: FeedId,
         association: Association,
         format: Format,
+        since: String,
         first: Summary,
         checked: Checked,
         now: Instant,
     ) -> Self {
         let next = Position { since: first.next_batch, counters: first.counters, checked };
-        let position = Position { since: String::new(), counters: Counters::default(), checked };
+        let position = Position { since, counters: Counters::default(), checked };
         let state = State::InFlight(Box::new(next));
-        Self { feed, association, format, position, state, known: now, told: now }
+        Self {
+            feed,
+            association,
+            format,
+            position,
+            state,
+            known: now,
+            told: now,
+            is_new: true,
+            is_unconfirmed: false,
+        }
     }
 
     /// An observation of before a restart, whose peer has what is before `position`. It is at `next` once it has acknowledged what it
     /// was told then; where there is none, the peer may be absent.
+    #[expect(clippy::too_many_arguments, reason = "a list of what was stored")]
     pub(super) fn restored(
         feed: FeedId,
         association: Association,
@@ -97,13 +115,14 @@ impl Observation {
         next: Option<Position>,
         absent: bool,
         known: Instant,
+        is_new: bool,
     ) -> Self {
         let state = match next {
             Some(next) => State::InFlight(Box::new(next)),
             None if absent => State::Absent,
             None => State::Idle,
         };
-        Self { feed, association, format, position, state, known, told: known }
+        Self { feed, association, format, position, state, known, told: known, is_new, is_unconfirmed: false }
     }
 
     /// The position after what its peer was told and has not acknowledged.
@@ -127,6 +146,20 @@ impl Observation {
     /// Whether its peer does not answer.
     pub(super) fn is_absent(&self) -> bool {
         matches!(self.state, State::Absent)
+    }
+
+    /// Whether its peer may have lost it: that does not answer, or was heard of since and has acknowledged nothing.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.is_absent() || self.is_unconfirmed
+    }
+
+    /// Whether its peer is being told something, or is about to be.
+    pub(super) fn is_busy(&self) -> bool {
+        match self.state {
+            State::InFlight(_) | State::CatchingUp(_) => true,
+            State::Idle => self.is_unconfirmed,
+            State::Absent => false,
+        }
     }
 
     /// When the peer was told what it has not acknowledged.
@@ -192,12 +225,19 @@ impl Observation {
         }
     }
 
+    /// Whether the answer to its registration is still to be acknowledged.
+    pub(super) fn is_new(&self) -> bool {
+        self.is_new
+    }
+
     /// Says that the peer has acknowledged all of what it was told: only now does its position move.
     pub(super) fn delivered(&mut self, now: Instant) {
         if let State::InFlight(position) = &mut self.state {
             std::mem::swap(&mut self.position, position);
             self.state = State::Idle;
             self.known = now;
+            self.is_new = false;
+            self.is_unconfirmed = false;
         }
     }
 
@@ -218,6 +258,7 @@ impl Observation {
     pub(super) fn come_back(&mut self, now: Instant) {
         self.state = State::Idle;
         self.known = now;
+        self.is_unconfirmed = true;
     }
 
     fn is_long_silent(&self, now: Instant) -> bool {

@@ -81,8 +81,8 @@ impl Gateway {
         let told = stored.delta.as_ref().map(|delta| (delta.response(), delta.sequence));
         let next = stored.delta.map(|delta| delta.position.into());
         let position = stored.position.into();
-        let (absent, known) = (stored.absent, stored.known);
-        let observation = Observation::restored(feed, peer, format, position, next, absent, known);
+        let (absent, known, is_new) = (stored.absent, stored.known, stored.is_new);
+        let observation = Observation::restored(feed, peer, format, position, next, absent, known, is_new);
         self.counters.restored += 1;
         self.observe(id, observation);
         self.wait_for(peer, now);
@@ -110,6 +110,7 @@ impl Gateway {
             position: observation.position().into(),
             known: observation.known(),
             absent: observation.is_absent(),
+            is_new: observation.is_new(),
             delta: told.zip(next).map(|(response, next)| StoredDelta::new(response, sequence, next)),
         };
         self.memories.store(&Key::Observation(id), &stored);

@@ -1,5 +1,6 @@
 //! Which shape of `/sync` a peer gets (docs/shaping.md), and its application to calls and answers.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -7,6 +8,7 @@ use http::StatusCode;
 
 use super::{Config, FetchError};
 use crate::matrix::shape::Shape;
+use crate::translate::Call;
 
 /// The shapes that are in use.
 #[derive(Debug)]
@@ -44,11 +46,12 @@ impl Shaping {
         link.and_then(|link| self.by_link.get(link).copied()).or(self.of_all)
     }
 
-    /// The query of a request for `/sync` as the shape has it.
-    pub(super) fn query(&self, shape: Option<ShapeId>, query: Vec<String>) -> Vec<String> {
+    /// A call of `/sync` as the shape has it made. What is kept is the call as the peer wants it: after a restart the shape may be
+    /// another.
+    pub(super) fn call<'a>(&self, shape: Option<ShapeId>, call: &'a Call) -> Cow<'a, Call> {
         match self.get(shape) {
-            Some(shape) => shape.query(&query),
-            None => query,
+            Some(shape) => Cow::Owned(Call { query: shape.query(&call.query), ..call.clone() }),
+            None => Cow::Borrowed(call),
         }
     }
 

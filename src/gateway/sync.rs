@@ -63,8 +63,9 @@ impl Gateway {
         if let Some(id) = self.endpoint.accept_observation(key, response, now) {
             self.counters.registrations += 1;
             let format = call.format;
+            let since = beginning(&call);
             let feed = self.feeds.of(everything(call), shape, account, now);
-            self.observe(id, Observation::new(feed, association, format, summary, checked, now));
+            self.observe(id, Observation::new(feed, association, format, since, summary, checked, now));
             self.replace_lost(id, now);
             self.remember(id, Some(&first));
         }
@@ -143,7 +144,8 @@ impl Gateway {
         let Some(feed) = self.feeds.get(id) else { return Ok(()) };
         let timeout = self.config.poll_timeout;
         let call = polling(&feed.call, Some(&from.since), timeout);
-        let (account, http) = (feed.account, call.to_http(&self.config.homeserver)?);
+        let account = feed.account;
+        let http = self.shaping.call(feed.shape, &call).to_http(&self.config.homeserver)?;
         let fetch = self.fetch(Fetch::Poll(id), account, http, timeout, now);
         if let Some(feed) = self.feeds.get_mut(id) {
             feed.polls(leader, Poll { fetch, from }, now);
@@ -165,7 +167,8 @@ impl Gateway {
         let Some(observation) = self.observations.get(&id) else { return Ok(()) };
         let Some(feed) = self.feeds.get(observation.feed) else { return Ok(()) };
         let call = polling(&feed.call, Some(&observation.position().since), Duration::ZERO);
-        let (account, http) = (feed.account, call.to_http(&self.config.homeserver)?);
+        let account = feed.account;
+        let http = self.shaping.call(feed.shape, &call).to_http(&self.config.homeserver)?;
         let fetch = self.fetch(Fetch::CatchUp(id), account, http, Duration::ZERO, now);
         self.counters.catch_ups += 1;
         if let Some(observation) = self.observations.get_mut(&id) {
@@ -258,7 +261,8 @@ impl Gateway {
         now: Instant,
     ) {
         let Some(observation) = self.observations.get(&id) else { return };
-        let (feed_id, since) = (observation.feed, observation.position().since.clone());
+        let (feed_id, peer) = (observation.feed, observation.association);
+        let since = observation.position().since.clone();
         let answer = self.judge(feed_id, &since, result);
         let Some(observation) = self.observations.get_mut(&id) else { return };
         let Some(feed) = self.feeds.get_mut(feed_id) else { return };
@@ -276,6 +280,10 @@ impl Gateway {
                 }
             }
             Answer::Last(last) => self.tell_last(id, &last, now),
+        }
+        // Others of the peer may have waited for this one, which has nothing to say.
+        if self.observations.get(&id).is_some_and(|observation| !observation.is_busy()) {
+            self.wait_for(peer, now);
         }
         self.tend(feed_id, now);
     }
@@ -343,7 +351,7 @@ impl Gateway {
         self.endpoint.notify(id, response.clone(), priority, now);
         match response.code.is_success() {
             true => self.remember(id, Some(&response)),
-            false => drop(self.remove_observation(id)),
+            false => self.end_told(id, now),
         }
     }
 
@@ -356,7 +364,14 @@ impl Gateway {
         };
         self.counters.notifications += 1;
         self.endpoint.notify(id, response, Priority::Notification, now);
+        self.end_told(id, now);
+    }
+
+    /// An observation ends with what its peer is being told. Its others that wait for their turn have it once that has had its time.
+    fn end_told(&mut self, id: ObservationId, now: Instant) {
+        let peer = self.observations.get(&id).map(|observation| observation.association);
         self.remove_observation(id);
+        peer.into_iter().for_each(|peer| self.wait_for(peer, now));
     }
 
     /// The call that an observation's notifications answer.
@@ -408,7 +423,7 @@ impl Gateway {
     pub(super) fn delivered(&mut self, id: ObservationId, now: Instant) {
         let Some(observation) = self.observations.get_mut(&id) else { return };
         self.counters.delivered += 1;
-        let registered = observation.position().since.is_empty();
+        let registered = observation.is_new();
         observation.delivered(now);
         self.remember(id, None);
         self.replace_unacknowledged(id, registered, now);
@@ -425,14 +440,24 @@ pub(super) fn is_sync(call: &Call) -> bool {
     call.target.is(operation::SYNC)
 }
 
-/// A call of `/sync` again, from another position if one is given, with this long a wait and without the whole state anew.
+/// A call of `/sync` again, from another position if one is given, with this long a wait and without the whole state anew. The empty
+/// position is before everything, and not said: homeservers refuse it.
 pub(super) fn polling(call: &Call, since: Option<&str>, timeout: Duration) -> Call {
     let mut parameters = query::with(&call.query, "timeout", Some(&timeout.as_millis().to_string()));
     if since.is_some() {
-        parameters = query::with(&parameters, "since", since);
+        parameters = query::with(&parameters, "since", since.filter(|since| !since.is_empty()));
         parameters = query::with(&parameters, "full_state", None);
     }
     Call { query: parameters, ..call.clone() }
+}
+
+/// Where the peer of a registration is: at its position, or before everything where it has none or asks for the whole state.
+fn beginning(call: &Call) -> String {
+    let since = query::get(&call.query, "since").unwrap_or_default();
+    match query::get(&call.query, "full_state") {
+        Some("true") => String::new(),
+        _ => since.to_owned(),
+    }
 }
 
 /// A call of `/sync` without what differs between observers of the same events.

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::option::OptionField;
 use super::payload::Payload;
+use super::protection::Protection;
 use super::secret::Secrets;
 use super::secret::hex;
 use super::wire::Wire;
@@ -15,6 +16,7 @@ use crate::coap::OptionNumber;
 use crate::coap::Options;
 use crate::matrix::expand;
 use crate::matrix::expand_query;
+use crate::security::oscore::Reader;
 
 /// Explains one datagram, up to where it breaks.
 ///
@@ -26,6 +28,11 @@ use crate::matrix::expand_query;
 /// assert_eq!(explanation.meaning.request.unwrap().path, "/_matrix/client/v3/sync");
 /// ```
 pub fn explain(datagram: &[u8], secrets: Secrets) -> Explanation {
+    explain_with(None, datagram, secrets)
+}
+
+/// Explains one datagram of a conversation whose protected messages are read with the keys of a device, if there are any.
+pub fn explain_with(reader: Option<&mut Reader>, datagram: &[u8], secrets: Secrets) -> Explanation {
     let wire = Wire::read(datagram);
     let decoded = Message::decode(datagram);
     let header = wire.header.map(Header::read);
@@ -36,8 +43,10 @@ pub fn explain(datagram: &[u8], secrets: Secrets) -> Explanation {
         let at = datagram.len() - payload.len();
         Payload::read(at, payload, &options, secrets)
     });
+    let protection = decoded.as_ref().ok().and_then(|message| Protection::read(message, reader, secrets));
     Explanation {
         meaning: Meaning::read(header.as_ref(), &options, secrets),
+        protection,
         fault: decoded.err().map(|error| Fault::new(&error, &wire)),
         token: hex(wire.token),
         options: read_options(&wire.options, code, secrets),
@@ -60,6 +69,9 @@ pub struct Explanation {
     pub payload: Option<Payload>,
     /// What the message is for.
     pub meaning: Meaning,
+    /// What is protected in it, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protection: Option<Protection>,
     /// Why it is no message, and what its sender is owed.
     pub fault: Option<Fault>,
     /// Its bytes, layer by layer.
@@ -135,7 +147,7 @@ impl Fault {
 pub struct Meaning {
     /// Its part in an exchange, in words.
     pub role: &'static str,
-    /// What it asks of Matrix.
+    /// What it asks of Matrix; none where that is protected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<MatrixRequest>,
 }
@@ -182,7 +194,9 @@ impl Meaning {
             ("NON", code) if code.is_response() => "answers the request of this token",
             _ => "means nothing",
         };
-        let is_request = code.is_request() && matches!(header.kind, "CON" | "NON") && header.version == 1;
+        let is_clear = options.get(OptionNumber::OSCORE).is_none();
+        let is_request =
+            is_clear && code.is_request() && matches!(header.kind, "CON" | "NON") && header.version == 1;
         Self { role, request: is_request.then(|| MatrixRequest::read(code, options, secrets)) }
     }
 }
@@ -296,7 +310,9 @@ mod tests {
             for secrets in [Secrets::Hidden, Secrets::Shown] {
                 let explanation = explain(&datagram, secrets);
                 prop_assert_eq!(explanation.fault.is_none(), Message::decode(&datagram).is_ok());
-                prop_assert!(explanation.to_string().ends_with(" s\n"));
+                // What is protected is said after the air time.
+                let text = explanation.to_string();
+                prop_assert!(text.ends_with(" s\n") || explanation.protection.is_some() && text.contains(" s\n"));
                 prop_assert!(serde_json::to_string(&explanation).is_ok());
             }
         }

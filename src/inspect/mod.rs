@@ -6,6 +6,7 @@
 mod explanation;
 mod option;
 mod payload;
+mod protection;
 mod secret;
 mod text;
 mod wire;
@@ -17,7 +18,9 @@ pub use explanation::MatrixRequest;
 pub use explanation::Meaning;
 pub use explanation::Sizes;
 pub use explanation::explain;
+pub use explanation::explain_with;
 pub use option::OptionField;
 pub use payload::Format;
 pub use payload::Payload;
+pub use protection::Protection;
 pub use secret::Secrets;

@@ -11,6 +11,7 @@ use crate::coap::OptionFormat;
 use crate::coap::OptionNumber;
 use crate::coap::content_format;
 use crate::coap::read_uint;
+use crate::security::oscore::Header;
 
 /// One option, named and read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -68,6 +69,9 @@ impl OptionField {
 }
 
 fn read(number: OptionNumber, value: &[u8], code: Code) -> String {
+    if let (OptionNumber::OSCORE, Ok(header)) = (number, Header::decode(value)) {
+        return read_header(&header);
+    }
     let format = number.definition().map_or(OptionFormat::Opaque, |(_, format, ..)| format);
     match (format, std::str::from_utf8(value), read_uint(value)) {
         (OptionFormat::Empty, ..) if value.is_empty() => "set".to_owned(),
@@ -76,6 +80,18 @@ fn read(number: OptionNumber, value: &[u8], code: Code) -> String {
         _ if value.is_empty() => "empty".to_owned(),
         _ => format!("0x{}", hex(value)),
     }
+}
+
+/// What the OSCORE option says (RFC 8613 §6.1).
+fn read_header(header: &Header) -> String {
+    let kid = header.kid.as_deref().map(|kid| match kid {
+        [] => "kid empty".to_owned(),
+        kid => format!("kid {}", hex(kid)),
+    });
+    let context = header.kid_context.as_deref().map(|context| format!("kid context {}", hex(context)));
+    let number = header.partial_iv.map(|number| format!("Partial IV {}", number.number()));
+    let parts: Vec<_> = kid.into_iter().chain(context).chain(number).collect();
+    if parts.is_empty() { "the request's Partial IV".to_owned() } else { parts.join(", ") }
 }
 
 fn read_known_uint(number: OptionNumber, value: u32, code: Code) -> String {
@@ -133,6 +149,8 @@ pub(super) fn media_type(format: u32) -> Option<&'static str> {
         47 => "application/exi",
         content_format::JSON => "application/json",
         content_format::CBOR => "application/cbor",
+        content_format::EDHOC => "application/edhoc+cbor-seq",
+        content_format::CID_EDHOC => "application/cid-edhoc+cbor-seq",
         63 => "application/cbor-seq",
         _ => return None,
     })

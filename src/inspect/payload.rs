@@ -48,6 +48,8 @@ pub enum Format {
     Text,
     /// Neither of these.
     Bytes,
+    /// What only those read who have the keys (RFC 8613).
+    Ciphertext,
     /// One block of a body that is more than this: it means nothing alone.
     Block,
 }
@@ -66,6 +68,9 @@ impl Payload {
             integer_keys: false,
             problem: None,
         };
+        if options.get(OptionNumber::OSCORE).is_some() {
+            return Self { format: Format::Ciphertext, ..blank };
+        }
         if is_block(options) {
             let problem = "one block of a body: only the whole can be read".to_owned();
             return Self { format: Format::Block, problem: Some(problem), ..blank };

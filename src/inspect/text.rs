@@ -1,6 +1,7 @@
 //! An explanation as text for a terminal: one field a line, its place in the datagram first.
 
 use std::fmt;
+use std::fmt::Write;
 
 use super::explanation::Explanation;
 use super::explanation::Header;
@@ -9,6 +10,7 @@ use super::explanation::Sizes;
 use super::option::OptionField;
 use super::payload::Format;
 use super::payload::Payload;
+use super::protection::Protection;
 use super::wire::bytes;
 
 /// Lines of JSON are indented like the rest.
@@ -31,7 +33,7 @@ impl fmt::Display for Explanation {
 }
 
 impl Explanation {
-    fn write(&self, f: &mut impl fmt::Write) -> fmt::Result {
+    fn write(&self, f: &mut String) -> fmt::Result {
         if let Some(header) = &self.header {
             write_header(f, header)?;
         }
@@ -56,7 +58,11 @@ impl Explanation {
         if self.fault.is_none() {
             write_meaning(f, &self.meaning)?;
         }
-        write_sizes(f, &self.sizes)
+        write_sizes(f, &self.sizes)?;
+        match &self.protection {
+            Some(protection) => write_protection(f, protection, &self.sizes),
+            None => Ok(()),
+        }
     }
 }
 
@@ -112,6 +118,7 @@ fn write_payload(f: &mut impl fmt::Write, payload: &Payload) -> fmt::Result {
         (Format::Json, _) => "JSON",
         (Format::Text, _) => "text",
         (Format::Bytes, _) => "bytes",
+        (Format::Ciphertext, _) => "encrypted",
         (Format::Block, _) => "a block",
     };
     let labelled = labelled.as_deref().unwrap_or("nothing");
@@ -141,6 +148,33 @@ fn write_meaning(f: &mut impl fmt::Write, meaning: &Meaning) -> fmt::Result {
         Some(operation) => writeln!(f, "{INDENT}Matrix calls this {operation}"),
         None => writeln!(f, "{INDENT}not in the table of routes, passed on as it is"),
     }
+}
+
+fn write_protection(f: &mut String, protection: &Protection, sizes: &Sizes) -> fmt::Result {
+    let Protection { kid, partial_iv, ciphertext, sealed_by, tag, problem, inner, .. } = protection;
+    writeln!(f, "protected by OSCORE (RFC 8613)")?;
+    let number = partial_iv.map_or("that of the request".to_owned(), |number| number.to_string());
+    let kid = kid.as_deref().map_or("not said", |kid| if kid.is_empty() { "empty" } else { kid });
+    writeln!(
+        f,
+        "{INDENT}in clear: type, message ID, token, kid ({kid}), Partial IV ({number}), and lengths"
+    )?;
+    if let Some(problem) = problem {
+        writeln!(f, "{INDENT}not opened: {problem}")?;
+    }
+    let (Some(inner), Some(tag)) = (inner, tag) else {
+        let hidden = "method or status, path, query, options and body";
+        return writeln!(f, "{INDENT}hidden in {}: {hidden}; --key opens it", bytes(*ciphertext));
+    };
+    let option = sizes.datagram - sizes.header - sizes.token - sizes.payload;
+    writeln!(
+        f,
+        "{INDENT}sealed by the {}: {} of code, options and payload, and a tag of {tag}; outer options {option}",
+        sealed_by.unwrap_or("sender"),
+        bytes(ciphertext - tag)
+    )?;
+    writeln!(f, "inside, with the header from outside")?;
+    inner.write(f)
 }
 
 fn write_sizes(f: &mut impl fmt::Write, sizes: &Sizes) -> fmt::Result {

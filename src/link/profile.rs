@@ -40,6 +40,8 @@ pub struct Profile {
     pub max_retransmit: u32,
     /// NSTART (RFC 7252 §4.7).
     pub nstart: usize,
+    /// Whether nobody can send from another's address over it, as over a modem's own network: then no peer has to show where it is.
+    pub trust_addresses: bool,
     /// How many times faster than the real link this one is, in all its times: for tests. The rest is scaled already.
     pub speed: u32,
     /// Bytes that security below CoAP adds to each datagram.
@@ -81,6 +83,7 @@ impl Profile {
             loss: 0.0,
             max_retransmit: 4,
             nstart: 1,
+            trust_addresses: false,
             speed: 1,
             sealing: 0,
         }

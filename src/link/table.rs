@@ -28,6 +28,7 @@ pub const KEYS: &[&str] = &[
     "loss",
     "max-retransmit",
     "nstart",
+    "trust-addresses",
     "speed",
 ];
 
@@ -47,7 +48,10 @@ const SPEED: RangeInclusive<u64> = 1..=Profile::MAX_SPEED as u64;
 pub(super) fn apply(table: &toml::Table, profile: &mut Profile, speed: &mut u32) -> Vec<(String, String)> {
     let mut wrong = Vec::new();
     for key in table.keys().filter(|key| !KEYS.contains(&key.as_str())) {
-        wrong.push((key.clone(), format!("is no key; there are {}", KEYS.join(", "))));
+        wrong.push((
+            key.clone(),
+            format!("is no key; there are {}, and for a gateway shape", KEYS.join(", ")),
+        ));
     }
     for key in KEYS {
         let Some(value) = table.get(*key) else { continue };
@@ -103,6 +107,7 @@ fn set(key: &str, value: &Value, profile: &mut Profile, speed: &mut u32) -> Resu
         "loss" => profile.loss = share(value, LOSS)?,
         "max-retransmit" => profile.max_retransmit = number(value, MAX_RETRANSMIT)? as u32,
         "nstart" => profile.nstart = size(value, NSTART)?,
+        "trust-addresses" => profile.trust_addresses = switch(value)?,
         "speed" => *speed = number(value, SPEED)? as u32,
         _ => return Err("is no key".into()),
     }
@@ -208,7 +213,7 @@ mod tests {
     fn every_key_is_read() {
         let text = "rate = 9\nrate-up = '100'\nrate-down = '2 kbit/s'\ndelay = '4s'\njitter = 1\nmtu = 600\nmtu-up = 340\n\
                     mtu-down = '270'\nfragments = true\noverhead = 28\nhalf-duplex = true\nturnaround = '500ms'\n\
-                    duty-cycle = '1%'\nshared = true\nloss = 0.1\nmax-retransmit = 5\nnstart = 2\nlike = 'lan'\nspeed = 2";
+                    duty-cycle = '1%'\nshared = true\nloss = 0.1\nmax-retransmit = 5\nnstart = 2\nlike = 'lan'\ntrust-addresses = true\nspeed = 2";
         let keys: toml::Table = text.parse().unwrap();
         assert!(KEYS.iter().all(|key| keys.contains_key(*key)));
         let expected = Profile {
@@ -228,6 +233,7 @@ mod tests {
             loss: 0.1,
             max_retransmit: 5,
             nstart: 2,
+            trust_addresses: true,
             speed: 2,
             sealing: 0,
         };

@@ -22,6 +22,8 @@ pub struct Terms {
     pub q_block: bool,
     /// How long a client waits for a block of a burst, after the one before it, until it asks for what is missing.
     pub receive_timeout: Duration,
+    /// Whether the peers that come to a listener of this link are taken to be where they say.
+    pub trusted: bool,
     /// How fast datagrams may leave; as fast as they come where there is none.
     pub pace: Option<Pace>,
 }
@@ -46,6 +48,8 @@ pub struct Pace {
 pub struct Turns {
     /// How long the change of direction takes.
     pub turnaround: Duration,
+    /// How long a datagram that has left is under way.
+    pub delay: Duration,
 }
 
 /// What goes with a block in its message: header, token, path, query, the access token's beginning. A longer one is rare, and only slower.
@@ -95,8 +99,18 @@ impl Terms {
         let block = block(profile);
         let pace = pace(profile, end);
         let q_block = pace.is_some() && gains_by_bursts(profile, end);
-        let receive_timeout = receive_timeout(profile);
-        Self { parameters, block, lifetime, response_timeout, patience, q_block, receive_timeout, pace }
+        let (receive_timeout, trusted) = (receive_timeout(profile), profile.trust_addresses);
+        Self {
+            parameters,
+            block,
+            lifetime,
+            response_timeout,
+            patience,
+            q_block,
+            receive_timeout,
+            trusted,
+            pace,
+        }
     }
 }
 
@@ -239,7 +253,9 @@ fn pace(profile: &Profile, end: End) -> Option<Pace> {
     }
     Some(Pace {
         sending: airtime(profile, end),
-        by_turns: profile.half_duplex.then_some(Turns { turnaround: profile.turnaround }),
+        by_turns: profile
+            .half_duplex
+            .then_some(Turns { turnaround: profile.turnaround, delay: profile.delay }),
         duty_cycle: profile.duty_cycle,
         mtu,
         shared: profile.shared,
@@ -274,6 +290,7 @@ mod tests {
                 patience: Duration::ZERO,
                 q_block: false,
                 receive_timeout: ms(2_000),
+                trusted: false,
                 pace: None,
             };
             assert_eq!(terms("lan", end), expected);
@@ -318,7 +335,7 @@ mod tests {
         assert_eq!(terms.response_timeout, ms(3_100_620));
         let pace = terms.pace.unwrap();
         assert_eq!(pace.sending, Airtime { bits_per_second: 100, overhead: 28, fragment: 0, sealing: 0 });
-        assert_eq!(pace.by_turns, Some(Turns { turnaround: ms(500) }));
+        assert_eq!(pace.by_turns, Some(Turns { turnaround: ms(500), delay: ms(4_000) }));
         assert_eq!((pace.duty_cycle, pace.shared), (1.0, true));
     }
 

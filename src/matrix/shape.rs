@@ -98,11 +98,6 @@ impl Shape {
         Shapes::default().get(name).cloned()
     }
 
-    /// Whether it changes nothing.
-    pub fn is_off(&self) -> bool {
-        *self == Shape::default()
-    }
-
     /// The query of a request for `/sync` with the shape's filter in it.
     ///
     /// ```

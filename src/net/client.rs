@@ -563,6 +563,7 @@ impl Driver {
                 | Event::Deregistered(_)
                 | Event::Reachable(_)
                 | Event::Unreachable(_)
+                | Event::KeysAgreed { .. }
                 | Event::KeysUsed { .. } => {}
             }
         }

@@ -3,6 +3,8 @@
 //! One task owns the machine, so nothing is locked. Each turn takes at most one batch from each socket and a bounded number
 //! of finished calls: neither a burst of datagrams nor a burst of answers keeps the other waiting for longer than that.
 
+mod devices;
+
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::future::Future;
@@ -21,7 +23,6 @@ use tokio::task::JoinError;
 use tokio::task::JoinSet;
 use tokio::time;
 use tracing::debug;
-use tracing::error;
 use tracing::info;
 use tracing::warn;
 
@@ -30,7 +31,6 @@ use super::desk;
 use super::desk::Desk;
 use super::desk::DeskError;
 use super::devices::Changed;
-use super::devices::DeviceStoreError;
 use super::dtls;
 use super::dtls::KeyLog;
 use super::socket;
@@ -44,8 +44,6 @@ use super::upstream;
 use super::upstream::Upstream;
 use crate::coap::Instant;
 use crate::coap::Message;
-use crate::device::History;
-use crate::device::Keys;
 use crate::device::Name;
 use crate::endpoint::Address;
 use crate::gateway;
@@ -75,8 +73,6 @@ pub struct Server {
 impl Server {
     /// Finished calls that one turn takes, beside a batch of datagrams from each socket.
     const CALLS_PER_TURN: usize = 16;
-    /// After what has become of a device could not be written, it is not tried again before this.
-    const REST: Duration = Duration::from_secs(10);
 
     /// Binds all addresses. From here on datagrams wait in the sockets for [`Server::run`].
     ///
@@ -111,27 +107,30 @@ impl Server {
         if config.devices.is_some() && config.state.is_none() {
             return Err(StartError::DevicesWithoutState);
         }
+        let store = match &config.state {
+            Some(path) => {
+                let fail = |source| StartError::State { path: path.clone(), source };
+                let store = Store::open(path).map_err(fail)?;
+                let records = store.records().map_err(fail)?;
+                Some((store, records))
+            }
+            None => None,
+        };
         let desk = config.devices.as_ref().map(Desk::open).transpose()?;
         // Keys come before what they were used for.
         for device in desk.iter().flat_map(|desk| desk.store.devices().iter()) {
             machine.set_device(device, clock.now());
         }
-        let store = match &config.state {
-            Some(path) => {
-                let fail = |source| StartError::State { path: path.clone(), source };
-                let store = Store::open(path).map_err(fail)?;
-                machine.restore(store.records().map_err(fail)?, clock.now());
-                Some(store)
-            }
-            None => None,
-        };
+        let store = store.map(|(store, records)| {
+            machine.restore(records, clock.now());
+            store
+        });
         let outside = Outside::new(sockets, upstream, store);
         let (batch, unwritten) = (Batch::new(), VecDeque::new());
         let mut server = Self { machine, clock, batch, outside, key_log, desk, unwritten, config };
         let devices = server.desk.iter().flat_map(|desk| desk.store.devices().iter());
-        for name in devices.map(|device| device.name.clone()).collect::<Vec<_>>() {
-            server.begin(&name);
-        }
+        let names: Vec<_> = devices.map(|device| device.name.clone()).collect();
+        server.begin(&names);
         Ok(server)
     }
 
@@ -224,72 +223,6 @@ impl Server {
         self.drain();
         if received.iter().any(Result::is_err) {
             time::sleep(socket::REST).await;
-        }
-    }
-
-    /// A device is another now: what it was let in by may be gone.
-    fn apply(&mut self, Changed(name): Changed) {
-        info!(device = %name, "device changed");
-        let now = self.clock.now();
-        match self.desk.as_ref().map(|desk| desk.store.devices().get(&name)) {
-            Some(Ok(device)) => self.machine.set_device(device, now),
-            Some(Err(_)) => self.machine.remove_device(&name, now),
-            None => return,
-        }
-        self.begin(&name);
-    }
-
-    /// Keys of a device that were not used before may be from now on: what they are used for is on the disk first, then that they are
-    /// used. Where the disk takes neither they are not served.
-    fn begin(&mut self, name: &Name) {
-        self.machine.begin_keys();
-        self.outside.drain(&mut self.machine, self.clock.now());
-        let Some(desk) = &mut self.desk else { return };
-        let Ok(device) = desk.store.devices().get(name) else { return };
-        if device.accepted().all(|keys| keys.history != History::Fresh) {
-            return;
-        }
-        let mut device = device.clone();
-        if let Err(error) = desk.store.begin(name) {
-            error!(device = %name, %error, "device has to wait for the next start: that its keys are used cannot be written");
-            let is_begun = |keys: &Keys| keys.history != History::Fresh;
-            (device.keys, device.next) = (device.keys.filter(is_begun), device.next.filter(is_begun));
-            self.machine.set_device(&device, self.clock.now());
-            self.outside.drain(&mut self.machine, self.clock.now());
-        }
-    }
-
-    /// Writes down what has become of a device, and lets it hold.
-    fn change(&mut self, name: &Name, change: DeviceChange) {
-        let Some(desk) = &mut self.desk else { return };
-        let written = match &change {
-            DeviceChange::Used(number) => desk.store.used(name, *number),
-            DeviceChange::Lost(number) => desk.store.lost(name, *number).map(|()| None),
-            // Somebody has logged it in meanwhile.
-            DeviceChange::Renewed(tokens) if !self.machine.awaits_tokens(name, tokens) => return,
-            DeviceChange::Renewed(tokens) => desk.store.renew(name, tokens.clone()).map(Some),
-        };
-        match written {
-            Ok(changed) => changed.into_iter().for_each(|changed| self.apply(changed)),
-            // It is tried again: those who wait for a token wait, and old keys hold on.
-            Err(DeviceStoreError::Store(error)) => {
-                if self.unwritten.is_empty() {
-                    error!(device = %name, %error, "devices cannot be written, and are tried again");
-                }
-                let due = self.clock.now() + Self::REST;
-                self.unwritten.push_back((due, name.clone(), change));
-            }
-            Err(error) => warn!(device = %name, %error, "device is not changed"),
-        }
-    }
-
-    /// Tries again what could not be written.
-    fn change_again(&mut self) {
-        let now = self.clock.now();
-        while self.unwritten.front().is_some_and(|(due, ..)| *due <= now) {
-            if let Some((_, name, change)) = self.unwritten.pop_front() {
-                self.change(&name, change);
-            }
         }
     }
 

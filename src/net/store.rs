@@ -435,6 +435,23 @@ mod tests {
     }
 
     #[test]
+    fn keys_have_always_room_and_are_known_to_be_missing_until_they_are_written() {
+        let directory = Directory::new("keys");
+        let mut store = broken(&directory);
+        store.room = 100;
+        for key in 0..10 {
+            store.put(Room::Keys, vec![key], Some(vec![key; 50]), at(1));
+        }
+        store.commit(at(1));
+        assert!(store.lacks_keys());
+        std::fs::remove_dir(directory.file()).unwrap();
+        store.commit(at(11));
+        assert!(!store.lacks_keys());
+        assert_eq!(store.records().unwrap().len(), 10);
+        assert_eq!((store.counters().lost_requests, store.counters().lost_others), (0, 0));
+    }
+
+    #[test]
     fn more_than_the_room_holds_is_written_in_several_commits() {
         let directory = Directory::new("several");
         let mut store = Store::open(&directory.file()).unwrap();

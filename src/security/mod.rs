@@ -1,4 +1,5 @@
-//! Who may read and say what on the link: messages protected end to end, and datagrams under a session.
+//! Who may read and say what on the link: messages protected end to end, how their keys are agreed on, and datagrams under a session.
 
 pub mod dtls;
+pub mod edhoc;
 pub mod oscore;

@@ -9,7 +9,7 @@ use crate::coap::Instant;
 ///
 /// Counts bits for itself, from when each transmission began and ended, and knows nothing of queues.
 #[derive(Clone, Debug, Default)]
-pub struct Audit {
+pub(super) struct Audit {
     /// When all bits so far can be through at the earliest.
     through: Instant,
     /// Transmissions that ended before their bits could be through.
@@ -21,11 +21,11 @@ pub struct Audit {
 
 impl Audit {
     /// The time in which a duty cycle is reckoned (ETSI EN 300 220-1: one hour).
-    pub const PERIOD: Duration = Duration::from_secs(3600);
+    pub(super) const PERIOD: Duration = Duration::from_secs(3600);
 
     /// Takes in a transmission, in the order in which they begin. There is a window in which more bits left than the rate allows
     /// if and only if the last of some run of transmissions ends before their bits could have left one after the other.
-    pub fn transmitted(&mut self, start: Instant, end: Instant, bits: u64, bits_per_second: u64) {
+    pub(super) fn transmitted(&mut self, start: Instant, end: Instant, bits: u64, bits_per_second: u64) {
         if bits_per_second == 0 {
             return;
         }
@@ -36,7 +36,7 @@ impl Audit {
     }
 
     /// Takes in a transmission for the duty cycle. Keeps those of one period.
-    pub fn on_air(&mut self, start: Instant, end: Instant) {
+    pub(super) fn on_air(&mut self, start: Instant, end: Instant) {
         self.recent.push_back((start, end));
         let begin = if end.since_start() > Self::PERIOD { end - Self::PERIOD } else { Instant::START };
         while self.recent.front().is_some_and(|(_, end)| *end <= begin) {
@@ -48,12 +48,12 @@ impl Audit {
     }
 
     /// Transmissions that ended before the link could have carried them.
-    pub fn violations(&self) -> u64 {
+    pub(super) fn violations(&self) -> u64 {
         self.violations
     }
 
     /// The longest airtime within any period.
-    pub fn busiest(&self) -> Duration {
+    pub(super) fn busiest(&self) -> Duration {
         self.busiest
     }
 }

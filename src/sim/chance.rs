@@ -7,48 +7,48 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 /// A stream of random numbers.
 #[derive(Debug)]
-pub struct Chance(ChaCha8Rng);
+pub(super) struct Chance(ChaCha8Rng);
 
 impl Chance {
     /// The stream of this seed.
-    pub fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self(ChaCha8Rng::seed_from_u64(seed))
     }
 
     /// A number from 0 to below 1.
-    pub fn unit(&mut self) -> f64 {
+    pub(super) fn unit(&mut self) -> f64 {
         // The 53 bits that a float of 64 holds.
         (self.0.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     /// Whether something of this probability happens. Takes a number from the stream in any case.
-    pub fn happens(&mut self, probability: f64) -> bool {
+    pub(super) fn happens(&mut self, probability: f64) -> bool {
         self.unit() < probability
     }
 
     /// A number below this one; 0 below 0.
-    pub fn below(&mut self, end: u64) -> u64 {
+    pub(super) fn below(&mut self, end: u64) -> u64 {
         let wide = u128::from(self.0.next_u64()) * u128::from(end);
         (wide >> 64) as u64
     }
 
     /// A time from zero up to this one.
-    pub fn up_to(&mut self, longest: Duration) -> Duration {
+    pub(super) fn up_to(&mut self, longest: Duration) -> Duration {
         longest.mul_f64(self.unit())
     }
 
     /// The wait for something that happens once in this time on average, and always as likely (exponential).
-    pub fn wait(&mut self, mean: Duration) -> Duration {
+    pub(super) fn wait(&mut self, mean: Duration) -> Duration {
         mean.mul_f64(-(1.0 - self.unit()).ln())
     }
 
     /// A seed for another stream.
-    pub fn seed(&mut self) -> u64 {
+    pub(super) fn seed(&mut self) -> u64 {
         self.0.next_u64()
     }
 
     /// A seed for a machine.
-    pub fn machine_seed(&mut self) -> [u8; 32] {
+    pub(super) fn machine_seed(&mut self) -> [u8; 32] {
         let mut seed = [0; 32];
         self.0.fill_bytes(&mut seed);
         seed

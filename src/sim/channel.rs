@@ -103,6 +103,8 @@ struct Carrier {
 struct Modem {
     /// When each of those that wait begins.
     waiting: VecDeque<Instant>,
+    /// When the last one has left at the earliest, were the carrier free.
+    left: Instant,
     /// When the last one comes out, where the order is kept.
     last_arrival: Instant,
     audit: Audit,
@@ -172,12 +174,20 @@ impl Channel {
         }
     }
 
+    /// One end, or with one peer, knows nothing any more of what it has sent.
+    pub fn begins_anew(&mut self, from: End, peer: Option<PeerNumber>) {
+        let all = self.modems.iter_mut().filter(|((of, way), _)| {
+            *way == way_from(from) && peer.is_none_or(|peer| of.is_none_or(|of| of == peer))
+        });
+        all.for_each(|(_, modem)| modem.left = Instant::START);
+    }
+
     /// Transmissions that ended before the rate allows it.
     pub fn violations(&self) -> u64 {
         self.carriers.values().map(|carrier| carrier.audit.violations()).sum()
     }
 
-    /// The longest time that one transmitter of this end was on the air within [`Audit::PERIOD`]; zero without a duty cycle.
+    /// The longest time that one transmitter of this end was on the air within an hour; zero without a duty cycle.
     pub fn busiest(&self, from: End) -> Duration {
         let modems = self.modems.iter().filter(|((_, way), _)| *way == way_from(from));
         modems.map(|(_, modem)| modem.audit.busiest()).max().unwrap_or_default()
@@ -220,6 +230,8 @@ impl Channel {
         if start > now {
             modem.waiting.push_back(start);
         }
+        let hurried = now < modem.left;
+        modem.left = now + airtime.of(length);
         if self.profile.duty_cycle < 1.0 {
             modem.audit.on_air(start, end);
         }
@@ -228,6 +240,7 @@ impl Channel {
             traffic.frames += airtime.frames(length) as u64;
             traffic.air_bytes += airtime.bytes(length) as u64;
             traffic.airtime += airtime.of(length);
+            traffic.hurried += u64::from(hurried);
             traffic.longest_wait = traffic.longest_wait.max(start.since(now));
         });
         (start, end)

@@ -10,14 +10,14 @@ use crate::gateway::Gateway;
 use crate::link::{End, Terms};
 
 impl World {
-    /// How long a request may take until it is answered or has failed: each of its messages, and the answer's wait.
-    pub(super) fn lifetime(&self, is_send: bool) -> Duration {
-        const LONG_MESSAGE: u32 = 2_048;
-        const LONG_BODY: u32 = 8_192;
+    /// How long a request may take until it is answered or has failed, with bodies of so many bytes: each of its messages, and the
+    /// answer's wait. Where none came nobody knows how long it was to be.
+    pub(super) fn lifetime(&self, bytes: Option<usize>) -> Duration {
+        const LONGEST: usize = 32 * 1024;
         let Terms { parameters, block, response_timeout, patience, .. } = self.setup.profile.terms(End::Peer);
-        let bytes = if is_send { LONG_MESSAGE } else { LONG_BODY };
-        let messages = 2 + bytes / u32::try_from(block.bytes()).unwrap_or(1);
-        (parameters.max_transmit_wait() + parameters.max_latency) * messages + response_timeout + patience
+        let messages = 2 + bytes.unwrap_or(LONGEST).div_ceil(block.bytes());
+        let each = parameters.max_transmit_wait() + parameters.max_latency;
+        each.saturating_mul(u32::try_from(messages).unwrap_or(u32::MAX)) + response_timeout + patience
     }
 
     /// Whether nobody waits for anything, and every observer has what its room has.
@@ -26,7 +26,9 @@ impl World {
         self.script.actions.is_empty()
             && self.peers.iter().all(is_idle)
             && (0..).zip(&self.peers).all(|(number, peer)| {
-                !peer.is_observing() || self.oracle.has_all(number, &self.room(number), &self.homeserver)
+                !peer.wants()
+                    || peer.is_observing()
+                        && self.oracle.has_all(number, &self.room(number), &self.homeserver)
             })
     }
 
@@ -43,7 +45,7 @@ impl World {
             if waits.is_some() {
                 wrong.push("a request waits for its answer".to_owned());
             }
-            if peer.is_observing() && !has_all {
+            if peer.wants() && (!peer.is_observing() || !has_all) {
                 wrong.push("events have not come".to_owned());
             }
             for what in wrong {
@@ -60,30 +62,41 @@ impl World {
             self.with_peer(number, Peer::leave);
         }
         let is_forgotten = |world: &Self| {
-            let counters = world.gateway.as_ref().map(Gateway::counters).unwrap_or_default();
-            let held = [counters.peers, counters.sessions, counters.observations, counters.fetching];
-            held.iter().all(|held| *held == 0)
-                && world.channel.deadline().is_none()
-                && world.peers.iter().all(|peer| peer.endpoint().peers() == 0)
+            world.held().iter().all(|(_, held)| *held == 0) && world.channel.deadline().is_none()
         };
         if self.run_until(self.now + FORGETTING, is_forgotten) {
             return;
         }
-        let counters = self.gateway.as_ref().map(Gateway::counters).unwrap_or_default();
-        let devices = self.peers.iter().filter(|peer| peer.endpoint().peers() > 0).count();
-        let what = format!(
-            "idle for long, and not forgotten: the gateway holds {} peers, {} sessions, {} observations, {} calls; {devices} devices \
-             hold the gateway",
-            counters.peers, counters.sessions, counters.observations, counters.fetching
+        let held = self.held().into_iter().filter(|(_, held)| *held > 0);
+        let held: Vec<_> = held.map(|(what, held)| format!("{held} {what}")).collect();
+        self.oracle.violated(
+            format!("idle for long, and not forgotten: the gateway holds {}", held.join(", ")),
+            self.now,
         );
-        self.oracle.violated(what, self.now);
+    }
+
+    /// What the gateway and the devices hold.
+    fn held(&self) -> [(&'static str, usize); 9] {
+        let counters = self.gateway.as_ref().map(Gateway::counters).unwrap_or_default();
+        [
+            ("peers", counters.peers),
+            ("sessions", counters.sessions),
+            ("observations", counters.observations),
+            ("absent ones", counters.absent),
+            ("feeds", counters.feeds),
+            ("calls", counters.fetching),
+            ("datagrams", counters.queued),
+            ("records", self.stored()),
+            ("devices that hold it", self.peers.iter().filter(|peer| peer.endpoint().peers() > 0).count()),
+        ]
     }
 
     /// What was on the air, and whether it could and might be.
     pub(super) fn audit(&mut self) {
-        let violations = self.channel.violations();
-        if violations > 0 {
-            self.oracle.violated(format!("{violations} transmissions were faster than the link"), self.now);
+        let positions = self.homeserver.bad_positions();
+        if positions > 0 {
+            self.oracle
+                .violated(format!("the homeserver was asked {positions} times from no position"), self.now);
         }
         if self.setup.transmission == Transmission::Rfc7252 {
             return;
@@ -97,6 +110,14 @@ impl World {
                 wrong.push(format!("{end:?}: on the air for {busiest:?} in an hour, more than {allowed:?}"));
             }
             let traffic = self.channel.traffic(end);
+            let is_paced = profile.terms(end).pace.is_some();
+            // What is said to one who is not known to be where it is said is not paced; and who attacks can have it said.
+            if is_paced && traffic.hurried > self.oracle.tally().attacks {
+                wrong.push(format!(
+                    "{end:?}: {} datagrams did not wait until the last had left",
+                    traffic.hurried
+                ));
+            }
             if traffic.overflowed > 0 {
                 wrong.push(format!("{end:?}: {} datagrams found the modem full", traffic.overflowed));
             }

@@ -11,6 +11,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::chance::Chance;
+use super::oracle::Attempt;
 use crate::coap::Instant;
 use crate::gateway::FetchError;
 use crate::matrix;
@@ -25,8 +26,8 @@ pub struct Homeserver {
     joined: BTreeMap<String, BTreeSet<String>>,
     /// The number of the last thing that happened: every one moves `next_batch`.
     position: u64,
-    /// What a transaction of a user came to.
-    transactions: BTreeMap<(String, String), String>,
+    /// What a transaction of a user has made: one event, or a room each time.
+    transactions: BTreeMap<(String, String), Vec<String>>,
     stages: BTreeMap<(Instant, u64), Stage>,
     waiting: BTreeMap<CallId, Waiting>,
     /// The same, by user.
@@ -35,28 +36,39 @@ pub struct Homeserver {
     answers: VecDeque<(CallId, Answer)>,
     reached: VecDeque<Reached>,
     down: bool,
+    trouble: Option<Trouble>,
     syncs: u64,
+    bad_positions: u64,
     most_polls: usize,
     most_polls_of_one: usize,
 }
 
 /// A call, numbered by who makes it.
-pub type CallId = u64;
+pub(super) type CallId = u64;
 
 /// What a call comes to.
-pub type Answer = Result<http::Response<Bytes>, FetchError>;
+pub(super) type Answer = Result<http::Response<Bytes>, FetchError>;
 
-/// A message that reached the homeserver.
+/// A request that reached the homeserver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reached {
-    /// The sender.
-    pub user: String,
-    /// The transaction.
-    pub transaction: String,
-    /// The text.
-    pub text: String,
-    /// Whether it made an event; one with a known transaction id makes none.
+    /// The request.
+    pub attempt: Attempt,
+    /// Whether it made something; one with a known transaction id makes nothing.
     pub is_new: bool,
+}
+
+/// How a homeserver, or what is before it, fails for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// It has too much to do: 429, and nothing is done.
+    Busy,
+    /// What it was asked is done, and the answer is 502.
+    Broken,
+    /// What it was asked is done, and no answer comes.
+    Silent,
+    /// What it was asked is done, and the answer is larger than anybody takes.
+    TooLarge,
 }
 
 #[derive(Debug, Default)]
@@ -148,6 +160,11 @@ impl Homeserver {
         self.down = false;
     }
 
+    /// From here on it fails so, or not any more.
+    pub fn trouble(&mut self, trouble: Option<Trouble>) {
+        self.trouble = trouble;
+    }
+
     /// Lets time pass.
     pub fn advance(&mut self, now: Instant) {
         while let Some(first) = self.stages.first_entry().filter(|first| first.key().0 <= now) {
@@ -169,7 +186,7 @@ impl Homeserver {
         self.answers.pop_front()
     }
 
-    /// The next message that has reached it.
+    /// The next request that has reached it and makes something.
     pub fn poll_reached(&mut self) -> Option<Reached> {
         self.reached.pop_front()
     }
@@ -191,14 +208,45 @@ impl Homeserver {
         self.rooms.get(room).map_or(0, |room| room.events.len())
     }
 
-    /// How often a room has this text.
-    pub fn count(&self, room: &str, text: &str) -> usize {
-        self.rooms.get(room).map_or(0, |room| room.events.iter().filter(|event| event.text == text).count())
+    /// Whether what has this id was made by a transaction.
+    pub fn has_made(&self, attempt: &Attempt, id: &str) -> bool {
+        let made = self.transactions.get(&(attempt.user.clone(), attempt.transaction.clone()));
+        made.into_iter().flatten().any(|made| made == id)
+    }
+
+    /// The attempt that a request is, if it is one that makes something.
+    pub fn attempt(&self, request: &http::Request<Bytes>) -> Option<Attempt> {
+        let user = self.user(request)?.to_owned();
+        let body: Value = serde_json::from_slice(request.body()).ok()?;
+        let segments = matrix::split_path(request.uri().path()).ok()?;
+        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+        match (request.method(), segments.as_slice()) {
+            (&Method::PUT, ["_matrix", "client", "v3", "rooms", _, "send", _, transaction]) => {
+                let number = body.get("attempt").and_then(Value::as_u64);
+                let number = number.and_then(|number| u32::try_from(number).ok()).unwrap_or(1);
+                Some(Attempt { user, transaction: (*transaction).to_owned(), number })
+            }
+            (&Method::POST, ["_matrix", "client", "v3", "createRoom"]) => {
+                let transaction = body.get("name")?.as_str()?.to_owned();
+                Some(Attempt { user, transaction, number: 1 })
+            }
+            _ => None,
+        }
+    }
+
+    fn user(&self, request: &http::Request<Bytes>) -> Option<&str> {
+        let token = request.headers().get(http::header::AUTHORIZATION)?.to_str().ok()?;
+        self.users.get(token.strip_prefix("Bearer ")?).map(String::as_str)
     }
 
     /// How often `/sync` was called.
     pub fn syncs(&self) -> u64 {
         self.syncs
+    }
+
+    /// How often that was from a position which it never gave; an empty one, say.
+    pub fn bad_positions(&self) -> u64 {
+        self.bad_positions
     }
 
     /// The most long polls that waited at a time: of all users, and of any one of them.
@@ -210,21 +258,28 @@ impl Homeserver {
         if self.down {
             return self.answer(id, Err(unreachable_now()), now);
         }
-        let token = request.headers().get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let token = token.and_then(|value| value.strip_prefix("Bearer "));
-        let Some(user) = token.and_then(|token| self.users.get(token)).cloned() else {
+        if self.trouble == Some(Trouble::Busy) {
+            let error = json!({ "errcode": "M_LIMIT_EXCEEDED", "error": "Too many requests" });
+            return self.answer(id, reply(StatusCode::TOO_MANY_REQUESTS, &error), now);
+        }
+        let Some(user) = self.user(request).map(str::to_owned) else {
             let error = json!({ "errcode": "M_MISSING_TOKEN", "error": "Missing access token" });
             return self.answer(id, reply(StatusCode::UNAUTHORIZED, &error), now);
         };
+        let attempt = self.attempt(request);
         let segments = matrix::split_path(request.uri().path()).unwrap_or_default();
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-        match (request.method(), segments.as_slice()) {
-            (&Method::GET, ["_matrix", "client", "v3", "sync"]) => self.sync(id, user, request, now),
-            (&Method::PUT, ["_matrix", "client", "v3", "rooms", room, "send", _, transaction]) => {
+        match (request.method(), segments.as_slice(), attempt) {
+            (&Method::GET, ["_matrix", "client", "v3", "sync"], _) => self.sync(id, user, request, now),
+            (&Method::PUT, ["_matrix", "client", "v3", "rooms", room, "send", ..], Some(attempt)) => {
                 let body: Value = serde_json::from_slice(request.body()).unwrap_or_default();
                 let text = body.get("body").and_then(Value::as_str).unwrap_or_default();
-                let event = self.send(&user, room, transaction, text, now);
+                let event = self.send(attempt, room, text, now);
                 self.answer(id, reply(StatusCode::OK, &json!({ "event_id": event })), now);
+            }
+            (&Method::POST, _, Some(attempt)) => {
+                let room = self.create_room(attempt);
+                self.answer(id, reply(StatusCode::OK, &json!({ "room_id": room })), now);
             }
             _ => {
                 let error = json!({ "errcode": "M_UNRECOGNIZED", "error": "Unrecognized request" });
@@ -234,20 +289,26 @@ impl Homeserver {
     }
 
     /// Sends a message, once for each transaction id (client-server API, "Transaction identifiers").
-    fn send(&mut self, user: &str, room: &str, transaction: &str, text: &str, now: Instant) -> String {
-        let key = (user.to_owned(), transaction.to_owned());
-        let known = self.transactions.get(&key).cloned();
-        self.reached.push_back(Reached {
-            user: user.to_owned(),
-            transaction: transaction.to_owned(),
-            text: text.to_owned(),
-            is_new: known.is_none(),
-        });
+    fn send(&mut self, attempt: Attempt, room: &str, text: &str, now: Instant) -> String {
+        let Attempt { user, transaction, .. } = attempt.clone();
+        let key = (user.clone(), transaction.clone());
+        let known = self.transactions.get(&key).and_then(|made| made.first()).cloned();
+        self.reached.push_back(Reached { attempt, is_new: known.is_none() });
         known.unwrap_or_else(|| {
-            let event = self.append(room, user, text, Some(transaction), now);
-            self.transactions.insert(key, event.clone());
+            let event = self.append(room, &user, text, Some(&transaction), now);
+            self.transactions.insert(key, vec![event.clone()]);
             event
         })
+    }
+
+    /// Makes a room, another one each time: a POST has no transaction id. Nobody is in it.
+    fn create_room(&mut self, attempt: Attempt) -> String {
+        self.position += 1;
+        let room = format!("!{}:example.org", self.position);
+        let key = (attempt.user.clone(), attempt.transaction.clone());
+        self.transactions.entry(key).or_default().push(room.clone());
+        self.reached.push_back(Reached { attempt, is_new: true });
+        room
     }
 
     fn append(
@@ -279,7 +340,13 @@ impl Homeserver {
     fn sync(&mut self, id: CallId, user: String, request: &http::Request<Bytes>, now: Instant) {
         self.syncs += 1;
         let parameters = matrix::split_query(request.uri().query().unwrap_or_default()).unwrap_or_default();
-        let since = query::get(&parameters, "since").and_then(|since| since.strip_prefix('s')?.parse().ok());
+        let since = query::get(&parameters, "since");
+        let position = since.and_then(|since| since.strip_prefix('s')?.parse().ok());
+        if since.is_some() && position.is_none() {
+            self.bad_positions += 1;
+            let error = json!({ "errcode": "M_UNKNOWN", "error": "Invalid stream token" });
+            return self.answer(id, reply(StatusCode::BAD_REQUEST, &error), now);
+        }
         let timeout =
             query::get(&parameters, "timeout").and_then(|timeout| timeout.parse().ok()).unwrap_or(0);
         let filter = query::get(&parameters, "filter").and_then(|filter| serde_json::from_str(filter).ok());
@@ -287,7 +354,7 @@ impl Homeserver {
             filter.as_ref().and_then(|filter: &Value| filter.pointer("/room/timeline/limit")?.as_u64());
         let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(Self::TIMELINE);
         let timeout = Duration::from_millis(timeout).min(Self::LONGEST_POLL);
-        match since {
+        match position {
             Some(since) if !timeout.is_zero() && !self.has_news(&user, since) => {
                 let waiters = self.waiters.entry(user.clone()).or_default();
                 waiters.insert(id);
@@ -297,7 +364,7 @@ impl Homeserver {
                 self.enter(now + timeout, Stage::PollEnds(id));
             }
             _ => {
-                let answer = self.changes(&user, since, limit, now);
+                let answer = self.changes(&user, position, limit, now);
                 self.answer(id, reply(StatusCode::OK, &answer), now);
             }
         }
@@ -349,6 +416,12 @@ impl Homeserver {
     }
 
     fn answer(&mut self, id: CallId, answer: Answer, now: Instant) {
+        let answer = match self.trouble {
+            None | Some(Trouble::Busy) => answer,
+            Some(Trouble::Broken) => reply(StatusCode::BAD_GATEWAY, &json!({})),
+            Some(Trouble::Silent) => return,
+            Some(Trouble::TooLarge) => Err(FetchError::TooLarge { limit: 0 }),
+        };
         self.enter(now + Self::LATENCY, Stage::Answers(id, answer));
     }
 
@@ -411,105 +484,4 @@ fn milliseconds(now: Instant) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(milliseconds: u64) -> Instant {
-        Instant::after_start(Duration::from_millis(milliseconds))
-    }
-
-    fn homeserver() -> Homeserver {
-        let mut homeserver = Homeserver::default();
-        homeserver.add_user("@a:hs", "token-a");
-        homeserver.join("!r:hs", "@a:hs");
-        homeserver
-    }
-
-    fn request(method: &str, target: &str, body: &str) -> http::Request<Bytes> {
-        let request =
-            http::Request::builder().method(method).uri(format!("http://hs/_matrix/client/v3/{target}"));
-        request.header("authorization", "Bearer token-a").body(Bytes::from(body.to_owned())).unwrap()
-    }
-
-    /// Answers until this time: when, and what.
-    fn answers(homeserver: &mut Homeserver, until: u64) -> Vec<(u64, CallId, Value)> {
-        let mut answers = Vec::new();
-        while let Some(due) = homeserver.deadline().filter(|due| *due <= at(until)) {
-            homeserver.advance(due);
-            while let Some((id, answer)) = homeserver.poll() {
-                let body = answer
-                    .map_or(json!("unreachable"), |answer| serde_json::from_slice(answer.body()).unwrap());
-                answers.push((due.since_start().as_millis() as u64, id, body));
-            }
-        }
-        answers
-    }
-
-    #[test]
-    fn a_message_is_sent_once_for_each_transaction() {
-        let mut homeserver = homeserver();
-        for id in 0..2 {
-            let send = request("PUT", "rooms/!r:hs/send/m.room.message/t1", r#"{"body":"x"}"#);
-            homeserver.call(id, send, at(0));
-        }
-        let answers = answers(&mut homeserver, 100);
-        assert_eq!((answers[0].0, &answers[0].2), (40, &answers[1].2));
-        assert_eq!((homeserver.events("!r:hs"), homeserver.count("!r:hs", "x")), (1, 1));
-        let reached: Vec<_> = std::iter::from_fn(|| homeserver.poll_reached()).map(|it| it.is_new).collect();
-        assert_eq!(reached, [true, false]);
-    }
-
-    #[test]
-    fn a_long_poll_ends_with_news_or_by_itself() {
-        let mut homeserver = homeserver();
-        homeserver.call(1, request("GET", "sync?since=s0&timeout=30000", ""), at(0));
-        homeserver.call(2, request("GET", "sync?since=s0&timeout=1000", ""), at(0));
-        assert_eq!(answers(&mut homeserver, 5_000), [(1_040, 2, json!({ "next_batch": "s0" }))]);
-        homeserver.say("!other:hs", "@b:hs", "not for a", at(5_000));
-        homeserver.say("!r:hs", "@b:hs", "hello", at(6_000));
-        let news = answers(&mut homeserver, 40_000);
-        assert_eq!((news.len(), news[0].0, news[0].1), (1, 6_020, 1));
-        let timeline = &news[0].2["rooms"]["join"]["!r:hs"]["timeline"];
-        assert_eq!(timeline["events"][0]["content"]["body"], "hello");
-        assert_eq!((&news[0].2["next_batch"], &timeline["limited"]), (&json!("s2"), &json!(false)));
-    }
-
-    #[test]
-    fn what_is_too_much_for_one_answer_is_limited() {
-        let mut homeserver = homeserver();
-        (0..5).for_each(|number| homeserver.say("!r:hs", "@b:hs", &number.to_string(), at(number)));
-        let filter = "%7B%22room%22%3A%7B%22timeline%22%3A%7B%22limit%22%3A2%7D%7D%7D";
-        homeserver.call(1, request("GET", &format!("sync?since=s1&filter={filter}"), ""), at(10));
-        let answers = answers(&mut homeserver, 100);
-        let timeline = &answers[0].2["rooms"]["join"]["!r:hs"]["timeline"];
-        assert_eq!(timeline["events"].as_array().unwrap().len(), 2);
-        assert_eq!((&timeline["limited"], &timeline["prev_batch"]), (&json!(true), &json!("t3")));
-    }
-
-    #[test]
-    fn who_waits_hears_when_it_goes_down_and_nothing_is_lost() {
-        let mut homeserver = homeserver();
-        homeserver.call(1, request("GET", "sync?since=s0&timeout=30000", ""), at(0));
-        answers(&mut homeserver, 1_000);
-        homeserver.stop(at(1_000));
-        homeserver.call(2, request("GET", "sync?since=s0", ""), at(1_000));
-        let told = answers(&mut homeserver, 2_000);
-        assert_eq!(
-            told.iter().map(|told| (told.1, told.2 == "unreachable")).collect::<Vec<_>>(),
-            [(1, true), (2, true)]
-        );
-        homeserver.start();
-        homeserver.say("!r:hs", "@b:hs", "hello", at(3_000));
-        homeserver.call(3, request("GET", "sync?since=s0&timeout=30000", ""), at(3_000));
-        assert_eq!(answers(&mut homeserver, 4_000)[0].2["next_batch"], "s1");
-    }
-
-    #[test]
-    fn other_peoples_traffic_moves_the_position_and_says_nothing() {
-        let mut homeserver = homeserver();
-        homeserver.call(1, request("GET", "sync?since=s0&timeout=30000", ""), at(0));
-        answers(&mut homeserver, 1_000);
-        homeserver.stir(at(1_000));
-        assert_eq!(answers(&mut homeserver, 2_000), [(1_020, 1, json!({ "next_batch": "s1" }))]);
-    }
-}
+mod tests;

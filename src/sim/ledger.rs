@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::channel::PeerNumber;
-use crate::coap::{Airtime, Message};
+use crate::coap::{Airtime, Message, OptionNumber};
 use crate::link::End;
 
 /// The account of one link.
@@ -34,11 +34,13 @@ pub struct Account {
     pub datagrams: u64,
     /// Bytes below CoAP: IP, UDP, framing.
     pub link: u64,
+    /// Bytes of OSCORE: its option, and of the ciphertext the code and the tag.
+    pub security: u64,
     /// Bytes of CoAP headers and tokens.
     pub header: u64,
-    /// Bytes of CoAP options, and of the payload marker.
+    /// Bytes of CoAP options that are not encrypted, and of the payload marker.
     pub options: u64,
-    /// Bytes of payloads.
+    /// Bytes of payloads; of those of protected messages also what is encrypted besides.
     pub payload: u64,
     /// How long all that was on the air.
     #[serde(rename = "airtime_ms", serialize_with = "super::traffic::milliseconds")]
@@ -86,23 +88,31 @@ impl Ledger {
 impl Account {
     /// All bytes.
     pub fn bytes(&self) -> u64 {
-        self.link + self.header + self.options + self.payload
+        self.link + self.security + self.header + self.options + self.payload
     }
 
     fn enter(&mut self, datagram: &[u8], airtime: Airtime) {
         let length = datagram.len();
-        let (header, payload) = match Message::decode(datagram) {
-            Ok(message) => (4 + message.token.as_slice().len(), message.payload.len()),
-            Err(_) => (length, 0),
+        let (header, payload, option, sealed) = match Message::decode(datagram) {
+            Ok(message) => {
+                let option = message.options.get(OptionNumber::OSCORE).map_or(0, |value| 1 + value.len());
+                let sealed = if option > 0 { SEALED.min(message.payload.len()) } else { 0 };
+                (4 + message.token.as_slice().len(), message.payload.len() - sealed, option, sealed)
+            }
+            Err(_) => (length, 0, 0, 0),
         };
         self.datagrams += 1;
         self.link += (airtime.bytes(length) - length) as u64;
         self.header += header as u64;
         self.payload += payload as u64;
-        self.options += (length - header - payload) as u64;
+        self.security += (option + sealed) as u64;
+        self.options += (length - header - payload - option - sealed) as u64;
         self.airtime += airtime.of(length);
     }
 }
+
+/// The code and the tag of AES-CCM-16-64-128 (RFC 8613 §5.3), which cannot be told from the rest.
+const SEALED: usize = 9;
 
 impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -118,6 +128,9 @@ impl fmt::Display for Ledger {
         };
         row("datagrams", |account| account.datagrams)?;
         row("link (IP, UDP) B", |account| account.link)?;
+        if accounts.iter().any(|account| account.security > 0) {
+            row("OSCORE B", |account| account.security)?;
+        }
         row("CoAP header, token B", |account| account.header)?;
         row("CoAP options B", |account| account.options)?;
         row("payload B", |account| account.payload)?;
@@ -129,6 +142,20 @@ impl fmt::Display for Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_protects_a_message_is_counted_by_itself() {
+        let airtime = Airtime { bits_per_second: 100, overhead: 28, fragment: 0, sealing: 0 };
+        let mut ledger = Ledger::default();
+        // CON POST with a token of one byte and an OSCORE option of 3, and 12 bytes of ciphertext.
+        let request = [&[0x41, 2, 0, 1, 0xaa, 0x93, 9, 0, 1, 0xff][..], &[7; 12]].concat();
+        ledger.enter(End::Peer, 1, &request, airtime);
+        let [up, _] = ledger.sides();
+        let Account { link, security, header, options, payload, .. } = up.first;
+        assert_eq!((link, security, header, options, payload), (28, 4 + 9, 5, 1, 3));
+        assert_eq!(ledger.bytes(), 28 + 22);
+        assert!(ledger.to_string().contains("OSCORE"));
+    }
 
     #[test]
     fn a_message_is_taken_apart_and_a_repeat_known() {

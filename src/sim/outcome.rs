@@ -24,6 +24,8 @@ pub struct Outcome {
     pub script: String,
     /// `link` or `rfc7252`.
     pub transmission: &'static str,
+    /// `none` or `oscore`.
+    pub security: &'static str,
     /// The seed, from which all of it comes again.
     pub seed: u64,
     /// Until all that was said had arrived.
@@ -88,6 +90,7 @@ impl Outcome {
                 Transmission::Link => "link",
                 Transmission::Rfc7252 => "rfc7252",
             },
+            security: setup.security.name(),
             seed: setup.seed,
             took,
             scripted,

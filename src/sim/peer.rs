@@ -7,21 +7,25 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 
+use super::oracle::Attempt;
 use crate::coap;
-use crate::coap::{Instant, Observe, OptionNumber, RequestError};
+use crate::coap::{Code, Instant, Observe, OptionNumber, Priority, RequestError, Response};
 use crate::codec::{Keys, Limits};
 use crate::endpoint;
-use crate::endpoint::{Address, Endpoint, Event, RequestId};
+use crate::endpoint::{Address, Association, Endpoint, Event, KeysNumber, Memory, MemoryKey, RequestId};
+use crate::security::oscore::{Parameters, Used};
 use crate::translate;
 
 /// A device with one Matrix user.
 ///
-/// Sends its messages in their order, each with a transaction id of its own until it is answered. Observes from its own position, and
+/// Sends its messages in their order, each with a transaction id of its own until it is answered; a POST is made once. Observes from its own position, and
 /// registers again from there when the observation has ended.
 #[derive(Debug)]
-pub struct Peer {
+pub(super) struct Peer {
     config: Config,
     endpoint: Endpoint,
+    /// What its keys were used for, which survives a reboot.
+    kept: Option<Memory>,
     /// The gateway keeps the access token of a peer: it is sent once.
     introduced: bool,
     outbox: VecDeque<Outgoing>,
@@ -39,7 +43,7 @@ pub struct Peer {
 
 /// Who a device is.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub(super) struct Config {
     /// Its user.
     pub user: String,
     /// The user's access token.
@@ -54,24 +58,28 @@ pub struct Config {
     pub refresh: Option<Duration>,
     /// Events of a room that it wants at a time, if it says so.
     pub limit: Option<usize>,
+    /// Whom it speaks with, and by which keys, if there are any.
+    pub association: Association,
+    pub keys: Option<Parameters>,
 }
 
 /// Something for an oracle.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Note {
-    /// A message's request was made, with this transaction id.
-    Asked {
-        /// The transaction.
-        transaction: String,
-    },
+pub(super) enum Note {
+    /// A request was made that makes something.
+    Asked(Attempt),
     /// A request has ended.
     Ended {
-        /// The transaction; none for a registration.
-        transaction: Option<String>,
+        /// The same; none for a registration.
+        attempt: Option<Attempt>,
         /// When it was made.
         asked: Instant,
         /// How it ended.
         end: Ending,
+        /// The id of what it has made, by its answer.
+        made: Option<String>,
+        /// Bytes of the bodies of request and answer, where that is known.
+        bytes: Option<usize>,
     },
     /// A delta of `/sync` was applied.
     Delta(Value),
@@ -79,7 +87,7 @@ pub enum Note {
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub(super) enum Ending {
     /// With an answer of this status.
     Answered(StatusCode),
     /// Without one.
@@ -88,17 +96,29 @@ pub enum Ending {
     Forgotten,
 }
 
+/// The number of a device's keys.
+const KEYS: KeysNumber = 1;
+
 #[derive(Debug)]
 struct Outgoing {
-    room: String,
-    text: String,
-    transaction: String,
+    what: What,
+    /// The transaction, and how often it was tried.
+    attempt: Attempt,
+}
+
+#[derive(Debug)]
+enum What {
+    /// A message for a room.
+    Message { room: String, text: String },
+    /// Something that is asked for once, as nobody knows after a failure whether it was done.
+    Once,
 }
 
 #[derive(Debug)]
 struct Asked {
     id: RequestId,
     asked: Instant,
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -110,10 +130,11 @@ struct Observing {
 
 impl Peer {
     /// A device that has nothing to do yet.
-    pub fn new(config: Config, seed: [u8; 32]) -> Self {
-        Self {
+    pub(super) fn new(config: Config, seed: [u8; 32]) -> Self {
+        let mut peer = Self {
             endpoint: Endpoint::new(config.endpoint.clone(), seed),
             config,
+            kept: None,
             introduced: false,
             outbox: VecDeque::new(),
             next_transaction: 0,
@@ -125,31 +146,43 @@ impl Peer {
             register_at: Instant::START,
             heard: Instant::START,
             notes: VecDeque::new(),
-        }
+        };
+        peer.admit_keys(Instant::START);
+        peer
     }
 
     /// Its user.
-    pub fn user(&self) -> &str {
+    pub(super) fn user(&self) -> &str {
         &self.config.user
     }
 
     /// Has a message to send.
-    pub fn send(&mut self, room: &str, text: &str, now: Instant) {
+    pub(super) fn send(&mut self, room: &str, text: &str, now: Instant) {
+        self.enqueue(What::Message { room: room.to_owned(), text: text.to_owned() }, now);
+    }
+
+    /// Has something to ask for by POST.
+    pub(super) fn post(&mut self, now: Instant) {
+        self.enqueue(What::Once, now);
+    }
+
+    fn enqueue(&mut self, what: What, now: Instant) {
         let transaction = format!("t{}", self.next_transaction);
         self.next_transaction += 1;
-        self.outbox.push_back(Outgoing { room: room.to_owned(), text: text.to_owned(), transaction });
+        let attempt = Attempt { user: self.config.user.clone(), transaction, number: 0 };
+        self.outbox.push_back(Outgoing { what, attempt });
         self.act(now);
     }
 
     /// Observes from now on.
-    pub fn observe(&mut self, now: Instant) {
+    pub(super) fn observe(&mut self, now: Instant) {
         self.wants = true;
         self.heard = now;
         self.act(now);
     }
 
     /// Observes no longer, and says so.
-    pub fn leave(&mut self, now: Instant) {
+    pub(super) fn leave(&mut self, now: Instant) {
         self.wants = false;
         if let Some(observing) = self.observing.take() {
             self.end_registration(&observing, Ending::Forgotten);
@@ -159,10 +192,11 @@ impl Peer {
     }
 
     /// Starts anew: what CoAP knew is gone; the messages to send and the position are kept.
-    pub fn reboot(&mut self, seed: [u8; 32], now: Instant) {
+    pub(super) fn reboot(&mut self, seed: [u8; 32], now: Instant) {
         self.endpoint = Endpoint::new(self.config.endpoint.clone(), seed);
+        self.admit_keys(now);
         self.introduced = false;
-        self.end_sending(Ending::Forgotten);
+        self.end_sending(Ending::Forgotten, None, None);
         if let Some(observing) = self.observing.take() {
             self.end_registration(&observing, Ending::Forgotten);
         }
@@ -171,9 +205,9 @@ impl Peer {
         self.act(now);
     }
 
-    /// Hears that its address is another one now: who it is and what it observes has to be said again.
-    pub fn moved(&mut self, now: Instant) {
-        self.introduced = false;
+    /// Hears that its address is another one now: what it observes has to be said again, and who it is, unless its keys tell.
+    pub(super) fn moved(&mut self, now: Instant) {
+        self.introduced &= self.config.keys.is_some();
         if let Some(observing) = self.observing.take() {
             self.end_registration(&observing, Ending::Forgotten);
             self.endpoint.cancel(observing.id, now);
@@ -182,54 +216,83 @@ impl Peer {
     }
 
     /// A datagram came.
-    pub fn handle(&mut self, datagram: &[u8], now: Instant) {
+    pub(super) fn handle(&mut self, datagram: &[u8], now: Instant) {
         self.endpoint.handle(self.config.gateway, datagram, now);
         self.drain(now);
     }
 
     /// Lets time pass.
-    pub fn advance(&mut self, now: Instant) {
+    pub(super) fn advance(&mut self, now: Instant) {
         self.endpoint.advance(now);
         self.drain(now);
     }
 
     /// When [`Peer::advance`] next has something to do.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         let send = (self.sending.is_none() && !self.outbox.is_empty()).then_some(self.send_at);
         let register = (self.wants && self.observing.is_none()).then_some(self.register_at);
         [self.endpoint.deadline(), send, register, self.refresh_at()].into_iter().flatten().min()
     }
 
-    /// The next datagram to send.
-    pub fn poll_datagram(&mut self) -> Option<Vec<u8>> {
+    /// The next datagram to send. What must survive a reboot is kept before.
+    pub(super) fn poll_datagram(&mut self) -> Option<Vec<u8>> {
+        while let Some((key, memory)) = self.endpoint.poll_memory() {
+            if key == MemoryKey::Context(KEYS) {
+                self.kept = memory;
+            }
+        }
         self.endpoint.poll_datagram().map(|(_, datagram)| datagram)
     }
 
+    /// The next nonce that it has used.
+    pub(super) fn poll_used(&mut self) -> Option<Used> {
+        self.endpoint.poll_used()
+    }
+
     /// The next thing for an oracle.
-    pub fn poll_note(&mut self) -> Option<Note> {
+    pub(super) fn poll_note(&mut self) -> Option<Note> {
         self.notes.pop_front()
     }
 
     /// Messages that are not answered yet.
-    pub fn unsent(&self) -> usize {
+    pub(super) fn unsent(&self) -> usize {
         self.outbox.len()
     }
 
     /// Whether its observation is registered.
-    pub fn is_observing(&self) -> bool {
+    pub(super) fn is_observing(&self) -> bool {
         self.observing.as_ref().is_some_and(|observing| observing.asked.is_none())
     }
 
+    /// Whether it wants to observe.
+    pub(super) fn wants(&self) -> bool {
+        self.wants
+    }
+
     /// The time since which the oldest request waits.
-    pub fn waits_since(&self) -> Option<Instant> {
+    pub(super) fn waits_since(&self) -> Option<Instant> {
         let sending = self.sending.as_ref().map(|sending| sending.asked);
         let registering = self.observing.as_ref().and_then(|observing| observing.asked);
         sending.into_iter().chain(registering).min()
     }
 
     /// What its endpoint holds.
-    pub fn endpoint(&self) -> &Endpoint {
+    pub(super) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// Takes in its keys, with what was kept of them.
+    fn admit_keys(&mut self, now: Instant) {
+        let Some(keys) = self.config.keys.clone() else { return };
+        let admitted = self.endpoint.admit_keys(KEYS, self.config.association, keys);
+        debug_assert_eq!(admitted, Ok(()), "the keys of a run are sound");
+        let kept = self.kept.clone().map(|memory| (MemoryKey::Context(KEYS), memory));
+        self.endpoint.recall(kept, now);
+    }
+
+    fn ask(&mut self, request: coap::Request, now: Instant) -> RequestId {
+        let Config { association, gateway, .. } = self.config;
+        self.endpoint.request_to(association, Priority::Message, gateway, request, now)
     }
 
     fn refresh_at(&self) -> Option<Instant> {
@@ -254,15 +317,29 @@ impl Peer {
     }
 
     fn send_first(&mut self, now: Instant) {
-        let Some(first) = self.outbox.front() else { return };
-        let target =
-            format!("/_matrix/client/v3/rooms/{}/send/m.room.message/{}", first.room, first.transaction);
-        let body = json!({ "msgtype": "m.text", "body": first.text });
-        let transaction = first.transaction.clone();
-        let Some(request) = self.request("PUT", &target, Some(&body)) else { return };
-        let id = self.endpoint.request(self.config.gateway, request, now);
-        self.sending = Some(Asked { id, asked: now });
-        self.notes.push_back(Note::Asked { transaction });
+        let Some(first) = self.outbox.front_mut() else { return };
+        first.attempt.number += 1;
+        let attempt = first.attempt.clone();
+        let Attempt { transaction, number, .. } = &attempt;
+        let (method, target, mut body) = match &first.what {
+            What::Message { room, text } => (
+                "PUT",
+                format!("/_matrix/client/v3/rooms/{room}/send/m.room.message/{transaction}"),
+                json!({ "msgtype": "m.text", "body": text }),
+            ),
+            What::Once => {
+                ("POST", "/_matrix/client/v3/createRoom".to_owned(), json!({ "name": transaction }))
+            }
+        };
+        // An oracle is to know which attempt has arrived.
+        if let (2.., Some(body)) = (*number, body.as_object_mut()) {
+            body.insert("attempt".to_owned(), (*number).into());
+        }
+        let Some(request) = self.request(method, &target, Some(&body)) else { return };
+        let bytes = request.payload.len();
+        let id = self.ask(request, now);
+        self.sending = Some(Asked { id, asked: now, bytes });
+        self.notes.push_back(Note::Asked(attempt));
     }
 
     fn register(&mut self, now: Instant) {
@@ -277,7 +354,7 @@ impl Peer {
         }
         let Some(mut request) = self.request("GET", &target, None) else { return };
         request.observe = Some(Observe::Register);
-        let id = self.endpoint.request(self.config.gateway, request, now);
+        let id = self.ask(request, now);
         self.observing = Some(Observing { id, asked: Some(now) });
         self.heard = now;
     }
@@ -291,8 +368,7 @@ impl Peer {
             .body(body);
         let mut request = translate::request::to_coap(&request.ok()?, Keys::V1, &Limits::default()).ok()?;
         if self.introduced {
-            request.options.remove(OptionNumber::ACCESS_TOKEN);
-            request.options.remove(OptionNumber::CBOR_VERSION);
+            translate::request::leave_out_sticky(&mut request);
         }
         Some(request)
     }
@@ -304,7 +380,10 @@ impl Peer {
                     self.received(id, &response, notification, now)
                 }
                 Event::Failed { id, error } => self.failed(id, error, now),
-                // Nobody asks a device for anything.
+                // Nobody asks a device for anything, but who makes a request of what was a response.
+                Event::Request { key, .. } => {
+                    self.endpoint.respond(key, Response::new(Code::NOT_FOUND), now);
+                }
                 _ => {}
             }
         }
@@ -325,21 +404,17 @@ impl Peer {
         // Who was not known introduces itself at once.
         let again = if status == StatusCode::UNAUTHORIZED { now } else { now + wait };
         if self.sending.as_ref().is_some_and(|sending| sending.id == id) {
-            self.end_sending(Ending::Answered(status));
-            if status.is_success() {
-                self.introduced = true;
-                self.outbox.pop_front();
-                self.send_at = now;
-            } else {
-                self.send_at = again;
-            }
+            self.introduced |= status.is_success();
+            self.send_at = if status.is_success() { now } else { again };
+            let made = http.and_then(|http| made(http.body()));
+            self.end_sending(Ending::Answered(status), made, Some(response.payload.len()));
             return;
         }
         let Some(observing) = self.observing.as_mut().filter(|observing| observing.id == id) else { return };
         self.heard = now;
         if let Some(asked) = observing.asked.take() {
-            let end = Ending::Answered(status);
-            self.notes.push_back(Note::Ended { transaction: None, asked, end });
+            let (end, bytes) = (Ending::Answered(status), Some(response.payload.len()));
+            self.notes.push_back(Note::Ended { attempt: None, asked, end, made: None, bytes });
         }
         if !notification {
             self.observing = None;
@@ -364,7 +439,7 @@ impl Peer {
         // Whoever does not answer may have been replaced, and may not know this device.
         self.introduced = false;
         if self.sending.as_ref().is_some_and(|sending| sending.id == id) {
-            self.end_sending(Ending::Failed(error));
+            self.end_sending(Ending::Failed(error), None, None);
             self.send_at = now + self.config.pause;
         } else if let Some(observing) = self.observing.take_if(|observing| observing.id == id) {
             self.end_registration(&observing, Ending::Failed(error));
@@ -372,15 +447,29 @@ impl Peer {
         }
     }
 
-    fn end_sending(&mut self, end: Ending) {
-        let Some(sending) = self.sending.take() else { return };
-        let transaction = self.outbox.front().map(|first| first.transaction.clone());
-        self.notes.push_back(Note::Ended { transaction, asked: sending.asked, end });
+    /// What was sent is over, or is tried again.
+    fn end_sending(&mut self, end: Ending, made: Option<String>, answer: Option<usize>) {
+        let Some(Asked { asked, bytes, .. }) = self.sending.take() else { return };
+        let Some(first) = self.outbox.front() else { return };
+        let attempt = Some(first.attempt.clone());
+        let is_once = matches!(first.what, What::Once);
+        if is_once || matches!(end, Ending::Answered(status) if status.is_success()) {
+            self.outbox.pop_front();
+        }
+        let bytes = Some(bytes + answer.unwrap_or_default());
+        self.notes.push_back(Note::Ended { attempt, asked, end, made, bytes });
     }
 
     fn end_registration(&mut self, observing: &Observing, end: Ending) {
         if let Some(asked) = observing.asked {
-            self.notes.push_back(Note::Ended { transaction: None, asked, end });
+            self.notes.push_back(Note::Ended { attempt: None, asked, end, made: None, bytes: None });
         }
     }
+}
+
+/// The id that an answer gives.
+fn made(body: &[u8]) -> Option<String> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    let id = body.get("event_id").or_else(|| body.get("room_id"))?;
+    id.as_str().map(str::to_owned)
 }

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use super::chance::Chance;
 use super::channel::PeerNumber;
+use super::homeserver::Trouble;
 use super::impairments::{Bursts, Impairments, Outage};
 use crate::coap::Instant;
 use crate::link::{End, Profile};
+use crate::matrix::shape::Shape;
 
 /// A run, as it is planned.
 #[derive(Clone, Debug)]
@@ -20,6 +22,10 @@ pub struct Script {
     pub actions: BTreeMap<(Instant, u64), Action>,
     /// What is wrong with the link.
     pub impairments: Impairments,
+    /// Whether the gateway stores what must survive it.
+    pub durable: bool,
+    /// What the gateway leaves out of `/sync`.
+    pub shape: Option<Shape>,
     /// When all has happened, and the link is well again.
     pub end: Instant,
 }
@@ -40,6 +46,8 @@ pub struct Device {
 pub enum Action {
     /// A device has a message to send.
     Send(PeerNumber, String),
+    /// A device has something to ask for by POST.
+    Post(PeerNumber),
     /// A device observes from now on.
     Observe(PeerNumber),
     /// Somebody else says something in the room of a device.
@@ -54,10 +62,14 @@ pub enum Action {
     StopHomeserver,
     /// The homeserver comes up.
     StartHomeserver,
+    /// The homeserver fails so from now on, or not any more.
+    Trouble(Option<Trouble>),
     /// A device starts anew.
     Reboot(PeerNumber),
     /// A device has a new address.
     Move(PeerNumber),
+    /// An attacker says again what was on the link, as it was or changed.
+    Attack,
 }
 
 /// The scripts that there are.
@@ -151,7 +163,14 @@ const NARROW: Duration = Duration::from_secs(600);
 
 impl Script {
     fn new(devices: Vec<Device>) -> Self {
-        Self { devices, actions: BTreeMap::new(), impairments: Impairments::default(), end: Instant::START }
+        Self {
+            devices,
+            actions: BTreeMap::new(),
+            impairments: Impairments::default(),
+            durable: true,
+            shape: None,
+            end: Instant::START,
+        }
     }
 
     fn at(&mut self, time: Duration, action: Action) {
@@ -159,6 +178,18 @@ impl Script {
         let at = Instant::START + time;
         self.actions.insert((at, number), action);
         self.end = self.end.max(at);
+    }
+
+    /// Protected as it is, with attacks all over it. Keys need what is stored: a gateway that forgets uses their nonces twice.
+    pub(super) fn under_attack(&mut self, seed: u64) {
+        let mut chance = Chance::new(seed ^ 0x6174_7461_636b);
+        self.durable = true;
+        let whole = self.end.since(Instant::START);
+        for _ in 0..20 + chance.below(80) {
+            // Often several at once: what is under way is the most of use to an attacker.
+            let moment = chance.up_to(whole);
+            (0..=chance.below(4)).for_each(|_| self.at(moment, Action::Attack));
+        }
     }
 
     fn outage(&mut self, from: Duration, length: Duration) {
@@ -248,12 +279,21 @@ fn chaos(profile: &Profile, seed: u64) -> Script {
     // A message is heard by all devices. More than the link carries could be said, and would never arrive.
     let interval = unit * (2 + 2 * devices as u32);
     let is_narrow = unit > NARROW;
-    let device = |limit| Device { room: ROOM.to_owned(), refresh: None, limit };
+    let durable = chance.happens(0.8);
+    // A gateway that forgets has to be asked again.
+    let refresh = (!durable || chance.happens(0.2)).then(|| 50 * unit);
+    let device = |limit| Device { room: ROOM.to_owned(), refresh, limit };
     let limits: Vec<_> = (0..devices)
         .map(|_| (chance.happens(0.3) || is_narrow).then(|| 1 + chance.below(5) as usize))
         .collect();
     let mut script = Script::new(limits.into_iter().map(device).collect());
     script.impairments = impairments(&mut chance, unit);
+    script.durable = durable;
+    script.shape = match chance.below(5) {
+        0 => Shape::preset("quiet"),
+        1 => Shape::preset("lean"),
+        _ => None,
+    };
     for peer in 0..devices as PeerNumber {
         script.at(chance.up_to(5 * unit), Action::Observe(peer));
     }
@@ -261,7 +301,7 @@ fn chaos(profile: &Profile, seed: u64) -> Script {
     for number in 0..10 + chance.below(30) {
         now += chance.wait(interval);
         let peer = chance.below(devices) as PeerNumber;
-        let action = match chance.below(20) {
+        let action = match chance.below(23) {
             // A long one takes its time, to the gateway and to all devices.
             0 => {
                 let bytes = if is_narrow { 300 } else { 500 + chance.below(1_500) as usize };
@@ -270,6 +310,7 @@ fn chaos(profile: &Profile, seed: u64) -> Script {
                 continue;
             }
             1..=5 => Action::Send(peer, format!("Report {number}")),
+            6 if !is_narrow => Action::Say(peer, long_report(number, 200 + chance.below(800) as usize)),
             6..=12 => Action::Say(peer, format!("Message {number}")),
             13 => Action::Stir,
             14 | 15 => Action::Kill(chance.below(4)),
@@ -280,6 +321,12 @@ fn chaos(profile: &Profile, seed: u64) -> Script {
                 now += chance.wait(2 * unit);
                 Action::StartHomeserver
             }
+            19 => {
+                script.at(now, Action::Trouble(Some(trouble(&mut chance, refresh.is_some()))));
+                now += chance.wait(2 * unit);
+                Action::Trouble(None)
+            }
+            20 | 21 => Action::Post(peer),
             _ => {
                 let length = chance.up_to(20 * unit);
                 script.outage(now, length);
@@ -302,6 +349,16 @@ fn long_report(number: u64, bytes: usize) -> String {
         report.push_str(&line);
     }
     report
+}
+
+/// An answer that is too large ends observations. A device that loses the last word of one waits for ever, unless it asks again by itself.
+fn trouble(chance: &mut Chance, asks_again: bool) -> Trouble {
+    match chance.below(4) {
+        0 => Trouble::Busy,
+        1 => Trouble::Broken,
+        2 if asks_again => Trouble::TooLarge,
+        _ => Trouble::Silent,
+    }
 }
 
 fn impairments(chance: &mut Chance, unit: Duration) -> Impairments {

@@ -8,7 +8,7 @@ use crate::link::End;
 
 /// The datagrams of an exchange.
 #[derive(Debug, Default)]
-pub struct Timeline {
+pub(super) struct Timeline {
     lines: Vec<Line>,
 }
 
@@ -26,7 +26,7 @@ impl Timeline {
     const WIDTH: usize = 46;
 
     /// Adds a datagram, while there is room.
-    pub fn enter(&mut self, from: End, datagram: &[u8], passage: Passage) {
+    pub(super) fn enter(&mut self, from: End, datagram: &[u8], passage: Passage) {
         if self.lines.len() < Self::LINES {
             self.lines.push(Line { from, what: describe(datagram), passage });
         }

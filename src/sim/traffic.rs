@@ -23,6 +23,8 @@ pub struct Traffic {
     /// The longest time that one waited in its modem.
     #[serde(rename = "longest_wait_ms", serialize_with = "milliseconds")]
     pub longest_wait: Duration,
+    /// Datagrams that were handed to a modem sooner than the one before could have left it.
+    pub hurried: u64,
     /// Datagrams that arrived, copies not counted.
     pub delivered: u64,
     /// Datagrams lost by chance.

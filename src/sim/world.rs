@@ -1,9 +1,12 @@
 //! A gateway, its devices and its homeserver around one link, on one virtual clock.
 
+mod acting;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::Value;
 use tracing::debug;
 
@@ -11,17 +14,20 @@ use super::chance::Chance;
 use super::channel::{Channel, Fate, PeerNumber};
 use super::homeserver::{CallId, Homeserver};
 use super::ledger::Ledger;
-use super::oracle::Oracle;
+use super::oracle::{Attempt, Oracle};
 use super::outcome::Outcome;
 use super::peer;
 use super::peer::{Ending, Note, Peer};
-use super::script::{Action, RESTART, Script, ScriptName};
+use super::script::{Script, ScriptName};
+use super::security;
+use super::security::{Attacker, Security};
 use super::timeline::{Timeline, describe};
 use crate::coap::{ACKNOWLEDGEMENT, Instant};
+use crate::device::History;
 use crate::endpoint;
 use crate::endpoint::Address;
 use crate::gateway;
-use crate::gateway::{FetchId, Gateway, Input, Output};
+use crate::gateway::{FetchError, FetchId, Gateway, Input, Output};
 use crate::link::{End, Profile};
 
 /// A run of a script, from its first moment to the last.
@@ -33,11 +39,15 @@ pub struct World {
     chance: Chance,
     pub(super) gateway: Option<Gateway>,
     config: gateway::Config,
+    /// Whether the devices' keys were in use before.
+    begun: bool,
     /// What the gateway has stored, which survives it.
     store: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Outputs of the gateway until it is killed.
     fuse: Option<u64>,
-    calls: BTreeMap<CallId, FetchId>,
+    calls: BTreeMap<CallId, Call>,
+    /// When each has no answer in time.
+    timeouts: BTreeSet<(Instant, CallId)>,
     next_call: CallId,
     pub(super) homeserver: Homeserver,
     pub(super) channel: Channel,
@@ -47,6 +57,7 @@ pub struct World {
     due: BTreeSet<(Instant, PeerNumber)>,
     due_of: BTreeMap<PeerNumber, Instant>,
     pub(super) oracle: Oracle,
+    attacker: Attacker,
     ledger: Ledger,
     timeline: Timeline,
     /// The timeline, until the first exchange is over.
@@ -54,6 +65,16 @@ pub struct World {
     moves: u16,
     kills: u64,
     steps: u64,
+}
+
+/// A call of the homeserver, until all has left the gateway that came of its answer.
+#[derive(Debug)]
+struct Call {
+    /// None once it is answered.
+    fetch: Option<FetchId>,
+    timeout: Instant,
+    /// What it makes, where doing so twice does no harm.
+    again: Option<Attempt>,
 }
 
 /// What is run, and on which link.
@@ -65,6 +86,8 @@ pub struct Setup {
     pub script: ScriptName,
     /// How both ends reckon with the link.
     pub transmission: Transmission,
+    /// What protects messages.
+    pub security: Security,
     /// The share of frames that are lost, instead of what the script, or the profile, says.
     pub loss: Option<f64>,
     /// Devices of an idle day.
@@ -107,19 +130,26 @@ impl World {
     pub fn new(setup: Setup) -> Self {
         let mut script = setup.script.script(&setup.profile, setup.observers, setup.seed);
         script.impairments.loss = setup.loss.or(script.impairments.loss);
+        if setup.security != Security::None && setup.script == ScriptName::Chaos {
+            script.under_attack(setup.seed);
+        }
         let mut chance = Chance::new(setup.seed);
         let channel = Channel::new(setup.profile.clone(), script.impairments.clone(), chance.seed());
         let homeserver = "http://homeserver".parse().unwrap_or_default();
         let mut config = gateway::Config::new(homeserver);
         config.endpoint = endpoint_config(&setup.profile, End::Gateway, setup.transmission);
-        config.endpoint.durable = true;
+        config.endpoint.durable = script.durable;
+        config.endpoint.tell_nonces = true;
+        config.shape = script.shape.clone();
         let mut world = Self {
             now: Instant::START,
-            gateway: Some(Gateway::new(config.clone(), chance.machine_seed())),
+            gateway: None,
             config,
+            begun: false,
             store: BTreeMap::new(),
             fuse: None,
             calls: BTreeMap::new(),
+            timeouts: BTreeSet::new(),
             next_call: 0,
             homeserver: Homeserver::default(),
             channel,
@@ -128,6 +158,7 @@ impl World {
             due: BTreeSet::new(),
             due_of: BTreeMap::new(),
             oracle: Oracle::default(),
+            attacker: Attacker::default(),
             ledger: Ledger::default(),
             timeline: Timeline::default(),
             first: First::UnderWay,
@@ -138,6 +169,7 @@ impl World {
             setup,
             script,
         };
+        world.gateway = Some(world.new_gateway());
         world.populate();
         world
     }
@@ -173,6 +205,11 @@ impl World {
         self.gateway.take()
     }
 
+    /// How many records the gateway has stored, but for those of keys.
+    pub(super) fn stored(&self) -> usize {
+        self.store.keys().filter(|key| !gateway::is_of_keys(key)).count()
+    }
+
     /// The homeserver.
     pub fn homeserver(&self) -> &Homeserver {
         &self.homeserver
@@ -188,15 +225,35 @@ impl World {
         }
     }
 
+    /// A gateway that knows the devices' keys, and nothing else yet.
+    fn new_gateway(&mut self) -> Gateway {
+        let mut gateway = Gateway::new(self.config.clone(), self.chance.machine_seed());
+        for number in (0..).take(self.script.devices.len()) {
+            let history = if self.begun { History::Begun } else { History::Fresh };
+            let Some(device) = self.setup.security.device(number, history) else { break };
+            gateway.set_device(&device, self.now);
+            gateway.begin_keys(&device.name);
+        }
+        self.begun = true;
+        gateway
+    }
+
     fn populate(&mut self) {
         let profile = &self.setup.profile;
-        let endpoint = endpoint_config(profile, End::Peer, self.setup.transmission);
+        let security = self.setup.security;
+        let mut endpoint = endpoint_config(profile, End::Peer, self.setup.transmission);
+        endpoint.durable = security != Security::None;
+        endpoint.tell_nonces = true;
         let pause = Duration::from_secs(10).max(profile.terms(End::Peer).parameters.ack_timeout);
         for (number, device) in (0..).zip(self.script.devices.clone()) {
+            let gateway = Address { remote: GATEWAY, local: (Ipv4Addr::UNSPECIFIED, 0).into() };
+            let keys = security.keys(number);
             let config = peer::Config {
                 user: format!("@device{number}:example.org"),
                 token: format!("syt_device{number}_token"),
-                gateway: Address { remote: GATEWAY, local: (Ipv4Addr::UNSPECIFIED, 0).into() },
+                gateway,
+                association: keys.as_ref().map_or(gateway.into(), |_| security::association(number)),
+                keys,
                 endpoint: endpoint.clone(),
                 pause,
                 refresh: device.refresh,
@@ -236,7 +293,8 @@ impl World {
         let action = self.script.actions.first_key_value().map(|((at, _), _)| *at);
         let gateway = self.gateway.as_ref().and_then(Gateway::deadline);
         let peer = self.due.first().map(|(at, _)| *at);
-        [action, gateway, peer, self.homeserver.deadline(), self.channel.deadline()]
+        let timeout = self.timeouts.first().map(|(at, _)| *at);
+        [action, gateway, peer, timeout, self.homeserver.deadline(), self.channel.deadline()]
             .into_iter()
             .flatten()
             .min()
@@ -250,8 +308,11 @@ impl World {
         }
         self.homeserver.advance(self.now);
         while let Some((call, answer)) = self.homeserver.poll() {
-            let Some(id) = self.calls.remove(&call) else { continue };
-            self.tell_gateway(Input::Fetched { id, result: answer });
+            self.call_ends(call, answer);
+        }
+        while let Some((_, call)) = self.timeouts.first().copied().filter(|(at, _)| *at <= self.now) {
+            self.homeserver.abandon(call);
+            self.call_ends(call, Err(FetchError::Timeout));
         }
         while let Some(arrival) = self.channel.poll(self.now) {
             match arrival.to {
@@ -273,38 +334,13 @@ impl World {
         }
     }
 
-    fn act(&mut self, action: Action) {
-        let at = self.seconds();
-        debug!(at, ?action, "happens");
-        match action {
-            Action::Send(peer, text) => {
-                let room = self.room(peer);
-                self.with_peer(peer, |peer, now| peer.send(&room, &text, now));
-            }
-            Action::Observe(peer) => self.with_peer(peer, Peer::observe),
-            Action::Say(peer, text) => {
-                let room = self.room(peer);
-                self.homeserver.say(&room, FRIEND, &text, self.now);
-            }
-            Action::Stir => self.homeserver.stir(self.now),
-            Action::Kill(outputs) => self.kill_after(outputs),
-            Action::Start => self.start(),
-            Action::StopHomeserver => self.homeserver.stop(self.now),
-            Action::StartHomeserver => self.homeserver.start(),
-            Action::Reboot(peer) => {
-                let seed = self.chance.machine_seed();
-                self.with_peer(peer, |peer, now| peer.reboot(seed, now));
-            }
-            Action::Move(peer) => {
-                self.moves += 1;
-                self.addresses.retain(|_, other| *other != peer);
-                self.addresses.insert(address_of(peer, self.moves), peer);
-                if let Some(moved) = self.peers.get(peer as usize) {
-                    self.oracle.moved(moved.user());
-                }
-                self.with_peer(peer, Peer::moved);
-            }
+    fn call_ends(&mut self, call: CallId, result: Result<http::Response<Bytes>, FetchError>) {
+        let Some(Call { fetch, timeout, .. }) = self.calls.get_mut(&call) else { return };
+        self.timeouts.remove(&(*timeout, call));
+        if let Some(id) = fetch.take() {
+            self.tell_gateway(Input::Fetched { id, result });
         }
+        self.calls.remove(&call);
     }
 
     fn seconds(&self) -> f64 {
@@ -313,50 +349,6 @@ impl World {
 
     pub(super) fn room(&self, peer: PeerNumber) -> String {
         self.script.devices.get(peer as usize).map_or_else(String::new, |device| device.room.clone())
-    }
-
-    /// So many kills as are ordered come about: one that still waits for outputs comes before the next, and one while the gateway is
-    /// down once it is up again.
-    fn kill_after(&mut self, outputs: u64) {
-        if self.fuse.is_some() {
-            self.kill();
-        }
-        match outputs {
-            0 if self.gateway.is_some() => self.kill(),
-            _ => self.fuse = Some(outputs.max(1)),
-        }
-    }
-
-    /// As `kill -9`: everything that the gateway has not given away is gone.
-    fn kill(&mut self) {
-        self.fuse = None;
-        if self.gateway.take().is_none() {
-            return;
-        }
-        self.kills += 1;
-        self.oracle.killed();
-        std::mem::take(&mut self.calls).into_keys().for_each(|call| self.homeserver.abandon(call));
-        self.script.actions.insert((self.now + RESTART, u64::MAX), Action::Start);
-    }
-
-    /// Starts the gateway with what it had stored.
-    fn start(&mut self) {
-        if self.gateway.is_some() {
-            return;
-        }
-        let mut gateway = Gateway::new(self.config.clone(), self.chance.machine_seed());
-        gateway.restore(self.store.clone(), self.now);
-        self.gateway = Some(gateway);
-        self.drain_gateway();
-    }
-
-    /// From here on nothing is down.
-    fn raise(&mut self) {
-        if self.fuse.is_some() {
-            self.kill();
-        }
-        self.start();
-        self.homeserver.start();
     }
 
     fn arrive_at_gateway(&mut self, peer: PeerNumber, datagram: &[u8]) {
@@ -378,23 +370,30 @@ impl World {
                 Output::Store { key, value: Some(value) } => drop(self.store.insert(key, value)),
                 Output::Store { key, value: None } => drop(self.store.remove(&key)),
                 Output::Datagram { address, datagram } => {
+                    // All that was to be stored is, so what is sealed may leave, and with a kill before it never would have.
+                    self.tell_nonces();
                     // What goes to an address that nobody has any more is lost before the link.
                     if let Some(peer) = self.addresses.get(&address.remote).copied() {
                         self.send(End::Gateway, peer, datagram);
                     }
                 }
-                Output::Fetch { id, request, .. } => {
+                Output::Fetch { id, request, timeout } => {
                     self.next_call += 1;
-                    self.calls.insert(self.next_call, id);
+                    let again =
+                        self.homeserver.attempt(&request).filter(|_| request.method().is_idempotent());
+                    let timeout = self.now + timeout;
+                    self.calls.insert(self.next_call, Call { fetch: Some(id), timeout, again });
+                    self.timeouts.insert((timeout, self.next_call));
                     self.homeserver.call(self.next_call, request, self.now);
                 }
                 // There are none here.
                 Output::Device { .. } => {}
                 Output::Abandon { id } => {
-                    let call = self.calls.iter().find(|(_, other)| **other == id).map(|(call, _)| *call);
-                    if let Some(call) = call {
-                        self.calls.remove(&call);
-                        self.homeserver.abandon(call);
+                    let found = self.calls.iter().find(|(_, call)| call.fetch == Some(id));
+                    if let Some((number, timeout)) = found.map(|(number, call)| (*number, call.timeout)) {
+                        self.calls.remove(&number);
+                        self.timeouts.remove(&(timeout, number));
+                        self.homeserver.abandon(number);
                     }
                 }
             }
@@ -404,6 +403,13 @@ impl World {
                 None => {}
             }
         }
+        self.tell_nonces();
+    }
+
+    fn tell_nonces(&mut self) {
+        while let Some(used) = self.gateway.as_mut().and_then(Gateway::poll_used) {
+            self.oracle.sealed(used, self.now);
+        }
     }
 
     /// Does something with a device, and then all that follows from it.
@@ -412,6 +418,7 @@ impl World {
         act(peer, self.now);
         let datagrams: Vec<_> = std::iter::from_fn(|| peer.poll_datagram()).collect();
         let notes: Vec<_> = std::iter::from_fn(|| peer.poll_note()).collect();
+        std::iter::from_fn(|| peer.poll_used()).for_each(|used| self.oracle.sealed(used, self.now));
         let due = peer.deadline();
         if let Some(old) = self.due_of.remove(&number) {
             self.due.remove(&(old, number));
@@ -425,6 +432,9 @@ impl World {
     }
 
     fn send(&mut self, from: End, peer: PeerNumber, datagram: Vec<u8>) {
+        if self.setup.security != Security::None {
+            self.attacker.hear(from, peer, &datagram);
+        }
         let copy = datagram.clone();
         let passage = self.channel.send(from, peer, datagram, self.now);
         let at = self.seconds();
@@ -450,14 +460,21 @@ impl World {
             note => debug!(at, peer = number, ?note, "told"),
         }
         match note {
-            Note::Asked { transaction } => self.oracle.asked(&user, &transaction),
-            Note::Ended { transaction, asked, end } => {
+            Note::Asked(attempt) => self.oracle.asked(attempt),
+            Note::Ended { attempt, asked, end, made, bytes } => {
                 let answered = matches!(end, Ending::Answered(status) if status.is_success());
                 if answered && number == 0 && self.first == First::UnderWay {
                     self.first = First::Answered;
                 }
-                let (took, limit) = (self.now.since(asked), self.lifetime(transaction.is_some()));
-                self.oracle.ended(&user, transaction.is_some(), answered, took, limit, self.now);
+                let (took, limit) = (self.now.since(asked), self.lifetime(bytes));
+                self.oracle.ended(&user, took, limit, self.now);
+                match attempt {
+                    Some(attempt) if answered => {
+                        self.oracle.answered(&attempt, made.as_deref(), &self.homeserver, self.now)
+                    }
+                    Some(_) => self.oracle.failed(),
+                    None => {}
+                }
             }
             Note::Delta(delta) => {
                 self.oracle.delta(number, &Value::clone(&delta), &self.homeserver, self.now)
@@ -469,6 +486,8 @@ impl World {
 /// How one end speaks.
 fn endpoint_config(profile: &Profile, end: End, transmission: Transmission) -> endpoint::Config {
     let (mut config, terms) = (endpoint::Config::default(), profile.terms(end));
+    // Nobody sends in another's name here.
+    config.trusted = true;
     match transmission {
         Transmission::Link => {
             config.links.insert(profile.name.clone(), terms);

@@ -54,7 +54,7 @@ pub fn to_http(request: &coap::Request, session: &mut Session, limits: &Limits) 
 /// CBOR, the access token without its scheme. Only the path and the query of the URL count.
 ///
 /// With `Keys::V1` it asks for integer keys (option 257). A client that has said token and version on this connection may
-/// take these options away.
+/// take these options away: [`leave_out_sticky`].
 ///
 /// # Errors
 /// What cannot be carried.
@@ -82,6 +82,12 @@ pub fn to_coap(
         translated.payload = codec::json_to_cbor(request.body(), keys, limits)?.into();
     }
     Ok(translated)
+}
+
+/// Takes away what the gateway remembers of a client that has said it: the access token and the version of the key table.
+pub fn leave_out_sticky(request: &mut coap::Request) {
+    request.options.remove(OptionNumber::ACCESS_TOKEN);
+    request.options.remove(OptionNumber::CBOR_VERSION);
 }
 
 /// Why an HTTP request cannot go over CoAP.

@@ -10,11 +10,12 @@ use http::StatusCode;
 use lowband::coap;
 use lowband::coap::Instant;
 use lowband::coap::Observe;
-use lowband::coap::OptionNumber;
+use lowband::coap::Priority;
 use lowband::codec::Keys;
 use lowband::codec::Limits;
 use lowband::endpoint;
 use lowband::endpoint::Address;
+use lowband::endpoint::Association;
 use lowband::endpoint::Endpoint;
 use lowband::endpoint::Event;
 use lowband::endpoint::RequestId;
@@ -25,11 +26,14 @@ use lowband::gateway::Input;
 use lowband::gateway::Output;
 use lowband::link::End;
 use lowband::link::Profile;
+use lowband::security::oscore::Parameters;
+use lowband::security::oscore::Secret;
 use lowband::sim::Account;
 use lowband::sim::Channel;
 use lowband::sim::Fate;
 use lowband::sim::Impairments;
 use lowband::sim::Ledger;
+use lowband::sim::Security;
 use lowband::translate;
 use serde_json::Value;
 use serde_json::json;
@@ -40,6 +44,8 @@ use super::operations::Operation;
 pub struct Conversation {
     now: Instant,
     link: String,
+    /// Who the gateway is to the device.
+    association: Association,
     gateway: Gateway,
     device: Endpoint,
     channel: Channel,
@@ -65,12 +71,16 @@ pub struct Cost {
     pub account: Account,
     /// Datagrams of those that were sent before.
     pub again: u64,
+    /// Bytes from the device, and to it.
+    pub sides: [u64; 2],
     /// From its beginning until the device had all of it; none where the device waits for nothing.
     pub took: Option<Duration>,
 }
 
 const GATEWAY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 5683);
 const DEVICE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 5683);
+/// The device's id, as a gateway with up to 256 devices gives them.
+const KID: &[u8] = b"\x01";
 /// As Synapse makes them.
 const TOKEN: &str = "syt_a3Nlbmlh_eWmuajtJJqoJNKlvwnvM_0brfFs";
 
@@ -85,8 +95,8 @@ const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 
 impl Conversation {
     /// Some time after the device was last heard: both know what the link is like, and the gateway who the device is.
-    pub fn introduced(profile: &Profile) -> Self {
-        let mut conversation = Self::new(profile);
+    pub fn introduced(profile: &Profile, security: Security) -> Self {
+        let mut conversation = Self::new(profile, security);
         let whoami = Operation::new("GET", "/_matrix/client/v3/account/whoami");
         conversation.call(&whoami);
         conversation.pause(PAUSE);
@@ -95,11 +105,12 @@ impl Conversation {
 
     /// The same, with a device that has to make itself known again.
     pub fn unknown(profile: &Profile) -> Self {
-        Self { introduced: false, ..Self::introduced(profile) }
+        Self { introduced: false, ..Self::introduced(profile, Security::None) }
     }
+
     /// The same, with a device that has observed for some time, in which nothing happened.
-    pub fn observing(profile: &Profile) -> Self {
-        let mut conversation = Self::introduced(profile);
+    pub fn observing(profile: &Profile, security: Security) -> Self {
+        let mut conversation = Self::introduced(profile, security);
         let mut sync = Operation::new("GET", "/_matrix/client/v3/sync?since=s0");
         sync.answer = json!({ "next_batch": "s1" });
         conversation.observe(&sync);
@@ -141,22 +152,36 @@ impl Conversation {
         self.cost(None)
     }
 
-    fn new(profile: &Profile) -> Self {
+    fn new(profile: &Profile, security: Security) -> Self {
+        let mut association = Association::from(gateway_address());
         let config = |end| {
-            let mut config = endpoint::Config::default();
+            // Nobody has to show where it is.
+            let mut config = endpoint::Config { trusted: true, ..endpoint::Config::default() };
             config.links.insert(profile.name.clone(), profile.terms(end));
             config.link = Some(profile.name.clone());
+            config.durable = security != Security::None;
             config
         };
         let mut gateway = gateway::Config::new("http://homeserver".parse().unwrap());
         gateway.endpoint = config(End::Gateway);
+        let mut gateway = Gateway::new(gateway, [1; 32]);
+        let mut device = Endpoint::new(config(End::Peer), [2; 32]);
+        if security == Security::Oscore {
+            association = Association::Device(1);
+            let keys = Parameters::new(Secret::from([7; 16]), KID, b"");
+            let known = lowband::sim::device("buoy", 1, &keys).unwrap();
+            gateway.set_device(&known, Instant::START);
+            gateway.begin_keys(&known.name);
+            device.admit_keys(1, association, keys).unwrap();
+        }
         // The terms are those of the real link: whoever speaks does not know that nothing is lost today.
         let calm = Profile { loss: 0.0, jitter: Duration::ZERO, ..profile.clone() };
         Self {
             now: Instant::START,
             link: profile.name.clone(),
-            gateway: Gateway::new(gateway, [1; 32]),
-            device: Endpoint::new(config(End::Peer), [2; 32]),
+            association,
+            gateway,
+            device,
             channel: Channel::new(calm, Impairments::default(), 3),
             ledger: Ledger::default(),
             answer: json!({}),
@@ -174,8 +199,8 @@ impl Conversation {
         self.answer = operation.answer.clone();
         let mut request = self.request(operation);
         request.observe = observe;
-        let address = Address { remote: GATEWAY, local: (Ipv4Addr::UNSPECIFIED, 0).into() };
-        self.asked = Some(self.device.request(address, request, began));
+        let (whom, place) = (self.association, gateway_address());
+        self.asked = Some(self.device.request_to(whom, Priority::Message, place, request, began));
         self.drain();
         self.finish(began)
     }
@@ -203,13 +228,19 @@ impl Conversation {
             for account in [side.first, side.again] {
                 all.datagrams += account.datagrams;
                 all.link += account.link;
+                all.security += account.security;
                 all.header += account.header;
                 all.options += account.options;
                 all.payload += account.payload;
                 all.airtime += account.airtime;
             }
         }
-        Cost { account: all, again: sides.iter().map(|side| side.again.datagrams).sum(), took }
+        Cost {
+            account: all,
+            again: sides.iter().map(|side| side.again.datagrams).sum(),
+            sides: sides.map(|side| side.first.bytes() + side.again.bytes()),
+            took,
+        }
     }
 
     fn is_quiet(&self) -> bool {
@@ -225,8 +256,7 @@ impl Conversation {
         let http = http.body(body).unwrap();
         let mut request = translate::request::to_coap(&http, Keys::V1, &Limits::default()).unwrap();
         if self.introduced {
-            request.options.remove(OptionNumber::ACCESS_TOKEN);
-            request.options.remove(OptionNumber::CBOR_VERSION);
+            lowband::translate::request::leave_out_sticky(&mut request);
         }
         self.introduced = !operation.is_open();
         request
@@ -318,4 +348,9 @@ impl Conversation {
         let passage = self.channel.send(from, 0, datagram, self.now);
         assert!(matches!(passage.fate, Fate::Arrives(_)), "{}: {passage:?}", self.link);
     }
+}
+
+/// Where the gateway is, as the device sees it.
+fn gateway_address() -> Address {
+    Address { remote: GATEWAY, local: (Ipv4Addr::UNSPECIFIED, 0).into() }
 }

@@ -14,12 +14,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use lowband::link::Profile;
+use lowband::sim::Security;
 
 use conversation::Conversation;
 use conversation::Cost;
 use operations::Operation;
 
 const LINKS: [&str; 7] = ["lan", "hf-100", "lora-sf12", "sbd", "certus-100", "nb-iot-ntn", "geo-600ms"];
+
+/// The links on which OSCORE is counted as well.
+const PROTECTED: [&str; 2] = ["hf-100", "lora-sf12"];
 
 /// Calls of a device that is known already, by their names in `operations.jsonl`.
 const CALLS: [&str; 10] = [
@@ -80,35 +84,63 @@ fn a_difference_is_shown_with_what_was_before() {
     assert_eq!(differences("a\nb\n", "a\n"), "- b\n");
 }
 
+#[test]
+fn oscore_takes_at_most_14_bytes_of_a_request_and_11_of_its_answer() {
+    for link in ["lan", "hf-100", "certus-100", "nb-iot-ntn", "geo-600ms"] {
+        let profile = Profile::built_in(link).unwrap();
+        let cost =
+            |security| Conversation::introduced(&profile, security).call(&Operation::recorded("send")).sides;
+        let ([up, down], [plain_up, plain_down]) = (cost(Security::Oscore), cost(Security::None));
+        println!("{link}: {} up, {} down", up - plain_up, down - plain_down);
+        assert!(up - plain_up <= 14 && down - plain_down <= 11, "{link}: {up} {down}");
+    }
+}
+
 fn rows(links: &[&'static str]) -> Vec<Row> {
     let mut rows: Vec<(usize, Row)> = Vec::new();
     for link in links {
         let profile = Profile::built_in(link).unwrap();
         let row = |(operation, cost)| Row { operation, profile: "msc3079", link, cost };
-        rows.extend(costs(&profile).into_iter().map(row).enumerate());
+        let all = introductions(&profile).into_iter().chain(costs(&profile, Security::None));
+        rows.extend(all.map(row).enumerate());
+        if PROTECTED.contains(link) {
+            let row = |(operation, cost)| Row { operation, profile: "oscore", link, cost };
+            let introductions = introductions(&profile).len();
+            let all = costs(&profile, Security::Oscore).into_iter().map(row);
+            rows.extend(all.enumerate().map(|(number, row)| (number + introductions, row)));
+        }
     }
-    // By operation, and then as the links are given.
-    rows.sort_by_key(|(number, _)| *number);
+    // By operation, and then as the links are given; first what is in clear.
+    rows.sort_by_key(|(number, row)| (*number, row.profile));
     rows.into_iter().map(|(_, row)| row).collect()
 }
 
-/// What all operations take on a link.
-fn costs(profile: &Profile) -> Vec<(&'static str, Cost)> {
+/// What those operations take with which a device makes itself known.
+fn introductions(profile: &Profile) -> Vec<(&'static str, Cost)> {
     let recorded = Operation::recorded;
     let mut costs = Vec::new();
     for name in ["register", "log in"] {
         costs.push((name, Conversation::unknown(profile).call(&recorded(name))));
     }
     costs.push(("send, with access token", Conversation::unknown(profile).call(&recorded("send"))));
+    costs
+}
+
+/// What all others take.
+fn costs(profile: &Profile, security: Security) -> Vec<(&'static str, Cost)> {
+    let recorded = Operation::recorded;
+    let introduced = || Conversation::introduced(profile, security);
+    let observing = || Conversation::observing(profile, security);
+    let mut costs = Vec::new();
     for name in CALLS {
-        costs.push((name, Conversation::introduced(profile).call(&recorded(name))));
+        costs.push((name, introduced().call(&recorded(name))));
     }
     let initial = recorded("initial sync, 3 rooms");
-    costs.push(("initial sync, 3 rooms", Conversation::introduced(profile).observe(&initial)));
+    costs.push(("initial sync, 3 rooms", introduced().observe(&initial)));
     let message = recorded("notification");
-    costs.push(("notification", Conversation::observing(profile).hear(&message)));
-    costs.push(("idle hour of an observer", Conversation::observing(profile).idle()));
-    let mut absent = Conversation::observing(profile);
+    costs.push(("notification", observing().hear(&message)));
+    costs.push(("idle hour of an observer", observing().idle()));
+    let mut absent = observing();
     costs.push(("notification, peer absent", absent.lose(&message)));
     costs.push(("first hour of absence", absent.idle()));
     costs
@@ -117,7 +149,8 @@ fn costs(profile: &Profile) -> Vec<(&'static str, Cost)> {
 fn table(rows: &[Row]) -> String {
     let mut table = "\
 # Datagrams, bytes by layer, and seconds of airtime, both directions together; and the seconds from an operation's beginning until the
-# device had all of it. Nothing is lost. Written by LOWBAND_UPDATE=1 cargo test --test bandwidth
+# device had all of it. Nothing is lost. Under oscore (the device has an id of one byte) the options that are
+# encrypted are in the body. Written by LOWBAND_UPDATE=1 cargo test --test bandwidth
 "
     .to_owned();
     let columns =
@@ -128,7 +161,9 @@ fn table(rows: &[Row]) -> String {
     for Row { operation, profile, link, cost } in rows {
         write!(table, "{operation:<26}{profile:<9}{link:<11}").unwrap();
         let it = cost.account;
-        for number in [it.datagrams, cost.again, it.link, 0, it.header, it.options, it.payload, it.bytes()] {
+        for number in
+            [it.datagrams, cost.again, it.link, it.security, it.header, it.options, it.payload, it.bytes()]
+        {
             write!(table, "{number:>10}").unwrap();
         }
         let took = cost.took.map_or("-".to_owned(), seconds);

@@ -20,7 +20,8 @@ class SecureWorld(World):
 
     LISTEN = "coaps://127.0.0.1:0"
     SCHEME = "coaps"
-    PLAIN = []
+    def protection(self):
+        return ["--state", self.directory / "state"]
 
     def options(self):
         for name in "gateway", "client":
@@ -33,7 +34,9 @@ class SecureWorld(World):
             )
             (self.directory / f"{name}.key").chmod(0o600)
         file = self.directory
-        return ["--state", file / "state", "--certificate", file / "gateway.pem"] + [
+        return [
+            "--certificate",
+            file / "gateway.pem",
             "--certificate-key",
             file / "gateway.key",
             "--allow-unprovisioned",

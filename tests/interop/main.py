@@ -6,6 +6,7 @@ import sys
 import traceback
 
 import by_aiocoap
+import by_aiocoap_oscore
 import by_aiocoap_slowly
 import by_dtls
 import by_libcoap
@@ -16,6 +17,7 @@ from world import World
 CONVERSATIONS = {
     "libcoap": by_libcoap,
     "aiocoap": by_aiocoap,
+    "aiocoap-oscore": by_aiocoap_oscore,
     "libcoap-hf-100": by_libcoap_slowly,
     "aiocoap-hf-100": by_aiocoap_slowly,
     "libcoap-dtls": by_dtls,

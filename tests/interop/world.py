@@ -17,8 +17,6 @@ PATIENCE = 20  # seconds
 class World:
     LISTEN = "127.0.0.1:0"
     SCHEME = "coap"
-    # Who is served beside devices.
-    PLAIN = ["--insecure-coap"]
 
     def __init__(self, lowband):
         self.lowband = lowband.resolve()
@@ -34,15 +32,24 @@ class World:
         )
         self.homeserver = self.synapse.stdout.readline().strip()
         assert self.homeserver, "Synapse did not start"
+        self.start_gateway(self.LISTEN)
+        return self
+
+    def start_gateway(self, listen):
         with open(self.directory / "gateway.log", "w") as log:
             self.gateway_process = subprocess.Popen(
-                [self.lowband, "gateway", "--listen", self.LISTEN, "--homeserver", self.homeserver]
-                + self.PLAIN
+                [self.lowband, "gateway", "--listen", listen, "--homeserver", self.homeserver]
+                + self.protection()
                 + self.options(),
                 stderr=log,
             )
         self.gateway = self.wait_for_gateway()
-        return self
+
+    def restart_gateway(self):
+        """Kills it, and starts another at the same place."""
+        self.gateway_process.kill()
+        self.gateway_process.wait(PATIENCE)
+        self.start_gateway(self.gateway.removeprefix(f"{self.SCHEME}://"))
 
     def __exit__(self, *_):
         self.gateway_process.terminate()
@@ -55,6 +62,10 @@ class World:
         self.synapse.wait(PATIENCE)
         shutil.rmtree(self.directory)
         assert status == 0, f"the gateway ended with {status}"
+
+    def protection(self):
+        """Whom the gateway serves."""
+        return ["--insecure-coap"]
 
     def options(self):
         """What the gateway is told beside."""

@@ -276,6 +276,10 @@ impl World {
         let path = request.uri().path();
         if path.ends_with("/sync") {
             let query = request.uri().query().unwrap_or_default();
+            assert!(
+                query.split('&').all(|parameter| parameter != "since="),
+                "a homeserver refuses it: {query}"
+            );
             let parameter = |name| {
                 let of_it = |pair: &str| pair.split_once('=').filter(|(own, _)| *own == name)?.1.parse().ok();
                 query.split('&').find_map(of_it).unwrap_or(0)

@@ -135,7 +135,7 @@ impl World {
 
     /// As the driver does it: what keys are used for is stored, then that they are used.
     pub(crate) fn begin(&mut self) {
-        self.gateway.begin_keys();
+        self.gateway.begin_keys(&"buoy".parse().unwrap());
         self.settle();
         if let Some(device) = self.devices.begun(&"buoy".parse().unwrap()) {
             self.devices.put(device);

@@ -7,12 +7,12 @@ use lowband::link::Profile;
 use lowband::link::Profiles;
 use lowband::link::ProfilesError;
 use toml::de::DeTable;
-use toml::de::DeValue;
 
 use super::ConfigError;
 use super::Origin;
 use super::Settings;
 use super::line_of;
+use super::place;
 use crate::cli::Failure;
 
 /// The operator's links, and all that there are with the built-in ones.
@@ -70,7 +70,8 @@ impl Links {
                 error.key.as_deref() == Some("like") && like.is_some_and(faulty)
             };
             errors.extend(wrong.iter().filter(|error| !follows(error)).map(|error| {
-                let line = line_of(text, place(file, error));
+                let keys = ["link", &error.link, error.key.as_deref().unwrap_or_default()];
+                let line = line_of(text, place(file, &keys));
                 let told =
                     ConfigError::new(error.to_string()).at(Origin::File { path: path.to_owned(), line });
                 match error.link.is_empty() {
@@ -80,17 +81,4 @@ impl Links {
             }));
         }
     }
-}
-
-/// Where in the file it stands: the key, or the table's name, or the first of all links.
-fn place(file: &DeTable<'_>, error: &ProfilesError) -> usize {
-    let mut place = 0;
-    let mut table = file;
-    for name in ["link", &error.link, error.key.as_deref().unwrap_or_default()] {
-        let Some((key, value)) = table.get_key_value(name) else { break };
-        place = key.span().start;
-        let DeValue::Table(inner) = value.get_ref() else { break };
-        table = inner;
-    }
-    place
 }

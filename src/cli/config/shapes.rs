@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use lowband::matrix::shape::Shape;
 use lowband::matrix::shape::Shapes;
 use toml::de::DeTable;
-use toml::de::DeValue;
 
 use super::ConfigError;
 use super::Origin;
+use super::place;
 
 /// The operator's shapes, and all that there are with the built-in ones.
 #[derive(Clone, Debug, Default)]
@@ -53,8 +53,14 @@ impl Shaping {
             }
         }
         let Some(links) = whole.get_mut("link").and_then(toml::Value::as_table_mut) else { return };
+        let mut without = BTreeMap::new();
         for (link, table) in links {
-            let Some(value) = table.as_table_mut().and_then(|table| table.remove("shape")) else { continue };
+            let Some(table) = table.as_table_mut() else { continue };
+            let Some(value) = table.remove("shape") else {
+                let like = table.get("like").and_then(toml::Value::as_str);
+                without.extend(like.map(|like| (link.clone(), like.to_owned())));
+                continue;
+            };
             let wrong =
                 |message: String| ConfigError::new(message).at(origin(place(file, &["link", link, "shape"])));
             match value.as_str().map(|name| (name, self.find(name))) {
@@ -67,18 +73,44 @@ impl Shaping {
                 }
             }
         }
+        self.inherit(&without);
+    }
+
+    /// Gives each link that takes no shape, and is like another, the shape of that one.
+    fn inherit(&mut self, like: &BTreeMap<String, String>) {
+        for link in like.keys() {
+            // Those that are like each other are told elsewhere.
+            let chain = std::iter::successors(Some(link), |link| like.get(*link)).take(like.len() + 1);
+            let shape = chain.filter_map(|link| self.by_link.get(link)).next().cloned();
+            self.by_link.extend(shape.map(|shape| (link.clone(), shape)));
+        }
     }
 }
 
-/// Where in the file a key stands, or the last of those that lead to it.
-fn place(file: &DeTable<'_>, keys: &[&str]) -> usize {
-    let mut place = 0;
-    let mut table = file;
-    for key in keys {
-        let Some((key, value)) = table.get_key_value(*key) else { break };
-        place = key.span().start;
-        let DeValue::Table(inner) = value.get_ref() else { break };
-        table = inner;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_takes_the_shape_of_the_one_that_it_is_like_unless_it_has_its_own() {
+        let text = "[link.far]\nlike = 'hf-100'\nshape = 'quiet'\n[link.a]\nlike = 'b'\n[link.b]\nlike = 'far'\n\
+                    [link.c]\nlike = 'far'\nshape = 'none'\n[link.d]\nlike = 'hf-100'\n\
+                    [link.e]\nlike = 'f'\n[link.f]\nlike = 'e'\n[shape.none]";
+        let (mut shaping, mut errors) = (Shaping::default(), Vec::new());
+        let file = DeTable::parse(text).unwrap();
+        let mut whole = text.parse().unwrap();
+        shaping.read(&mut whole, file.get_ref(), |_| Origin::Default, &mut errors);
+        assert!(errors.is_empty());
+        let quiet = Shape::preset("quiet").unwrap();
+        for (link, shape) in [
+            ("far", Some(&quiet)),
+            ("a", Some(&quiet)),
+            ("b", Some(&quiet)),
+            ("c", Some(&Shape::default())),
+            ("d", None),
+            ("e", None),
+        ] {
+            assert_eq!(shaping.by_link.get(link), shape, "{link}");
+        }
     }
-    place
 }

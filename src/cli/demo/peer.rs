@@ -8,7 +8,6 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use lowband::coap;
-use lowband::coap::OptionNumber;
 use lowband::codec::Keys;
 use lowband::codec::Limits;
 use lowband::endpoint;
@@ -84,8 +83,7 @@ impl Peer {
         let mut request =
             translate::request::to_coap(&request, Keys::V1, &Limits::default()).map_err(Failure::new)?;
         if self.introduced {
-            request.options.remove(OptionNumber::ACCESS_TOKEN);
-            request.options.remove(OptionNumber::CBOR_VERSION);
+            translate::request::leave_out_sticky(&mut request);
         }
         self.introduced = true;
         Ok(request)

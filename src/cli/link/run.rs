@@ -10,7 +10,6 @@ use std::time::Duration;
 use clap::Args;
 use lowband::coap::Instant;
 use lowband::link::End;
-use lowband::link::Profile;
 use lowband::net::relay;
 use lowband::net::relay::Relay;
 use lowband::net::relay::Sent;
@@ -45,7 +44,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "ADDR", value_parser = address)]
     to: SocketAddr,
     /// How many times as fast as the link: rates are multiplied, times divided
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(Profile::MAX_SPEED)))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::speed())]
     speed: u32,
     /// What is lost follows from this number
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::whole_number)]

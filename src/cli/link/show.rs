@@ -29,7 +29,7 @@ pub(crate) struct ShowArgs {
     #[arg(long)]
     json: bool,
     /// So many times faster, rates and times alike
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=Profile::MAX_SPEED as i64))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::speed())]
     speed: u32,
     /// A TOML file of settings, whose [link.NAME] tables are added
     #[arg(long, value_name = "FILE")]
@@ -64,6 +64,7 @@ struct Report {
     turnaround: f64,
     duty_cycle: f64,
     shared: bool,
+    trust_addresses: bool,
     loss: f64,
     /// The wait for an answer but for all airtimes.
     ack_timeout: f64,
@@ -128,6 +129,7 @@ impl Report {
             turnaround: seconds(profile.turnaround),
             duty_cycle: profile.duty_cycle,
             shared: profile.shared,
+            trust_addresses: profile.trust_addresses,
             loss: profile.loss,
             ack_timeout: seconds(parameters.ack_timeout),
             ack_random_factor: parameters.ack_random_factor,
@@ -218,6 +220,9 @@ impl fmt::Display for Report {
             ("duty cycle", percent(self.duty_cycle)),
             ("loss", format!("{} of all frames", percent(self.loss))),
         ];
+        if self.trust_addresses {
+            like.push(("addresses", "trusted: no peer has to show where it is".into()));
+        }
         if self.speed != 1 {
             like.push(("speed", format!("{} times the real one, in all that stands here", self.speed)));
         }

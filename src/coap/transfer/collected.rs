@@ -1,6 +1,7 @@
 //! A response's body that comes in bursts of blocks which are not confirmed one by one (RFC 9177 §4.4, Q-Block2), at a client.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
@@ -37,6 +38,8 @@ pub(super) struct Collected {
     pub(super) ask_at: Option<Instant>,
     /// When the last block came that was missing.
     since: Instant,
+    /// The longest time between two blocks: where others are served by turns, it is longer than the link makes it.
+    gap: Duration,
     attempts: u32,
 }
 
@@ -85,6 +88,7 @@ impl Collected {
             asking: false,
             ask_at: None,
             since: now,
+            gap: Duration::ZERO,
             attempts: 0,
         })
     }
@@ -105,6 +109,10 @@ impl Collected {
         let fits =
             offset < self.length && message.payload.len() == self.size.bytes().min(self.length - offset);
         if fits && self.blocks.insert(block.number, message.payload.clone()).is_none() {
+            // What was asked for meanwhile has its own time.
+            if self.attempts == 0 {
+                self.gap = self.gap.max(now.since(self.since));
+            }
             self.since = now;
             self.attempts = 0;
         }
@@ -131,7 +139,9 @@ impl Collected {
         if !self.asking {
             // §7.2: NON_RECEIVE_TIMEOUT, and each time twice as long.
             let factor = 2_u32.saturating_pow(self.attempts);
-            self.ask_at = Some(now + limits.receive_timeout.saturating_mul(factor));
+            let gap = self.gap.saturating_mul(2).min(limits.receive_timeout.saturating_mul(8));
+            let usual = limits.receive_timeout.max(gap);
+            self.ask_at = Some(now + usual.saturating_mul(factor));
         }
     }
 

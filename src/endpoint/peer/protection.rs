@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tracing::debug;
 
 use super::{Outcome, Peer};
-use crate::coap::{Busy, Code, Instant, Kind, Message, ObservationId, Token};
+use crate::coap::{Busy, Code, Instant, Kind, Message, MessageId, ObservationId, Token};
 use crate::endpoint::devices::KeysNumber;
 use crate::security::oscore::{
     Context, PartialIv, RequestBinding, Sealed, SentRequest, answer_challenge, is_protected,
@@ -23,6 +23,8 @@ pub(in crate::endpoint) struct Protection {
     observations: BTreeMap<ObservationId, Binding>,
     /// Our own requests, by their tokens.
     sent: BTreeMap<Token, Sent>,
+    /// The requests that are remembered from before a restart, which the contexts know nothing of.
+    recalled: BTreeMap<MessageId, Binding>,
     /// The keys and the number of the newest request.
     newest: Option<(KeysNumber, PartialIv)>,
     /// What was sealed, for those who see to it that no nonce is used twice.
@@ -37,11 +39,22 @@ pub struct Binding {
 }
 
 /// A request of ours, as it was before it was protected, and what opens its responses: one for each time that it was sent with the same
-/// token, of which the last few count.
+/// token, of which the last few count; none where nothing is protected.
 #[derive(Debug)]
 struct Sent {
     message: Message,
     requests: Vec<SentRequest>,
+    /// How many challenges it has answered.
+    challenges: u8,
+}
+
+/// How many challenges one request answers: that it is fresh, where it comes from, and each again after a restart.
+const CHALLENGES: u8 = 4;
+
+impl Binding {
+    pub(in crate::endpoint) fn new(keys: KeysNumber, request: RequestBinding) -> Self {
+        Self { keys, request }
+    }
 }
 
 impl Protection {
@@ -58,13 +71,26 @@ impl Protection {
         self.newest.is_none_or(|(number, newest)| number < keys || request.partial_iv() > newest)
     }
 
+    /// Whether a message is one of the requests that are remembered from before a restart: it has to prove nothing, for it is not served again.
+    pub(in crate::endpoint) fn is_recalled(
+        &self,
+        id: MessageId,
+        keys: KeysNumber,
+        number: PartialIv,
+    ) -> bool {
+        self.recalled
+            .get(&id)
+            .is_some_and(|binding| binding.keys == keys && binding.request.partial_iv() == number)
+    }
+
     fn seal_request(&mut self, message: Message) -> Option<Message> {
         let context = self.contexts.last_entry()?.into_mut();
         let (sealed, request) = context.protect_request(&message).ok()?;
-        let sent = self
-            .sent
-            .entry(message.token)
-            .or_insert_with(|| Sent { message: message.clone(), requests: Vec::new() });
+        let sent = self.sent.entry(message.token).or_insert_with(|| Sent {
+            message: message.clone(),
+            requests: Vec::new(),
+            challenges: 0,
+        });
         let request = match sent.requests.first() {
             Some(before) => request.continues(before),
             None => request,
@@ -74,6 +100,13 @@ impl Protection {
         sent.requests.truncate(Self::UNDER_WAY);
         self.sealed.push(sealed.clone());
         Some(sealed.message)
+    }
+
+    /// Keeps a request that goes as it is, to answer a challenge.
+    fn keep(&mut self, message: &Message) {
+        let (message, requests) = (message.clone(), Vec::new());
+        let challenges = self.sent.get(&message.token).map_or(0, |sent| sent.challenges);
+        self.sent.insert(message.token, Sent { message, requests, challenges });
     }
 
     fn seal_response(&mut self, message: &Message, binding: &mut Binding) -> Option<Message> {
@@ -121,6 +154,10 @@ impl Peer {
         }
         match self.protection.open_response(&message) {
             Some(opened) => self.exchanges.receive(opened, now),
+            // RFC 7252 §4.5: it has been opened before, and its acknowledgement was lost.
+            None if message.kind == Kind::Confirmable && self.exchanges.knows(message.id) => {
+                self.exchanges.receive(message, now);
+            }
             None => {
                 debug!(remote = %self.address.remote, code = %message.code, protected = is_protected(&message), "response not opened");
                 self.outcomes.push_back(Outcome::Unopened);
@@ -137,7 +174,7 @@ impl Peer {
     }
 
     /// A response as it goes on the link.
-    pub(super) fn sealed(
+    pub(in crate::endpoint) fn sealed(
         &mut self,
         message: Message,
         binding: Option<&mut Binding>,
@@ -161,6 +198,10 @@ impl Peer {
     /// A request of ours as it goes on the link.
     pub(super) fn sealed_request(&mut self, message: Message) -> Result<Message, Busy> {
         if !self.protection.is_on() {
+            if self.protection.sent.len() >= Protection::UNDER_WAY {
+                self.forget_sent();
+            }
+            self.protection.keep(&message);
             return Ok(message);
         }
         self.protection.seal_request(message).ok_or(Busy)
@@ -180,11 +221,16 @@ impl Peer {
         self.protection.observations.remove(&id);
     }
 
-    /// The request that answers a challenge, where a response is one (RFC 8613 Appendix B.1.2).
-    pub(super) fn answer_to_challenge(&self, response: &Message) -> Option<Message> {
-        let sent =
-            self.protection.sent.get(&response.token).filter(|_| response.code == Code::UNAUTHORIZED)?;
-        answer_challenge(&sent.message, response)
+    /// The request that answers a challenge, where a response is one (RFC 9175 §2.3; RFC 8613 Appendix B.1.2). A server that asks for
+    /// ever is left without.
+    pub(super) fn answer_to_challenge(&mut self, response: &Message) -> Option<Message> {
+        let sent = self.protection.sent.get_mut(&response.token)?;
+        if response.code != Code::UNAUTHORIZED || sent.challenges >= CHALLENGES {
+            return None;
+        }
+        let again = answer_challenge(&sent.message, response)?;
+        sent.challenges += 1;
+        Some(again)
     }
 
     /// Forgets what opens responses that nobody waits for.
@@ -193,6 +239,17 @@ impl Peer {
             let in_use = self.client.tokens();
             self.protection.sent.retain(|token, _| in_use.contains(token));
         }
+    }
+
+    /// Remembers what a request from before a restart is bound to.
+    pub(in crate::endpoint) fn recall(&mut self, id: MessageId, binding: Option<&Binding>) {
+        self.protection.recalled.extend(binding.map(|binding| (id, binding.clone())));
+    }
+
+    /// Forgets the requests from before a restart that are not remembered any more.
+    pub(super) fn forget_recalled(&mut self) {
+        let exchanges = &self.exchanges;
+        self.protection.recalled.retain(|id, _| exchanges.knows(*id));
     }
 
     /// Forgets keys, and what depends on them.

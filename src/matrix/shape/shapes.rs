@@ -161,8 +161,8 @@ mod tests {
     #[test]
     fn an_empty_shape_is_off() {
         let (shapes, _) = read("[shape.none]");
-        assert!(shapes.get("none").unwrap().is_off());
-        assert!(!shapes.get("quiet").unwrap().is_off());
+        assert_eq!(shapes.get("none"), Some(&Shape::default()));
+        assert_ne!(shapes.get("quiet"), Some(&Shape::default()));
     }
 
     #[test]

@@ -1,29 +1,43 @@
 //! The few shapes of CBOR (RFC 8949 §3) that keys are derived from and messages are bound to.
 
 /// An array of so many elements, which follow.
-pub(super) fn array(length: u64, to: &mut Vec<u8>) {
+pub(in crate::security) fn array(length: u64, to: &mut Vec<u8>) {
     head(4, length, to);
 }
 
+/// A map of so many pairs, which follow.
+pub(in crate::security) fn map(length: u64, to: &mut Vec<u8>) {
+    head(5, length, to);
+}
+
 /// A byte string.
-pub(super) fn bytes(value: &[u8], to: &mut Vec<u8>) {
+pub(in crate::security) fn bytes(value: &[u8], to: &mut Vec<u8>) {
     head(2, value.len() as u64, to);
     to.extend_from_slice(value);
 }
 
 /// A text.
-pub(super) fn text(value: &str, to: &mut Vec<u8>) {
+pub(in crate::security) fn text(value: &str, to: &mut Vec<u8>) {
     head(3, value.len() as u64, to);
     to.extend_from_slice(value.as_bytes());
 }
 
 /// An unsigned integer.
-pub(super) fn unsigned(value: u64, to: &mut Vec<u8>) {
+pub(in crate::security) fn unsigned(value: u64, to: &mut Vec<u8>) {
     head(0, value, to);
 }
 
+/// An integer of either sign.
+pub(in crate::security) fn integer(value: i64, to: &mut Vec<u8>) {
+    match u64::try_from(value) {
+        Ok(value) => head(0, value, to),
+        // §3.1: major type 1 says −1 − n.
+        Err(_) => head(1, value.unsigned_abs() - 1, to),
+    }
+}
+
 /// A byte string, or null.
-pub(super) fn bytes_or_null(value: Option<&[u8]>, to: &mut Vec<u8>) {
+pub(in crate::security) fn bytes_or_null(value: Option<&[u8]>, to: &mut Vec<u8>) {
     match value {
         Some(value) => bytes(value, to),
         None => to.push(0xf6),

@@ -211,6 +211,11 @@ impl Context {
         self.freshness
     }
 
+    /// How many messages at most were sealed with the sender's key: with numbers of our own, and with those of requests.
+    pub fn sealed(&self) -> u64 {
+        self.next.saturating_add(self.window.next())
+    }
+
     /// The next Sender Sequence Number: how many messages at most were sealed with a number of their own.
     pub fn sequence(&self) -> u64 {
         self.next

@@ -26,7 +26,7 @@
 //! ```
 
 mod algorithm;
-mod cbor;
+pub(in crate::security) mod cbor;
 mod challenge;
 mod context;
 mod header;
@@ -34,6 +34,7 @@ mod keys;
 mod parameters;
 mod partial_iv;
 mod protection;
+mod reader;
 mod refusal;
 mod replay;
 mod request;
@@ -45,6 +46,7 @@ pub use context::{Context, Freshness, Opened, ProtectError, Sealed, State, Used}
 pub use header::{Header, HeaderError, is_protected};
 pub use parameters::{Parameters, ParametersError};
 pub use partial_iv::PartialIv;
+pub use reader::{ReadError, Reader, Reading};
 pub use refusal::{Disclosure, Refusal, ResponseError};
 pub use replay::ReplayWindow;
 pub use request::{RequestBinding, SentRequest};

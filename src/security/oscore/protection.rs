@@ -15,7 +15,7 @@ enum Class {
     Both,
 }
 
-/// Figure 5; RFC 8768 §3 for Hop-Limit. Block options, Max-Age, Echo and Request-Tag may be outer ones too, where a proxy adds
+/// Figure 5; RFC 8768 §3 for Hop-Limit, RFC 9668 §3.1 for EDHOC. Block options, Max-Age, Echo and Request-Tag may be outer ones too, where a proxy adds
 /// them; those that we send are for the other endpoint.
 fn class(number: OptionNumber) -> Class {
     match number {
@@ -23,6 +23,7 @@ fn class(number: OptionNumber) -> Class {
         | OptionNumber::URI_PORT
         | OptionNumber::OSCORE
         | OptionNumber::HOP_LIMIT
+        | OptionNumber::EDHOC
         | OptionNumber::PROXY_URI
         | OptionNumber::PROXY_SCHEME => Class::Outer,
         OptionNumber::OBSERVE | OptionNumber::NO_RESPONSE => Class::Both,
@@ -109,7 +110,7 @@ mod tests {
     fn options_are_protected_as_figure_5_and_their_own_rfcs_say() {
         let outer: Vec<u16> =
             (0..=u16::MAX).filter(|number| class(OptionNumber(*number)) == Class::Outer).collect();
-        assert_eq!(outer, [3, 7, 9, 16, 35, 39]);
+        assert_eq!(outer, [3, 7, 9, 16, 21, 35, 39]);
         let both: Vec<u16> =
             (0..=u16::MAX).filter(|number| class(OptionNumber(*number)) == Class::Both).collect();
         assert_eq!(both, [6, 258]);

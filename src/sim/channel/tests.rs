@@ -58,6 +58,7 @@ fn datagrams_leave_one_after_the_other_and_arrive_after_the_delay() {
     let up = channel.traffic(End::Peer);
     assert_eq!((up.datagrams, up.bytes, up.air_bytes, up.delivered), (2, 94, 150, 2));
     assert_eq!((up.airtime, up.longest_wait), (Duration::from_secs(12), Duration::from_secs(7)));
+    assert_eq!(up.hurried, 0, "two modems on one carrier");
     assert_eq!(channel.violations(), 0);
 }
 
@@ -239,4 +240,18 @@ fn same_seed_gives_the_same_link_again() {
     };
     assert_eq!(story(11), story(11));
     assert_ne!(story(11).0, story(12).0);
+}
+
+#[test]
+fn a_datagram_that_does_not_wait_until_the_last_has_left_is_counted() {
+    let mut channel = channel(slow());
+    channel.send(End::Peer, 1, vec![1; 72], at(1_000));
+    channel.send(End::Peer, 1, vec![1; 22], at(9_000));
+    assert_eq!(channel.traffic(End::Peer).hurried, 0);
+    channel.send(End::Peer, 1, vec![1; 22], at(12_999));
+    assert_eq!(channel.traffic(End::Peer).hurried, 1);
+    // One that was restarted cannot know.
+    channel.begins_anew(End::Peer, Some(1));
+    channel.send(End::Peer, 1, vec![1; 22], at(13_000));
+    assert_eq!(channel.traffic(End::Peer).hurried, 1);
 }

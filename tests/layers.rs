@@ -44,7 +44,7 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         name: "sim",
-        uses: &["coap", "codec", "endpoint", "gateway", "link", "matrix", "security", "translate"],
+        uses: &["coap", "codec", "device", "endpoint", "gateway", "link", "matrix", "security", "translate"],
         kind: Kind::Pure,
     },
     Layer { name: "homeserver", uses: &[], kind: Kind::Driver },

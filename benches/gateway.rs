@@ -202,6 +202,7 @@ fn config(homeserver: &http::Uri) -> net::gateway::Config {
         gateway: machine,
         state: None,
         devices: None,
+        dtls: lowband::net::dtls::Config::default(),
         upstream,
         grace: Duration::from_secs(5),
         report: Duration::from_secs(3_600),

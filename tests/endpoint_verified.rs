@@ -8,8 +8,8 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use lowband::coap::{BlockSize, RequestError};
-use lowband::endpoint::{Address, Config, Endpoint, Event};
+use lowband::coap::{BlockSize, Instant, RequestError};
+use lowband::endpoint::{Address, Association, Config, Endpoint, Event};
 use lowband::link::{End, Profile};
 use support::Story;
 use support::endpoint::{PEER, config, with};
@@ -283,4 +283,20 @@ fn who_is_asked_by_us_may_be_told_all() {
         client.sends(at, "CON [MID=a, TOK=t], GET, /a");
     }
     client.fails(62_000, id, RequestError::Timeout);
+}
+
+#[test]
+fn whoever_has_a_session_is_where_it_is() {
+    let mut config = wary();
+    config.sealed.insert(PEER.local);
+    for association in [Association::Session(1), Association::Device(1)] {
+        let mut server = Endpoint::new(config.clone(), [0; 32]);
+        server.set_session_device(Association::Device(1), true);
+        server.arrived(association, PEER, Instant::START);
+        // CON, GET, a token of one, Observe 0, /a.
+        let datagram = [0x41, 0x01, 0x00, 0x01, 0xaa, 0x60, 0x51, b'a'];
+        server.handle_from(association, PEER, &datagram, Instant::START);
+        assert!(matches!(server.poll_event(), Some(Event::Request { .. })), "{association:?}");
+        assert_eq!(server.counters().challenges, 0);
+    }
 }

@@ -37,6 +37,7 @@ fn config(homeserver: &str, listen: &[&str]) -> Config {
         gateway: gateway::Config::new(homeserver.clone()),
         state: None,
         devices: None,
+        dtls: lowband::net::dtls::Config::default(),
         upstream: upstream::Config::new(homeserver),
         grace: Duration::from_secs(5),
         report: Duration::from_secs(600),

@@ -101,6 +101,7 @@ fn start_gateway(homeserver: &Uri) -> Result<net::gateway::Server, Failure> {
         gateway: gateway::Config::new(homeserver.clone()),
         state: None,
         devices: None,
+        dtls: net::dtls::Config::default(),
         upstream: net::upstream::Config::new(homeserver.clone()),
         grace: GRACE,
         report: REPORT,

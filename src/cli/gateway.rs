@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::StatusCode;
 use http::Uri;
 use lowband::net::desk::DeskError;
+use lowband::net::gateway::Security;
 use lowband::net::gateway::Server;
 use lowband::net::gateway::StartError;
 use lowband::net::store::StoreError;
@@ -65,13 +66,18 @@ async fn serve(effective: Effective) -> Result<(), Failure> {
     let (endpoint, listen) = (effective.server.gateway.endpoint.clone(), effective.server.listen.clone());
     let probe_timeout = effective.server.upstream.connect_timeout + PROBE_ANSWER;
     let server = Server::bind(effective.server).map_err(explain)?;
-    for address in server.addresses() {
+    for (address, listener) in server.addresses().into_iter().zip(&listen) {
+        let scheme = if listener.security == Security::Dtls { "coaps" } else { "coap" };
         // Where standard error is closed, nobody wants to know.
-        let _ = writeln!(io::stderr(), "listening on coap://{address}");
+        let _ = writeln!(io::stderr(), "listening on {scheme}://{address}");
     }
     for (address, listener) in server.addresses().into_iter().zip(listen) {
         let link = listener.link.as_ref().or(endpoint.link.as_ref());
-        if let Some((link, terms)) = link.and_then(|link| endpoint.links.get_key_value(link)) {
+        let links = match listener.security {
+            Security::None => &endpoint.links,
+            Security::Dtls => &endpoint.sealed_links,
+        };
+        if let Some((link, terms)) = link.and_then(|link| links.get_key_value(link)) {
             let (ack_timeout, block) = (terms.parameters.ack_timeout, terms.block.bytes());
             info!(%address, link, ?ack_timeout, block, "timing by link");
         }
@@ -111,6 +117,12 @@ fn explain(error: StartError) -> Failure {
         StartError::Bind { address, source } => (address, source),
         StartError::State { path, source } => return explain_state(failure, path, source),
         StartError::Devices(DeskError { hint: Some(hint), .. }) => return failure.hint(hint),
+        StartError::Dtls(error) => {
+            return match error.hint() {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            };
+        }
         _ => return failure,
     };
     failure.unbound(source, *address)

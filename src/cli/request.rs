@@ -30,7 +30,9 @@ use lowband::matrix;
 use lowband::net::client::Client;
 use lowband::net::client::Direction;
 use lowband::net::client::RequestError;
-use lowband::net::keyring::Keyring;
+use lowband::net::client::Security;
+use lowband::security::dtls::Link;
+use lowband::security::dtls::SEALING;
 use lowband::translate;
 use lowband::translate::request::SendError;
 use serde_json::Value;
@@ -39,6 +41,8 @@ use tokio::net::lookup_host;
 use tokio::time;
 
 use self::observe::Observer;
+use self::security::Protection;
+use self::security::SecurityArgs;
 use self::url::CoapUrl;
 use super::Failure;
 use super::config::Links;
@@ -47,6 +51,7 @@ use super::output;
 
 mod keyring;
 mod observe;
+mod security;
 mod url;
 
 /// Make one Matrix call over CoAP and print the answer as JSON.
@@ -58,6 +63,7 @@ Examples:
   $ lowband request PUT 'coap://[::1]/_matrix/client/v3/rooms/!a:hs/send/m.room.message/t1' --token T -d '{\"msgtype\":\"m.text\",\"body\":\"hi\"}'
   $ lowband request GET 'coap://127.0.0.1/_matrix/client/v3/sync?timeout=30000' --token T --observe
   $ lowband request GET coap://gateway.example/_matrix/client/v3/account/whoami --credentials buoy.toml
+  $ lowband request GET coaps://gateway.example/_matrix/client/v3/account/whoami --credentials van.toml
 
 Paths that have a short form are sent in it, and bodies as CBOR. Exit code: 0 for an answer of class 2, 1 for an error answer
 (its body is printed all the same), 2 for arguments that make no sense, 3 where no answer came.")]
@@ -65,7 +71,7 @@ pub(crate) struct RequestArgs {
     /// GET, POST, PUT or DELETE
     #[arg(value_parser = parse_method)]
     method: Method,
-    /// coap://HOST[:PORT]/PATH[?QUERY], percent-encoded as in HTTP; port 5683 if none is given
+    /// coap://HOST[:PORT]/PATH[?QUERY], percent-encoded as in HTTP, or coaps:// for DTLS; port 5683 or 5684 if none is given
     url: CoapUrl,
     /// The body: JSON, @FILE for what is in a file, - for what is on standard input
     #[arg(short, long, value_name = "JSON|@FILE|-")]
@@ -111,6 +117,8 @@ pub(crate) struct RequestArgs {
     /// The keys of CBOR objects: integers by MSC3079's table, or strings as in JSON
     #[arg(long, value_name = "KEYS", default_value = "v1")]
     json_keys: JsonKeys,
+    #[command(flatten)]
+    security: SecurityArgs,
     /// Write each datagram to standard error, one line each
     #[arg(short, long)]
     verbose: bool,
@@ -133,15 +141,16 @@ pub(crate) fn run(args: RequestArgs) -> Result<(), Failure> {
     let request = translate_request(&args)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(format_args!("cannot start: {error}")))?;
-    let (keyring, of_device) = match &args.credentials {
+    let (protection, of_device) = match &args.credentials {
         Some(given) => keyring::open(given, args.state.as_deref())?,
-        None => (None, None),
+        None => (args.security.read()?, None),
     };
+    protection.check(args.url.is_secure())?;
     let link = args.link.clone().or(of_device).unwrap_or_else(|| "lan".to_owned());
     let link = Links::of_file(args.config.clone().or_else(config_of_environment))?
         .find(&link)?
         .faster(args.link_speed);
-    runtime.block_on(call(&args, request, &link, keyring))
+    runtime.block_on(call(&args, request, &link, protection))
 }
 
 fn config_of_environment() -> Option<PathBuf> {
@@ -212,7 +221,7 @@ async fn call(
     args: &RequestArgs,
     mut request: coap::Request,
     link: &Profile,
-    keyring: Option<Keyring>,
+    protection: Protection,
 ) -> Result<(), Failure> {
     let remote = resolve(&args.url).await?;
     if args.announce_link {
@@ -222,7 +231,8 @@ async fn call(
     // The peer may take as long to acknowledge that an observation has ended as it may for anything else.
     let closing = terms.parameters.longest_timeout().mul_f64(terms.parameters.ack_random_factor);
     let mut config = endpoint::Config { link: Some(link.name.clone()), ..endpoint::Config::default() };
-    config.links.insert(link.name.clone(), terms);
+    config.links.insert(link.name.clone(), terms.clone());
+    config.sealed_links.insert(link.name.clone(), link.clone().sealed(SEALING).terms(End::Peer));
     if let Some(block) = args.block {
         config.transfers.block = block;
     }
@@ -231,9 +241,16 @@ async fn call(
         true => Box::new(move |direction, datagram| show(started, direction, datagram)),
         false => Box::new(|_, _| {}),
     };
-    let client = Client::connect_as(remote, config, watch, keyring)
-        .await
-        .map_err(|error| Failure::unanswered(format_args!("cannot reach {remote}: {error}")))?;
+    let client = match protection {
+        Protection::None => Client::connect_watched(remote, config, watch).await,
+        Protection::Oscore(keyring) => Client::connect_as(remote, config, watch, Some(*keyring)).await,
+        Protection::Dtls(credentials) => {
+            let security = Security { credentials, link: Link::from(&terms) };
+            Client::connect_secured(remote, config, security, watch).await
+        }
+    };
+    let client =
+        client.map_err(|error| Failure::unanswered(format_args!("cannot reach {remote}: {error}")))?;
     let call = Call { args, remote, link, client: client.clone(), started, gave_up: Cell::new(false) };
     let done = tokio::select! {
         done = call.answers(request) => done,
@@ -408,7 +425,12 @@ fn show(started: Instant, direction: Direction, datagram: &[u8]) {
         Direction::Received => '<',
     };
     let seconds = started.elapsed().as_secs_f64();
-    tell(&format!("{arrow} {seconds:.3} {}", describe(&inspect::explain(datagram, Secrets::Hidden))));
+    let described = match datagram {
+        // RFC 6347 §4.1: a record of DTLS. What is protected by one is shown by itself.
+        [20..=22, 0xfe, ..] => format!("DTLS handshake or alert, {} bytes", datagram.len()),
+        _ => describe(&inspect::explain(datagram, Secrets::Hidden)),
+    };
+    tell(&format!("{arrow} {seconds:.3} {described}"));
 }
 
 fn describe(datagram: &Explanation) -> String {

@@ -1,6 +1,6 @@
 //! Where a peer is (RFC 7252 §1.2: an endpoint is identified by its address and port, and by the security between).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
@@ -17,11 +17,19 @@ pub struct Address {
 impl Address {
     /// What is set for the listener that a peer came to: for its own address and port, or for an unspecified address and that port.
     pub fn of_listener<T>(self, listeners: &BTreeMap<SocketAddr, T>) -> Option<&T> {
+        listeners.get(&self.local).or_else(|| listeners.get(&self.any()))
+    }
+
+    /// Whether the listener that a peer came to is one of these, as in [`Address::of_listener`].
+    pub fn is_of(self, listeners: &BTreeSet<SocketAddr>) -> bool {
+        listeners.contains(&self.local) || listeners.contains(&self.any())
+    }
+
+    fn any(self) -> SocketAddr {
         let any: IpAddr = match self.local {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        let any = SocketAddr::new(any, self.local.port());
-        listeners.get(&self.local).or_else(|| listeners.get(&any))
+        SocketAddr::new(any, self.local.port())
     }
 }

@@ -11,20 +11,25 @@ pub struct Airtime {
     pub overhead: usize,
     /// The most that one frame carries of the UDP payload, where longer ones cross in fragments; 0 where all cross whole.
     pub fragment: usize,
+    /// Bytes that security adds to each datagram beside the UDP payload that is asked about: a record's header, nonce and tag.
+    pub sealing: usize,
 }
 
 impl Airtime {
     /// Nothing takes any time.
-    pub const NONE: Self = Self { bits_per_second: 0, overhead: 0, fragment: 0 };
+    pub const NONE: Self = Self { bits_per_second: 0, overhead: 0, fragment: 0, sealing: 0 };
 
     /// How many frames a datagram with so many bytes of UDP payload crosses in.
     pub fn frames(self, bytes: usize) -> usize {
-        bytes.div_ceil(if self.fragment == 0 { usize::MAX } else { self.fragment }).max(1)
+        bytes
+            .saturating_add(self.sealing)
+            .div_ceil(if self.fragment == 0 { usize::MAX } else { self.fragment })
+            .max(1)
     }
 
     /// Bytes on the link for a datagram with so many bytes of UDP payload.
     pub fn bytes(self, bytes: usize) -> usize {
-        bytes.saturating_add(self.overhead.saturating_mul(self.frames(bytes)))
+        bytes.saturating_add(self.sealing).saturating_add(self.overhead.saturating_mul(self.frames(bytes)))
     }
 
     /// How long a datagram with so many bytes of UDP payload is on the air.
@@ -44,14 +49,14 @@ mod tests {
 
     #[test]
     fn each_fragment_has_its_own_headers() {
-        let airtime = Airtime { bits_per_second: 250, overhead: 13, fragment: 51 };
+        let airtime = Airtime { bits_per_second: 250, overhead: 13, fragment: 51, sealing: 0 };
         assert_eq!([0, 51, 52, 102, 103].map(|bytes| airtime.frames(bytes)), [1, 1, 2, 2, 3]);
         assert_eq!(airtime.bytes(52), 52 + 26);
     }
 
     #[test]
     fn a_byte_takes_80_ms_at_100_bit_per_second() {
-        let airtime = Airtime { bits_per_second: 100, overhead: 28, fragment: 0 };
+        let airtime = Airtime { bits_per_second: 100, overhead: 28, fragment: 0, sealing: 0 };
         assert_eq!(airtime.of(0), Duration::from_millis(28 * 80));
         assert_eq!(airtime.of(72), Duration::from_secs(8));
         assert_eq!(Airtime::NONE.of(usize::MAX), Duration::ZERO);

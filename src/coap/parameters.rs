@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_message_is_remembered_for_as_long_as_its_sender_may_wait() {
-        let sending = Airtime { bits_per_second: 100, overhead: 28, fragment: 0 };
+        let sending = Airtime { bits_per_second: 100, overhead: 28, fragment: 0, sealing: 0 };
         let parameters = Parameters { sending, receiving: sending, ..Parameters::default() };
         assert!(parameters.exchange_lifetime() >= parameters.max_transmit_wait());
         // Four bytes and 28 of headers are on the air for 2.56 s.

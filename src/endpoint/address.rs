@@ -11,6 +11,9 @@ pub enum Association {
     Plain(Address),
     /// A device with keys of its own, wherever it is, by a number that no other has had or will have.
     Device(u64),
+    /// Whoever is at the other end of this session of DTLS (RFC 7252 §9.1), by a number that no other has had since the start: all that is
+    /// known of it ends with the session, and nothing of it outlasts a restart.
+    Session(u64),
 }
 
 impl From<Address> for Association {

@@ -1,6 +1,6 @@
 //! How an endpoint behaves, and how much it takes up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::Address;
@@ -36,6 +36,10 @@ pub struct Config {
     pub links: BTreeMap<String, Terms>,
     /// The links of the peers that come to these addresses of ours; an unspecified address stands for all of its family.
     pub listeners: BTreeMap<SocketAddr, String>,
+    /// The addresses of ours at which datagrams are sealed below the endpoint, as `listeners` has them.
+    pub sealed: BTreeSet<SocketAddr>,
+    /// What `links` are with what sealing adds to each datagram; where a link is missing it adds nothing that matters.
+    pub sealed_links: BTreeMap<String, Terms>,
     /// The link of all other peers, if it is known.
     pub link: Option<String>,
     /// Datagrams that wait for their turn on one channel at a time; the least pressing goes first.
@@ -54,10 +58,16 @@ impl Config {
         address.of_listener(&self.listeners).or(self.link.as_ref()).map(String::as_str)
     }
 
+    /// A link of this name, as it is for a peer at this address.
+    pub(super) fn terms(&self, name: &str, address: Address) -> Option<(&String, &Terms)> {
+        let sealed = address.is_of(&self.sealed).then(|| self.sealed_links.get_key_value(name)).flatten();
+        sealed.or_else(|| self.links.get_key_value(name))
+    }
+
     /// Whether a peer is taken to be where it says. What link it announces has no say in it.
     pub(super) fn trusts(&self, address: Address) -> bool {
-        let terms = self.link_of(address).and_then(|link| self.links.get(link));
-        self.trusted || terms.is_some_and(|terms| terms.trusted)
+        let terms = self.link_of(address).and_then(|link| self.terms(link, address));
+        self.trusted || terms.is_some_and(|(_, terms)| terms.trusted)
     }
 }
 
@@ -76,6 +86,8 @@ impl Default for Config {
             token_length: 4,
             links: BTreeMap::new(),
             listeners: BTreeMap::new(),
+            sealed: BTreeSet::new(),
+            sealed_links: BTreeMap::new(),
             link: None,
             queued: 1_024,
             durable: false,

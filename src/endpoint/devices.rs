@@ -27,6 +27,10 @@ pub(super) struct Devices {
     at: BTreeMap<Address, BTreeSet<Association>>,
     /// Those that may speak, whatever their keys are.
     served: BTreeSet<Association>,
+    /// Those that come by sessions of another layer.
+    pub(super) by_sessions: BTreeSet<Association>,
+    /// Those of them that have one.
+    pub(super) in_session: BTreeSet<Association>,
     /// The links that they are said to be behind.
     links: BTreeMap<Association, String>,
     /// What their messages have taken up of their links, and nobody has asked for yet.
@@ -53,6 +57,8 @@ impl Devices {
             of: BTreeMap::new(),
             at: BTreeMap::new(),
             served: BTreeSet::new(),
+            by_sessions: BTreeSet::new(),
+            in_session: BTreeSet::new(),
             links: BTreeMap::new(),
             airtime: BTreeMap::new(),
             challenges: Arc::new(challenges),
@@ -92,9 +98,16 @@ impl Devices {
     /// Whether it is none of the devices, or one that is served.
     pub(super) fn may_speak(&self, association: Association) -> bool {
         match association {
-            Association::Plain(_) => true,
+            Association::Plain(_) | Association::Session(_) => true,
             Association::Device(_) => self.served.contains(&association),
         }
+    }
+
+    /// Whether nothing reaches it: it has no session, and no keys to do without.
+    pub(super) fn is_cut_off(&self, association: Association) -> bool {
+        self.by_sessions.contains(&association)
+            && !self.in_session.contains(&association)
+            && !self.of.contains_key(&association)
     }
 
     /// A message of a device's, or one to it, has taken this long on its link.
@@ -392,6 +405,27 @@ impl Endpoint {
             answer.payload = Bytes::new();
         }
         self.answer_stranger(address, kind, answer, length, now);
+    }
+
+    /// Refuses a request that is protected by OSCORE within a session of another layer: whoever has the one needs no other, and answers
+    /// would have to find the way back through the same session.
+    pub(super) fn refuse_twice_protected(
+        &mut self,
+        association: Association,
+        address: Address,
+        message: &Message,
+        now: Instant,
+    ) {
+        self.counters.unopened += 1;
+        if message.kind == Kind::Confirmable {
+            let answer = Message {
+                code: Code::BAD_OPTION,
+                token: message.token,
+                ..Message::empty(Kind::Acknowledgement, message.id)
+            };
+            self.send(association, address, Outgoing::reply(answer.encode()), now);
+            self.flush(now);
+        }
     }
 
     /// Whether a request is remembered from before a restart.

@@ -72,6 +72,19 @@ pub enum Memory {
 #[derive(Debug)]
 struct Unreadable;
 
+/// Whether a memory is of a session of DTLS, which does not outlast a restart.
+fn is_passing(key: MemoryKey, memory: Option<&Memory>) -> bool {
+    let of_key = match key {
+        MemoryKey::Peer(association) | MemoryKey::Request(association, _) => Some(association),
+        MemoryKey::Observation(_) | MemoryKey::Context(_) => None,
+    };
+    let of_memory = match memory {
+        Some(Memory::Observation { association, .. }) => Some(*association),
+        _ => None,
+    };
+    matches!(of_key.or(of_memory), Some(Association::Session(_)))
+}
+
 /// A request's message, as it is remembered: the one that completed it, with the options and the body of all of it.
 pub(super) fn whole(message: &Message, request: &Request) -> Message {
     let of_message = |number| {
@@ -97,7 +110,12 @@ impl Endpoint {
     /// The next change of what is to be remembered: a memory, or none where it is of no use any more. Only where
     /// [`super::Config::durable`] is set.
     pub fn poll_memory(&mut self) -> Option<(MemoryKey, Option<Memory>)> {
-        self.memories.pop_front()
+        loop {
+            let (key, memory) = self.memories.pop_front()?;
+            if !is_passing(key, memory.as_ref()) {
+                return Some((key, memory));
+            }
+        }
     }
 
     /// Takes in what was remembered before a restart, before anything else. Requests that were not answered are reported again.
@@ -148,6 +166,7 @@ impl Endpoint {
         let is_served = match association {
             Association::Plain(_) => self.config.plain,
             Association::Device(_) => self.devices.may_speak(association),
+            Association::Session(_) => false,
         };
         if !is_served {
             return Err(Unreadable);

@@ -14,6 +14,7 @@ mod pacer;
 mod peer;
 mod queues;
 mod sending;
+mod sessions;
 mod verified;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -40,6 +41,7 @@ use pacer::Pacers;
 pub use peer::{Binding, PeerAirtime};
 use peer::{Outcome, Peer};
 use queues::{Places, Queues};
+pub use sessions::Stranger;
 use verified::{Credit, Verified};
 
 /// All peers that one socket speaks with.
@@ -63,7 +65,9 @@ pub struct Endpoint {
     next_number: u64,
     /// The message ID that the next new peer begins with.
     first_id: MessageId,
-    datagrams: VecDeque<(Address, Vec<u8>)>,
+    datagrams: VecDeque<(Association, Address, Vec<u8>)>,
+    /// Datagrams that are no messages, and whose turn it was.
+    raw: VecDeque<(Address, Vec<u8>)>,
     events: VecDeque<Event>,
     memories: VecDeque<(MemoryKey, Option<Memory>)>,
     used: VecDeque<Used>,
@@ -115,6 +119,7 @@ impl Endpoint {
             requests: BTreeMap::new(),
             next_number: 0,
             datagrams: VecDeque::new(),
+            raw: VecDeque::new(),
             events: VecDeque::new(),
             memories: VecDeque::new(),
             used: VecDeque::new(),
@@ -124,6 +129,11 @@ impl Endpoint {
 
     /// Takes in a datagram. What cannot be used is dropped and counted.
     pub fn handle(&mut self, address: Address, datagram: &[u8], now: Instant) {
+        self.handle_from(address.into(), address, datagram, now);
+    }
+
+    /// As [`Endpoint::handle`], of a datagram of which is known whose it is.
+    pub fn handle_from(&mut self, association: Association, address: Address, datagram: &[u8], now: Instant) {
         self.counters.received_datagrams += 1;
         self.counters.received_bytes += datagram.len() as u64;
         let message = match Message::decode(datagram) {
@@ -133,25 +143,36 @@ impl Endpoint {
                 debug!(remote = %address.remote, %error, "datagram dropped");
                 // RFC 7252 §4.2: a confirmable message that cannot be processed is rejected.
                 if let Some(reset) = error.reset() {
-                    self.reset(address, &reset, now);
+                    self.reset(association, address, &reset, now);
                 }
                 return;
             }
         };
-        let Some(message) = self.handle_edhoc(address, message, datagram.len(), now) else { return };
+        let is_plain = matches!(association, Association::Plain(_));
+        // Within a session of another layer, no keys are agreed on.
+        let message = match is_plain {
+            true => self.handle_edhoc(address, message, datagram.len(), now),
+            false => Some(message),
+        };
+        let Some(message) = message else { return };
         if message.code.is_request() && is_protected(&message) {
-            return self.handle_protected(address, message, datagram.len(), now);
+            return match is_plain {
+                true => self.handle_protected(address, message, datagram.len(), now),
+                false => self.refuse_twice_protected(association, address, &message, now),
+            };
         }
-        if message.code.is_request() && !self.config.plain {
+        if message.code.is_request() && is_plain && !self.config.plain {
             return self.refuse_plain(address, &message, datagram.len(), now);
         }
         let expects = |peer: &&Association| self.peers.get(*peer).is_some_and(|peer| peer.expects(&message));
-        let device = if message.code.is_request() {
+        let device = if message.code.is_request() || !is_plain {
             None
         } else {
             self.devices.at(address).find(|peer| expects(&peer))
         };
-        self.take_in(address, device.unwrap_or(address.into()), message, datagram.len(), now);
+        let association = device.unwrap_or(association);
+        self.move_peer(association, address);
+        self.take_in(address, association, message, datagram.len(), now);
     }
 
     /// Takes in a message that nothing more is to be asked about.
@@ -167,7 +188,7 @@ impl Endpoint {
         if !self.peers.contains_key(&association) {
             // A stranger has nothing to say but requests: the rest makes no state.
             if !message.code.is_request() {
-                return self.reject(address, &message, now);
+                return self.reject(association, address, &message, now);
             }
             if !shown && self.strangers >= self.config.strangers.min(self.config.peers / 2) {
                 return self.challenge_stranger(address, &message, length, now);
@@ -381,6 +402,11 @@ impl Endpoint {
 
     /// The next datagram to send.
     pub fn poll_datagram(&mut self) -> Option<(Address, Vec<u8>)> {
+        self.poll_datagram_of().map(|(_, address, datagram)| (address, datagram))
+    }
+
+    /// As [`Endpoint::poll_datagram`], with whom it is meant for.
+    pub fn poll_datagram_of(&mut self) -> Option<(Association, Address, Vec<u8>)> {
         self.datagrams.pop_front()
     }
 
@@ -424,6 +450,7 @@ impl Endpoint {
     pub fn is_settled(&self) -> bool {
         self.pending.is_empty()
             && self.datagrams.is_empty()
+            && self.raw.is_empty()
             && self.pacers.len() == 0
             && self.peers.values().all(|peer| !peer.exchanges.is_sending())
     }
@@ -615,15 +642,15 @@ impl Endpoint {
     }
 
     /// RFC 7252 §4.2, §4.3: what is not expected is reset where it is confirmable, and ignored otherwise.
-    fn reject(&mut self, address: Address, message: &Message, now: Instant) {
+    fn reject(&mut self, association: Association, address: Address, message: &Message, now: Instant) {
         self.counters.unexpected_responses += u64::from(message.code.is_response());
         if message.kind == Kind::Confirmable {
-            self.reset(address, &Message::empty(Kind::Reset, message.id), now);
+            self.reset(association, address, &Message::empty(Kind::Reset, message.id), now);
         }
     }
 
-    fn reset(&mut self, address: Address, reset: &Message, now: Instant) {
-        let (association, mut outgoing) = (Association::from(address), Outgoing::reply(reset.encode()));
+    fn reset(&mut self, association: Association, address: Address, reset: &Message, now: Instant) {
+        let mut outgoing = Outgoing::reply(reset.encode());
         if !self.peers.contains_key(&association) {
             // Strangers keep nobody waiting.
             outgoing.priority = Priority::Background;

@@ -40,6 +40,16 @@ pub(super) struct Queued {
     pub(super) association: Association,
     pub(super) address: Address,
     pub(super) outgoing: Outgoing,
+    /// Whether nothing is added to it below: it is no message.
+    pub(super) is_raw: bool,
+}
+
+impl Queued {
+    /// Its length as the channel reckons, which counts what is added to messages.
+    fn length(&self, pace: &Pace) -> usize {
+        let length = self.outgoing.datagram.len();
+        if self.is_raw { length.saturating_sub(pace.sending.sealing) } else { length }
+    }
 }
 
 /// One channel: nothing leaves before what left before it is all out.
@@ -100,9 +110,9 @@ impl Pacers {
     }
 
     /// Takes a channel for a datagram; returns how long it is on the air.
-    pub(super) fn depart(&mut self, channel: &Channel, bytes: usize, now: Instant) -> Duration {
+    pub(super) fn depart(&mut self, channel: &Channel, queued: &Queued, now: Instant) -> Duration {
         let Some(pacer) = self.channels.get_mut(channel) else { return Duration::ZERO };
-        let airtime = pacer.pace.sending.of(bytes);
+        let airtime = pacer.pace.sending.of(queued.length(&pacer.pace));
         pacer.free_at = now + airtime;
         pacer.busy_since = now;
         pacer.budget.spend(airtime, now);
@@ -201,7 +211,7 @@ impl Pacer {
     /// When the first of the queue may leave.
     fn ready(&self) -> Option<Instant> {
         let (_, first) = self.queue.first_key_value()?;
-        let airtime = self.pace.sending.of(first.outgoing.datagram.len());
+        let airtime = self.pace.sending.of(first.length(&self.pace));
         Some(self.free_at.max(self.budget.ready(airtime)))
     }
 
@@ -288,7 +298,7 @@ mod tests {
     use crate::link::Turns;
 
     const HF: Pace = Pace {
-        sending: Airtime { bits_per_second: 100, overhead: 28, fragment: 0 },
+        sending: Airtime { bits_per_second: 100, overhead: 28, fragment: 0, sealing: 0 },
         by_turns: None,
         duty_cycle: 1.0,
         mtu: 1024,
@@ -308,12 +318,12 @@ mod tests {
             Address { remote: "192.0.2.2:5683".parse().unwrap(), local: "192.0.2.1:5683".parse().unwrap() };
         let datagram = bytes.to_vec();
         let outgoing = Outgoing { datagram, priority, exchange: None, expires: None, repeat: false };
-        Queued { association: address.into(), address, outgoing }
+        Queued { association: address.into(), address, outgoing, is_raw: false }
     }
 
     fn sends(pacers: &mut Pacers, now: u64) -> Option<Vec<u8>> {
         let (channel, queued) = pacers.pop(at(now))?;
-        pacers.depart(&channel, queued.outgoing.datagram.len(), at(now));
+        pacers.depart(&channel, &queued, at(now));
         Some(queued.outgoing.datagram)
     }
 
@@ -396,7 +406,7 @@ mod tests {
     #[test]
     fn no_hour_has_more_airtime_than_the_duty_cycle_allows() {
         let pace = Pace {
-            sending: Airtime { bits_per_second: 250, overhead: 13, fragment: 51 },
+            sending: Airtime { bits_per_second: 250, overhead: 13, fragment: 51, sealing: 0 },
             duty_cycle: 0.01,
             mtu: 51,
             ..HF
@@ -409,7 +419,7 @@ mod tests {
         let mut departures: Vec<(Instant, f64)> = Vec::new();
         while let Some(now) = pacers.deadline().filter(|now| *now < at(40 * 3_600_000)) {
             let (channel, queued) = pacers.pop(now).unwrap();
-            let airtime = pacers.depart(&channel, queued.outgoing.datagram.len(), now);
+            let airtime = pacers.depart(&channel, &queued, now);
             departures.push((now, airtime.as_secs_f64()));
         }
         assert!(departures.len() > 100);

@@ -1,5 +1,7 @@
 //! What leaves an endpoint, and when: each datagram by way of its channel's queue, where its link is known.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use tracing::debug;
 
@@ -7,6 +9,7 @@ use super::pacer::{Channel, Queued};
 use super::peer::{Peer, Terms};
 use super::{Address, Association, Endpoint};
 use crate::coap::{Code, ExchangeId, Instant, Message, Options, Outgoing};
+use crate::link::Pace;
 
 impl Endpoint {
     /// Sends a datagram to a peer, at once or when it is its turn.
@@ -36,7 +39,12 @@ impl Endpoint {
         if let Some((peer, exchange)) = self.sender(association, &outgoing) {
             peer.exchanges.held(exchange);
         }
-        let given_way = self.pacers.push(&channel, &pace, Queued { association, address, outgoing }, now);
+        self.queue(&channel, &pace, Queued { association, address, outgoing, is_raw: false }, now);
+    }
+
+    /// Puts a datagram into its channel's queue.
+    pub(super) fn queue(&mut self, channel: &Channel, pace: &Pace, queued: Queued, now: Instant) {
+        let given_way = self.pacers.push(channel, pace, queued, now);
         if let Some(Queued { association, outgoing, .. }) = given_way {
             // As if it had left and was lost: what is repeated is tried again.
             self.counters.overflowed += 1;
@@ -50,21 +58,31 @@ impl Endpoint {
     /// Sends what may leave now.
     pub(super) fn flush(&mut self, now: Instant) {
         while let Some((channel, queued)) = self.pacers.pop(now) {
-            let Queued { association, address, outgoing } = queued;
-            if !self.is_of_use(association, &outgoing, now) {
+            if queued.is_raw {
+                let airtime = self.pacers.depart(&channel, &queued, now);
+                self.counters.sent_airtime_ms += milliseconds(airtime);
+                self.raw.push_back((queued.address, queued.outgoing.datagram));
+                continue;
+            }
+            let association = queued.association;
+            if !self.is_of_use(association, &queued.outgoing, now) {
                 self.counters.stale += 1;
                 self.touch(association, now, |peer, _| {
-                    outgoing.exchange.into_iter().for_each(|exchange| peer.exchanges.give_up(exchange, now));
+                    queued
+                        .outgoing
+                        .exchange
+                        .into_iter()
+                        .for_each(|exchange| peer.exchanges.give_up(exchange, now));
                 });
                 continue;
             }
-            let airtime = self.pacers.depart(&channel, outgoing.datagram.len(), now);
-            self.counters.sent_airtime_ms += u64::try_from(airtime.as_millis()).unwrap_or(u64::MAX);
+            let airtime = self.pacers.depart(&channel, &queued, now);
+            self.counters.sent_airtime_ms += milliseconds(airtime);
             if let Some(peer) = self.peers.get_mut(&association) {
                 peer.airtime.sent += airtime;
             }
             self.devices.spend(association, airtime);
-            self.depart(association, address, outgoing, now + airtime);
+            self.depart(association, queued.address, queued.outgoing, now + airtime);
         }
     }
 
@@ -79,7 +97,7 @@ impl Endpoint {
         if let Some(peer) = self.peers.get_mut(&association) {
             peer.airtime.received += airtime;
             self.devices.spend(association, airtime);
-            self.counters.received_airtime_ms += u64::try_from(airtime.as_millis()).unwrap_or(u64::MAX);
+            self.counters.received_airtime_ms += milliseconds(airtime);
         }
     }
 
@@ -107,7 +125,7 @@ impl Endpoint {
             peer.exchanges.departed(exchange, last_bit);
             self.place(association);
         }
-        self.datagrams.push_back((address, outgoing.datagram));
+        self.datagrams.push_back((association, address, outgoing.datagram));
     }
 
     /// The exchange that a datagram is of, if any, and whose it is, if it is still here.
@@ -121,19 +139,23 @@ impl Endpoint {
         let expired = outgoing.expires.is_some_and(|expires| expires <= now);
         let open =
             |exchange| self.peers.get(&association).is_some_and(|peer| peer.exchanges.is_open(exchange));
-        !expired && self.devices.may_speak(association) && outgoing.exchange.is_none_or(open)
+        let is_over = match association {
+            Association::Session(_) => !self.peers.contains_key(&association),
+            _ => self.devices.is_cut_off(association),
+        };
+        !expired && !is_over && self.devices.may_speak(association) && outgoing.exchange.is_none_or(open)
     }
 
     /// The channel of a peer, where its link is known and limits what may be sent.
-    fn channel(&self, association: Association, address: Address) -> Option<(Channel, crate::link::Pace)> {
+    pub(super) fn channel(&self, association: Association, address: Address) -> Option<(Channel, Pace)> {
         // What is said to nobody in particular where a device is goes over the device's link.
         let association = match association {
             Association::Plain(_) => self.devices.at(address).next().unwrap_or(association),
-            device => device,
+            known => known,
         };
         let terms = match self.peers.get(&association) {
             Some(peer) => peer.terms.clone(),
-            None => Terms::new(&self.config, self.config.link_of(address)),
+            None => Terms::new(&self.config, self.config.link_of(address), address),
         };
         let (link, pace) = (terms.link?, terms.pace?);
         let own = Channel::Own(association, link.clone());
@@ -142,6 +164,10 @@ impl Endpoint {
         let channel = if !pace.shared && has_own { own } else { Channel::Shared(address.local, link) };
         Some((channel, pace))
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What is said in the place of a response that is too long for the link.

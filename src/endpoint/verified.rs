@@ -99,11 +99,15 @@ impl Endpoint {
     /// Whether a peer is taken to be where it says: its user said so, or somebody has shown to be there.
     pub(super) fn is_verified(&self, association: Association, address: Address, now: Instant) -> bool {
         match association {
+            // A handshake was answered from there.
+            Association::Session(_) => return true,
             // Keys show whose a message is, and not where it comes from.
             Association::Plain(_) | Association::Device(_) => {}
         }
         let host = host(address);
-        host.is_loopback() || self.config.trusts(address) || self.verified.contains(host, now)
+        // So it was by a device, where nothing comes but by sessions.
+        let in_session = address.is_of(&self.config.sealed);
+        in_session || host.is_loopback() || self.config.trusts(address) || self.verified.contains(host, now)
     }
 
     /// As [`Endpoint::is_verified`], once a message that came from there has been looked at: it may show it.
@@ -196,7 +200,7 @@ impl Endpoint {
     /// A device moves to an address that it may be at.
     pub(super) fn move_to(&mut self, association: Association, address: Address, shown: bool) {
         let Some(peer) = self.peers.get_mut(&association) else { return };
-        let before = peer.move_to(address);
+        let before = peer.move_to(address, &self.config);
         self.devices.leave(association, before);
         self.devices.arrive(association, address);
         self.counters.moved += 1;

@@ -24,6 +24,11 @@ impl Gateway {
         self.remember(id, None);
         self.wait_for(peer, now);
         // Its other observations need not find out for themselves.
+        self.leave_idle(peer, now);
+    }
+
+    /// A peer is not there: what is new for its observations that wait is for when it is again.
+    pub(super) fn leave_idle(&mut self, peer: Association, now: Instant) {
         let idle: Vec<_> = self.observations_of(peer).filter(|(_, other)| other.is_idle()).collect();
         for id in idle.into_iter().map(|(id, _)| id).collect::<Vec<_>>() {
             let Some(observation) = self.observations.get_mut(&id) else { continue };

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::device;
 use crate::endpoint;
+use crate::security::dtls;
 
 /// What was counted since the start, and what is held now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -11,6 +12,8 @@ use crate::endpoint;
 pub struct Counters {
     /// The CoAP side.
     pub endpoint: endpoint::Counters,
+    /// What is below it, at listeners with DTLS.
+    pub dtls: dtls::Counters,
     /// Calls of the homeserver.
     pub fetches: u64,
     /// Calls of the homeserver that came to nothing.
@@ -47,6 +50,14 @@ pub struct Counters {
     pub unreadable: u64,
     /// Observations forgotten because their peers were not heard of for too long.
     pub forgotten: u64,
+    /// Sessions of DTLS refused because who opened them is no device.
+    pub sessions_refused: u64,
+    /// Datagrams dropped because their peers had no session any more.
+    pub unsealed: u64,
+    /// Sessions of DTLS held now, with handshakes.
+    pub dtls_sessions: usize,
+    /// Of these, handshakes.
+    pub dtls_handshakes: usize,
     /// Peers held now.
     pub peers: usize,
     /// Devices served now.

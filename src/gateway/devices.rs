@@ -8,6 +8,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
+use super::dtls::DtlsKeys;
 use super::memory::Key;
 use super::shaping::ShapeId;
 use super::sync::{everything, polling};
@@ -68,7 +69,7 @@ impl Devices {
 
     /// Whether records of this one are of use: it is none of the devices, or one that is served.
     pub(super) fn may_have_records(&self, association: Association) -> bool {
-        matches!(association, Association::Plain(_)) || self.served.contains_key(&association)
+        !matches!(association, Association::Device(_)) || self.served.contains_key(&association)
     }
 
     /// Takes up what a device had used of its limits before a restart.
@@ -120,6 +121,7 @@ impl Gateway {
         for (keys, oscore) in oscore(device) {
             self.admit_keys(device, association, keys, oscore);
         }
+        self.set_dtls_keys(association, DtlsKeys::of(device), now);
         self.endpoint.set_link(association, link, now);
         self.pursue_tokens(association, now);
         self.drain(now);
@@ -256,7 +258,7 @@ impl Gateway {
         recalled: bool,
         now: Instant,
     ) -> Result<Option<Association>, Refused> {
-        if matches!(association, Association::Plain(_)) {
+        if !matches!(association, Association::Device(_)) {
             return Ok(None);
         }
         let Some(served) = self.devices.get(association) else { return Err(Refused::Revoked) };
@@ -342,6 +344,7 @@ impl Gateway {
         for id in self.observations_of(association).map(|(id, _)| id).collect::<Vec<_>>() {
             self.forget_observation(id, now);
         }
+        self.set_dtls_keys(association, Vec::new(), now);
         self.endpoint.dismiss(association, now);
         self.sessions.forget(association);
         self.forget_sessions();

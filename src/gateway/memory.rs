@@ -114,7 +114,10 @@ const VERSION: u8 = 1;
 impl Memories {
     /// Takes a record to be stored.
     pub(super) fn store(&mut self, key: &Key, value: &impl Serialize) {
-        self.changed.insert(key.encode(), Some(encode(VERSION, value)));
+        // A session of DTLS does not outlast a restart.
+        if !matches!(key, Key::Session(Association::Session(_))) {
+            self.changed.insert(key.encode(), Some(encode(VERSION, value)));
+        }
     }
 
     /// Has a record taken away.

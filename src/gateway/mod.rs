@@ -8,6 +8,7 @@ mod authorization;
 mod config;
 mod counters;
 mod devices;
+mod dtls;
 mod feed;
 mod keys;
 mod memory;
@@ -36,6 +37,8 @@ pub use config::Config;
 pub use counters::Counters;
 pub use devices::DeviceChange;
 use devices::Devices;
+use dtls::Secure;
+pub use dtls::{Access, DtlsIdentity};
 use feed::{Checked, FeedId, Feeds};
 use memory::{Key, Memories};
 pub use memory::{is_of_keys, is_of_request, record_of_keys};
@@ -64,6 +67,7 @@ pub struct Gateway {
     next_fetch: u64,
     outputs: VecDeque<Output>,
     memories: Memories,
+    secure: Option<Box<Secure>>,
     counters: Counters,
     stopping: bool,
 }
@@ -178,6 +182,7 @@ impl Gateway {
             next_fetch: 1,
             outputs: VecDeque::new(),
             memories: Memories::default(),
+            secure: None,
             counters: Counters::default(),
             stopping: false,
         }
@@ -186,7 +191,7 @@ impl Gateway {
     /// Takes in what happened.
     pub fn handle(&mut self, input: Input<'_>, now: Instant) {
         match input {
-            Input::Datagram { address, datagram } => self.endpoint.handle(address, datagram, now),
+            Input::Datagram { address, datagram } => self.take_in(address, datagram, now),
             Input::Fetched { id, result } => self.fetched(id, result, now),
         }
         self.drain(now);
@@ -194,6 +199,7 @@ impl Gateway {
 
     /// Lets time pass.
     pub fn advance(&mut self, now: Instant) {
+        self.advance_sessions(now);
         self.endpoint.advance(now);
         self.sessions.expire(now);
         self.forget_sessions();
@@ -211,7 +217,7 @@ impl Gateway {
     pub fn shutdown(&mut self, now: Instant) {
         self.stopping = true;
         for id in self.observations.keys().copied().collect::<Vec<_>>() {
-            match self.config.endpoint.durable {
+            match self.outlasts(id) {
                 true => self.pause(id, now),
                 false => self.end_observation(id, Refusal::ShuttingDown, now),
             }
@@ -221,7 +227,7 @@ impl Gateway {
 
     /// Whether nobody waits for anything: every request is answered and every message of ours acknowledged.
     pub fn is_idle(&self) -> bool {
-        self.outputs.is_empty() && self.endpoint.is_settled()
+        self.outputs.is_empty() && self.has_departed() && self.endpoint.is_settled()
     }
 
     /// What to do next.
@@ -235,7 +241,7 @@ impl Gateway {
         if let Some((key, value)) = self.memories.poll() {
             return Some(Output::Store { key, value });
         }
-        if let Some((address, datagram)) = self.endpoint.poll_datagram() {
+        if let Some((address, datagram)) = self.poll_departing() {
             return Some(Output::Datagram { address, datagram });
         }
         self.outputs.pop_front()
@@ -244,7 +250,7 @@ impl Gateway {
     /// When [`Gateway::advance`] next has something to do.
     pub fn deadline(&self) -> Option<Instant> {
         let own = [self.sessions.deadline(), self.feeds.deadline(), self.absences.deadline()];
-        own.into_iter().chain([self.endpoint.deadline()]).flatten().min()
+        own.into_iter().chain([self.endpoint.deadline(), self.sessions_deadline()]).flatten().min()
     }
 
     /// What was counted since the start, and what is held now.
@@ -259,7 +265,7 @@ impl Gateway {
             feeds: self.feeds.len(),
             fetching: self.fetches.len(),
             queued: self.endpoint.queued(),
-            ..self.counters
+            ..self.count_sessions()
         }
     }
 
@@ -267,13 +273,14 @@ impl Gateway {
         loop {
             let heard = self.take_events(now);
             let unauthorized = self.unauthorized.pop_front();
-            if heard.is_empty() && unauthorized.is_none() {
-                return;
-            }
+            let is_quiet = heard.is_empty() && unauthorized.is_none();
             // Once for all that came of a datagram, and when it is known whether that is a registration.
             heard.into_iter().for_each(|peer| self.reachable(peer, now));
             if let Some((id, error)) = unauthorized {
                 self.fetched(id, Err(error.into()), now);
+            }
+            if is_quiet && !self.carry(now) {
+                return;
             }
         }
     }

@@ -10,7 +10,7 @@ use super::memory::{Key, Record, StoredDelta, StoredObservation, StoredPosition}
 use super::observation::{Observation, Position};
 use crate::coap;
 use crate::coap::{Instant, ObservationId};
-use crate::endpoint::MemoryKey;
+use crate::endpoint::{Association, MemoryKey};
 use crate::matrix;
 use crate::translate::Call;
 
@@ -93,7 +93,7 @@ impl Gateway {
 
     /// Stores an observation as it is now, with what its peer is being told.
     pub(super) fn remember(&mut self, id: ObservationId, told: Option<&coap::Response>) {
-        if !self.config.endpoint.durable {
+        if !self.outlasts(id) {
             return;
         }
         let Some(observation) = self.observations.get(&id) else { return };
@@ -123,6 +123,13 @@ impl Gateway {
                 self.memories.forget(&Key::Session(peer));
             }
         }
+    }
+
+    /// Whether an observation goes on after a restart.
+    pub(super) fn outlasts(&self, id: ObservationId) -> bool {
+        let is_passing =
+            |observation: &Observation| matches!(observation.association, Association::Session(_));
+        self.config.endpoint.durable && !self.observations.get(&id).is_some_and(is_passing)
     }
 
     /// Asks nothing more for an observation, which is to go on after a restart.

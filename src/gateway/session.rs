@@ -42,6 +42,13 @@ impl Sessions {
         session
     }
 
+    /// Forgets the session of a peer that is gone for good, and was not stored.
+    pub(super) fn remove(&mut self, association: Association) {
+        if let Some((_, used)) = self.sessions.remove(&association) {
+            self.used.remove(&(used, association));
+        }
+    }
+
     /// Drops the sessions that were not used in a lifetime.
     pub(super) fn expire(&mut self, now: Instant) {
         while self.deadline().is_some_and(|deadline| deadline <= now) {

@@ -44,6 +44,8 @@ pub struct Profile {
     pub trust_addresses: bool,
     /// How many times faster than the real link this one is, in all its times: for tests. The rest is scaled already.
     pub speed: u32,
+    /// Bytes that security below CoAP adds to each datagram.
+    pub sealing: usize,
 }
 
 /// One end of a link.
@@ -83,6 +85,7 @@ impl Profile {
             nstart: 1,
             trust_addresses: false,
             speed: 1,
+            sealing: 0,
         }
     }
 
@@ -114,6 +117,13 @@ impl Profile {
             speed: self.speed.saturating_mul(speed),
             ..self
         }
+    }
+
+    /// The same link below security that adds so many bytes to each datagram: they take their time on the air, and their room in the
+    /// greatest datagram.
+    #[must_use]
+    pub fn sealed(self, sealing: usize) -> Self {
+        Self { sealing, ..self }
     }
 
     /// Bits that pass in a second from this end; 0 where nothing is known to hold them up.

@@ -235,6 +235,7 @@ mod tests {
             nstart: 2,
             trust_addresses: true,
             speed: 2,
+            sealing: 0,
         };
         assert_eq!(read(text), Ok(expected));
     }

@@ -209,6 +209,7 @@ fn airtime(profile: &Profile, from: End) -> Airtime {
         bits_per_second: profile.rate(from),
         overhead: profile.overhead,
         fragment: if profile.fragments { profile.mtu(from) } else { 0 },
+        sealing: profile.sealing,
     }
 }
 
@@ -217,14 +218,14 @@ fn airtime(profile: &Profile, from: End) -> Airtime {
 fn block(profile: &Profile) -> BlockSize {
     let speed = profile.speed.max(1);
     let is_short = |way: &End| {
-        let bare = Airtime { overhead: 0, ..airtime(profile, *way) };
+        let bare = Airtime { overhead: 0, sealing: 0, ..airtime(profile, *way) };
         move |size: usize| bare.of(size) <= BLOCK_AIR / speed
     };
     let fits = |way: &End| {
         let (mtu, frames) = (profile.mtu(*way), airtime(profile, *way));
         move |size: usize| match profile.fragments {
             true => (1.0 - profile.loss).powf(frames.frames(size + OPTIONS) as f64) >= ARRIVING,
-            false => size + OPTIONS <= mtu,
+            false => size + OPTIONS + profile.sealing <= mtu,
         }
     };
     let ways = [End::Gateway, End::Peer];
@@ -241,13 +242,13 @@ fn largest(profile: &Profile) -> usize {
 
 /// The greatest datagram that both ways carry in one frame.
 fn largest_whole(profile: &Profile) -> usize {
-    profile.mtu_up.min(profile.mtu_down)
+    profile.mtu_up.min(profile.mtu_down).saturating_sub(profile.sealing)
 }
 
 fn pace(profile: &Profile, end: End) -> Option<Pace> {
-    let mtu = if profile.fragments { usize::MAX } else { profile.mtu(end) };
+    let mtu = if profile.fragments { usize::MAX } else { profile.mtu(end).saturating_sub(profile.sealing) };
     let is_free = profile.rate(end) == 0 && profile.duty_cycle >= 1.0 && !profile.half_duplex;
-    if is_free && mtu >= Profile::MAX_DATAGRAM {
+    if is_free && (profile.fragments || profile.mtu(end) >= Profile::MAX_DATAGRAM) {
         return None;
     }
     Some(Pace {
@@ -297,6 +298,21 @@ mod tests {
     }
 
     #[test]
+    fn what_security_adds_is_on_the_air_and_in_the_greatest_datagram() {
+        let plain = Profile::built_in("hf-100").unwrap();
+        let [bare, sealed] = [plain.clone(), plain.clone().sealed(29)].map(|link| link.terms(End::Peer));
+        let of = |terms: &Terms| terms.pace.as_ref().unwrap().sending.of(80);
+        // 29 bytes of 80 ms.
+        assert_eq!(of(&sealed), of(&bare) + ms(2_320));
+        assert_eq!(sealed.pace.unwrap().mtu + 29, bare.pace.unwrap().mtu);
+        assert_eq!((sealed.block, sealed.parameters.largest), (bare.block, bare.parameters.largest));
+        // A MTU for a block of 64 bytes and its options takes the next smaller one with 29 bytes beside it.
+        let narrow = Profile { mtu_up: 128, mtu_down: 128, ..plain };
+        assert_eq!(narrow.terms(End::Peer).block.bytes(), 64);
+        assert_eq!(narrow.sealed(29).terms(End::Peer).block.bytes(), 32);
+    }
+
+    #[test]
     fn hf_100_by_hand() {
         let terms = terms("hf-100", End::Peer);
         let Terms { parameters, block, .. } = &terms;
@@ -318,7 +334,7 @@ mod tests {
         assert_eq!((terms.lifetime, terms.patience), (ms(7_200_000), ms(7_200_000)));
         assert_eq!(terms.response_timeout, ms(3_100_620));
         let pace = terms.pace.unwrap();
-        assert_eq!(pace.sending, Airtime { bits_per_second: 100, overhead: 28, fragment: 0 });
+        assert_eq!(pace.sending, Airtime { bits_per_second: 100, overhead: 28, fragment: 0, sealing: 0 });
         assert_eq!(pace.by_turns, Some(Turns { turnaround: ms(500), delay: ms(4_000) }));
         assert_eq!((pace.duty_cycle, pace.shared), (1.0, true));
     }

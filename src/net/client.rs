@@ -35,6 +35,10 @@ use crate::endpoint::Address;
 use crate::endpoint::Endpoint;
 use crate::endpoint::Event;
 use crate::endpoint::RequestId;
+use secure::Secure;
+pub use secure::Security;
+
+mod secure;
 
 /// A CoAP client of one peer. Clones share its socket.
 #[derive(Clone)]
@@ -66,7 +70,7 @@ impl Client {
         config: endpoint::Config,
         watch: Watch,
     ) -> io::Result<Self> {
-        Self::connect_as(remote, config, watch, None).await
+        Self::connect_by(remote, config, watch, None, None).await
     }
 
     /// As [`Client::connect_watched`]; with keys, all that is asked is protected by OSCORE.
@@ -79,6 +83,30 @@ impl Client {
         watch: Watch,
         keyring: Option<Keyring>,
     ) -> io::Result<Self> {
+        Self::connect_by(remote, config, watch, keyring, None).await
+    }
+
+    /// As [`Client::connect_watched`], by DTLS: the first request opens a session, and so does the first after one was not answered. Of
+    /// what is protected `watch` sees the messages.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn connect_secured(
+        remote: SocketAddr,
+        config: endpoint::Config,
+        security: Security,
+        watch: Watch,
+    ) -> io::Result<Self> {
+        Self::connect_by(remote, config, watch, None, Some(security)).await
+    }
+
+    async fn connect_by(
+        remote: SocketAddr,
+        mut config: endpoint::Config,
+        watch: Watch,
+        mut keyring: Option<Keyring>,
+        security: Option<Security>,
+    ) -> io::Result<Self> {
         let any: IpAddr = match remote {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -86,14 +114,20 @@ impl Client {
         let socket = UdpSocket::bind((any, 0)).await?;
         socket.connect(remote).await?;
         let local = socket.local_addr()?;
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
+        let clock = Clock::start();
+        // The peer is known by the connected socket: there is nothing to choose from.
+        let address = Address { remote, local: SocketAddr::new(any, 0) };
+        let secure = match security {
+            Some(security) => {
+                config.sealed.insert(address.local);
+                Some(Secure::new(security, address, &clock, random()?)?)
+            }
+            None => None,
+        };
         let (commands, orders) = mpsc::unbounded_channel();
         let traffic = Arc::new(Meter::default());
         let (departs, departure) = watch::channel(None);
-        let clock = Clock::start();
-        let mut machine = Endpoint::new(config, seed);
-        let mut keyring = keyring;
+        let mut machine = Endpoint::new(config, random()?);
         if let Some(keyring) = &mut keyring {
             keyring.begin(&mut machine, clock.now());
         }
@@ -101,8 +135,8 @@ impl Client {
             machine,
             keyring,
             clock,
-            // The peer is known by the connected socket: there is nothing to choose from.
-            address: Address { remote, local: SocketAddr::new(any, 0) },
+            address,
+            secure,
             socket,
             waiting: BTreeMap::new(),
             watch,
@@ -237,6 +271,9 @@ pub enum RequestError {
     /// The peer's host says that nobody listens there.
     #[error("nobody listens there (connection refused)")]
     Refused,
+    /// There is no session of DTLS: the peer does not answer, or one of both is not whom the other wants.
+    #[error("no secure session: {0}")]
+    Session(&'static str),
     /// What the keys are used for cannot be written into its file.
     #[error("nothing can be sent: the state of the keys cannot be written")]
     Unkept,
@@ -356,6 +393,8 @@ struct Driver {
     keyring: Option<Keyring>,
     clock: Clock,
     address: Address,
+    /// The session of DTLS, where there is to be one.
+    secure: Option<Secure>,
     socket: UdpSocket,
     waiting: BTreeMap<RequestId, Waiting>,
     watch: Watch,
@@ -390,6 +429,10 @@ impl Driver {
             while !self.machine.is_settled() {
                 self.turn(&mut buffer).await;
             }
+            self.end_session();
+            while !self.machine.is_settled() {
+                self.turn(&mut buffer).await;
+            }
         });
         if settled.await.is_err() {
             debug!(remote = %self.address.remote, "closed before the peer has acknowledged");
@@ -404,10 +447,14 @@ impl Driver {
         let now = self.clock.now();
         match command {
             Command::Start { key, request, waiter } => {
+                if self.waits_for_session() {
+                    return self.hold(key, request, waiter);
+                }
                 let peer = if self.keyring.is_some() { Keyring::PEER } else { self.address.into() };
                 let id = self.machine.request_to(peer, Priority::Message, self.address, request, now);
                 self.waiting.insert(id, Waiting { key, waiter, answered: false });
             }
+            Command::Cancel { key } | Command::Forget { key } if self.release(key) => {}
             Command::Cancel { key } => {
                 if let Some(id) = self.take(key) {
                     self.machine.cancel(id, now);
@@ -435,19 +482,18 @@ impl Driver {
         let room = self.waiting.values().all(|waiting| waiting.waiter.has_room());
         let received = tokio::select! {
             received = self.socket.recv(buffer), if room => Some(received),
-            () = self.clock.sleep_until(self.machine.deadline()) => None,
+            () = self.clock.sleep_until(self.deadline()) => None,
         };
         match received {
             Some(Ok(length)) => {
                 let datagram = buffer.get(..length).unwrap_or_default();
                 self.traffic.count(Direction::Received, datagram);
-                (self.watch)(Direction::Received, datagram);
-                self.machine.handle(self.address, datagram, self.clock.now());
+                self.take_in(datagram);
             }
             Some(Err(error)) => self.cannot_receive(&error).await,
             None => {}
         }
-        self.machine.advance(self.clock.now());
+        self.advance();
         self.drain();
     }
 
@@ -455,6 +501,7 @@ impl Driver {
     async fn cannot_receive(&mut self, error: &io::Error) {
         debug!(remote = %self.address.remote, %error, "cannot receive");
         if error.kind() == io::ErrorKind::ConnectionRefused {
+            self.give_up_session(&RequestError::Refused);
             let unanswered = self.waiting.iter().filter(|(_, waiting)| !waiting.answered);
             let unanswered: Vec<_> = unanswered.map(|(id, _)| *id).collect();
             for id in unanswered {
@@ -467,23 +514,18 @@ impl Driver {
     }
 
     fn drain(&mut self) {
-        self.report();
-        let is_kept = match &mut self.keyring {
-            Some(keyring) => keyring.keep(&mut self.machine, self.clock.now()),
-            None => true,
-        };
-        if !is_kept {
-            self.give_up();
-        }
-        while let Some((_, datagram)) = self.machine.poll_datagram() {
+        loop {
+            self.report();
+            let is_kept = match &mut self.keyring {
+                Some(keyring) => keyring.keep(&mut self.machine, self.clock.now()),
+                None => true,
+            };
             if !is_kept {
-                continue;
+                self.give_up();
+                while self.machine.poll_datagram().is_some() {}
             }
-            self.traffic.count(Direction::Sent, &datagram);
-            (self.watch)(Direction::Sent, &datagram);
-            // Lost, as any datagram may be. Without tokio's readiness: it does not know of any before the first wait.
-            if let Err(error) = socket2::SockRef::from(&self.socket).send(&datagram) {
-                debug!(remote = %self.address.remote, %error, "cannot send");
+            if !self.carry() {
+                break;
             }
         }
         let departure = self.machine.departure();
@@ -507,7 +549,10 @@ impl Driver {
                 Event::Response { id, response, notification: false } => {
                     self.tell(id, Ok(response), Then::Forget)
                 }
-                Event::Failed { id, error } => self.tell(id, Err(error.into()), Then::Forget),
+                Event::Failed { id, error } => {
+                    self.doubt_session(error);
+                    self.tell(id, Err(error.into()), Then::Forget);
+                }
                 // A client has no resources; a peer that asks all the same is told so.
                 Event::Request { key, .. } => {
                     let response = Response::new(Code::NOT_FOUND);
@@ -534,6 +579,12 @@ impl Driver {
             Then::Forget => drop(self.waiting.remove(&id)),
         }
     }
+}
+
+fn random() -> io::Result<[u8; 32]> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(bytes)
 }
 
 enum Then {

@@ -34,6 +34,11 @@ impl Clock {
         Instant::after_start(self.epoch.saturating_add(self.elapsed()))
     }
 
+    /// The clock's start, as the system has it and as the machines know it.
+    pub(super) fn beginning(&self) -> (std::time::Instant, Instant) {
+        (self.start.into_std(), Instant::after_start(self.epoch))
+    }
+
     /// The time since the clock's start.
     pub fn elapsed(&self) -> Duration {
         self.start.elapsed()

@@ -31,6 +31,8 @@ use super::desk;
 use super::desk::Desk;
 use super::desk::DeskError;
 use super::devices::Changed;
+use super::dtls;
+use super::dtls::KeyLog;
 use super::socket;
 use super::socket::Batch;
 use super::socket::Socket;
@@ -59,6 +61,8 @@ pub struct Server {
     clock: Clock,
     batch: Batch,
     outside: Outside,
+    /// Where the keys of sessions of DTLS are written to.
+    key_log: Option<KeyLog>,
     /// The devices, where they are kept.
     desk: Option<Desk>,
     /// What has become of devices and could not be written, and when it is tried again; the first due first.
@@ -82,17 +86,23 @@ impl Server {
         config.gateway.endpoint.durable = config.state.is_some();
         let upstream = Upstream::new(&config.upstream)?;
         let mut sockets = Vec::new();
-        for Listener { address, link } in &config.listen {
+        for Listener { address, link, security } in &config.listen {
             let bound = Socket::bind(*address);
             let socket = bound.map_err(|source| StartError::Bind { address: *address, source })?;
             let link = link.clone().map(|link| (socket.local(), link));
             config.gateway.endpoint.listeners.extend(link);
+            if *security == Security::Dtls {
+                config.gateway.endpoint.sealed.insert(socket.local());
+            }
             sockets.push(socket);
         }
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed).map_err(|error| StartError::Randomness(error.to_string()))?;
-        let mut machine = Gateway::new(config.gateway.clone(), seed);
+        let mut machine = Gateway::new(config.gateway.clone(), random()?);
         let clock = Clock::start();
+        let endpoint = &config.gateway.endpoint;
+        let key_log = match endpoint.sealed.is_empty() {
+            true => None,
+            false => config.dtls.serve(&mut machine, endpoint, &clock, random()?)?,
+        };
         // Devices' sequence numbers have to be kept somewhere.
         if config.devices.is_some() && config.state.is_none() {
             return Err(StartError::DevicesWithoutState);
@@ -117,7 +127,7 @@ impl Server {
         });
         let outside = Outside::new(sockets, upstream, store);
         let (batch, unwritten) = (Batch::new(), VecDeque::new());
-        let mut server = Self { machine, clock, batch, outside, desk, unwritten, config };
+        let mut server = Self { machine, clock, batch, outside, key_log, desk, unwritten, config };
         let devices = server.desk.iter().flat_map(|desk| desk.store.devices().iter());
         let names: Vec<_> = devices.map(|device| device.name.clone()).collect();
         server.begin(&names);
@@ -154,6 +164,8 @@ impl Server {
                 _ => warn!(grace = ?self.config.grace, calls, "stopped before the homeserver had answered"),
             }
         }
+        self.machine.end_sessions(self.clock.now());
+        self.drain();
         let counters = self.counters();
         report(&counters);
         self.close();
@@ -255,6 +267,9 @@ impl Server {
         while let Some((name, change)) = self.outside.changes.pop_front() {
             self.change(&name, change);
             self.outside.drain(&mut self.machine, self.clock.now());
+        }
+        while let Some(line) = self.machine.poll_key_log() {
+            self.key_log.iter_mut().for_each(|log| log.write(&line));
         }
     }
 
@@ -399,6 +414,8 @@ pub struct Config {
     pub state: Option<PathBuf>,
     /// The files of devices, and the socket on which changes of them are asked for; none means that there are no devices.
     pub devices: Option<desk::Config>,
+    /// How DTLS is served, where a listener asks for it.
+    pub dtls: dtls::Config,
     /// The way to the homeserver.
     pub upstream: upstream::Config,
     /// How long answers in flight may take after the order to stop.
@@ -414,11 +431,22 @@ pub struct Listener {
     pub address: SocketAddr,
     /// The link of the peers that come there, of those that the endpoint knows; none where that of all others holds.
     pub link: Option<String>,
+    /// What protects datagrams there, below CoAP.
+    pub security: Security,
+}
+
+/// What protects the datagrams of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// Nothing: messages are plain, or protected each by itself (OSCORE).
+    None,
+    /// DTLS: `coaps`.
+    Dtls,
 }
 
 impl From<SocketAddr> for Listener {
     fn from(address: SocketAddr) -> Self {
-        Self { address, link: None }
+        Self { address, link: None, security: Security::None }
     }
 }
 
@@ -445,6 +473,9 @@ pub enum StartError {
     /// Devices, and no state file.
     #[error("devices need a state file: their sequence numbers must not be forgotten")]
     DevicesWithoutState,
+    /// DTLS.
+    #[error(transparent)]
+    Dtls(#[from] dtls::StartError),
     /// The devices.
     #[error(transparent)]
     Devices(#[from] DeskError),
@@ -484,6 +515,12 @@ pub struct DatagramCounters {
     pub withheld: u64,
     /// Receives that failed.
     pub receive_errors: u64,
+}
+
+fn random() -> Result<[u8; 32], StartError> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| StartError::Randomness(error.to_string()))?;
+    Ok(bytes)
 }
 
 /// Ready once a device is another; never where there are none.

@@ -7,6 +7,7 @@ pub mod client;
 pub mod control;
 pub mod desk;
 pub mod devices;
+pub mod dtls;
 pub mod gateway;
 pub mod keyring;
 pub mod login;

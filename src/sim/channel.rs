@@ -208,7 +208,8 @@ impl Channel {
     /// How long datagrams from this end are on the air.
     pub fn airtime(&self, from: End) -> Airtime {
         let fragment = if self.profile.fragments { self.profile.mtu(from) } else { 0 };
-        Airtime { bits_per_second: self.profile.rate(from), overhead: self.profile.overhead, fragment }
+        let (bits_per_second, overhead) = (self.profile.rate(from), self.profile.overhead);
+        Airtime { bits_per_second, overhead, fragment, sealing: 0 }
     }
 
     /// Puts a datagram on the air as soon as its carrier is free; returns when its first bit leaves and its last one has left.

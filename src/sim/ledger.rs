@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn what_protects_a_message_is_counted_by_itself() {
-        let airtime = Airtime { bits_per_second: 100, overhead: 28, fragment: 0 };
+        let airtime = Airtime { bits_per_second: 100, overhead: 28, fragment: 0, sealing: 0 };
         let mut ledger = Ledger::default();
         // CON POST with a token of one byte and an OSCORE option of 3, and 12 bytes of ciphertext.
         let request = [&[0x41, 2, 0, 1, 0xaa, 0x93, 9, 0, 1, 0xff][..], &[7; 12]].concat();
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_message_is_taken_apart_and_a_repeat_known() {
-        let airtime = Airtime { bits_per_second: 100, overhead: 28, fragment: 0 };
+        let airtime = Airtime { bits_per_second: 100, overhead: 28, fragment: 0, sealing: 0 };
         let mut ledger = Ledger::default();
         // CON GET, message ID 1, token aa, Uri-Path "x"; then with a payload of two bytes.
         let (get, put) = ([0x41, 1, 0, 1, 0xaa, 0xb1, b'x'], [0x41, 3, 0, 2, 0xaa, 0xb1, b'x', 0xff, 1, 2]);

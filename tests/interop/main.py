@@ -8,6 +8,7 @@ import traceback
 import by_aiocoap
 import by_aiocoap_oscore
 import by_aiocoap_slowly
+import by_dtls
 import by_libcoap
 import by_libcoap_slowly
 from transcript import Transcript
@@ -19,6 +20,7 @@ CONVERSATIONS = {
     "aiocoap-oscore": by_aiocoap_oscore,
     "libcoap-hf-100": by_libcoap_slowly,
     "aiocoap-hf-100": by_aiocoap_slowly,
+    "libcoap-dtls": by_dtls,
 }
 
 

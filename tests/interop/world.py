@@ -16,6 +16,7 @@ PATIENCE = 20  # seconds
 
 class World:
     LISTEN = "127.0.0.1:0"
+    SCHEME = "coap"
 
     def __init__(self, lowband):
         self.lowband = lowband.resolve()
@@ -48,7 +49,7 @@ class World:
         """Kills it, and starts another at the same place."""
         self.gateway_process.kill()
         self.gateway_process.wait(PATIENCE)
-        self.start_gateway(self.gateway.removeprefix("coap://"))
+        self.start_gateway(self.gateway.removeprefix(f"{self.SCHEME}://"))
 
     def __exit__(self, *_):
         self.gateway_process.terminate()
@@ -73,7 +74,7 @@ class World:
     def wait_for_gateway(self):
         give_up = time.monotonic() + PATIENCE
         while time.monotonic() < give_up and self.gateway_process.poll() is None:
-            found = re.search(r"^listening on (coap://\S+)\n", self.gateway_log(), re.MULTILINE)
+            found = re.search(rf"^listening on ({self.SCHEME}://\S+)\n", self.gateway_log(), re.MULTILINE)
             if found:
                 return found[1]
             time.sleep(0.02)

@@ -66,6 +66,7 @@ async fn ten_peers_over_sockets_get_no_error() {
         gateway: gateway::Config::new(url.clone()),
         state: None,
         devices: None,
+        dtls: lowband::net::dtls::Config::default(),
         upstream: net::upstream::Config::new(url),
         grace: Duration::from_secs(5),
         report: Duration::from_secs(3_600),

@@ -16,6 +16,7 @@ use lowband::matrix::rewrite::Advertise;
 use lowband::net;
 use lowband::net::desk;
 use lowband::net::gateway::Listener;
+use lowband::net::gateway::Security;
 use lowband::net::upstream;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
@@ -78,6 +79,7 @@ impl Reader<'_> {
         let homeserver = self.required("homeserver", homeserver);
         let links = &self.settings.links;
         let default_link = self.required("default-link", |name| link(name, links));
+        let dtls = self.dtls();
         let plain = self.required("insecure-coap", switch);
         let devices = super::devices(self.settings);
         let listen = self.listen(plain, devices.as_ref());
@@ -108,7 +110,8 @@ impl Reader<'_> {
             let _: Option<()> = self.wrong("devices", wrong.hint("--state FILE"));
         }
         let homeserver = homeserver?;
-        let listen = listen?;
+        let (listen, dtls) = (listen?, dtls?);
+        self.check_dtls(&listen, &dtls);
 
         let mut gateway = gateway::Config::new(homeserver.clone());
         gateway.advertise = Advertise { base_url: advertise, ..Advertise::default() };
@@ -123,7 +126,8 @@ impl Reader<'_> {
         gateway.endpoint.transfers.block = block?;
         gateway.shape = shape;
         gateway.shapes_by_link = shaping.by_link.clone();
-        gateway.endpoint.links = terms(links);
+        gateway.endpoint.links = terms(links, 0);
+        gateway.endpoint.sealed_links = terms(links, dtls.sealing());
         gateway.endpoint.link = default_link;
         let mut upstream = upstream::Config::new(homeserver.clone());
         upstream.homeserver_ca = homeserver_ca;
@@ -140,6 +144,7 @@ impl Reader<'_> {
                 gateway,
                 state,
                 devices,
+                dtls,
                 upstream,
                 grace: grace?,
                 report: report?,
@@ -158,7 +163,8 @@ impl Reader<'_> {
         if listen.is_empty() {
             return self.wrong("listen", Wrong::new("no address").hint("an address is like 127.0.0.1:5683"));
         }
-        if !plain && devices.is_none() {
+        let bare = |listener: &&Listener| listener.security == Security::None;
+        if !plain && devices.is_none() && listen.iter().any(|listener| bare(&listener)) {
             let wrong = Wrong::new("nobody would be served: there are no devices, and no plain CoAP");
             let hint = "--insecure-coap if nobody else is on the link, or it is protected below UDP; --state FILE for devices, which \
                         lowband device add makes";
@@ -167,13 +173,82 @@ impl Reader<'_> {
         if !plain {
             return Some(listen);
         }
-        let mut addresses = listen.iter().map(|listener| listener.address);
+        let mut addresses = listen.iter().filter(bare).map(|listener| listener.address);
         if let Some(open) = addresses.find(|address| !address.ip().is_loopback()).filter(|_| !public) {
             let wrong =
                 Wrong::new(format!("{open} is not loopback: plain CoAP would be served to other hosts"));
             return self.wrong("listen", wrong.hint("--insecure-public if that is meant"));
         }
         Some(listen)
+    }
+
+    /// How DTLS is served, if it is.
+    fn dtls(&mut self) -> Option<net::dtls::Config> {
+        let certificate = self.optional("certificate", |path| Ok(PathBuf::from(path)));
+        let key = self.optional("certificate-key", |path| Ok(PathBuf::from(path)));
+        let unprovisioned =
+            self.optional("allow-unprovisioned", |kind| match kind {
+                "dtls" => Ok(()),
+                _ => Err(Wrong::new(format!("{kind:?} is nothing that can be allowed"))
+                    .hint("dtls is all there is")),
+            });
+        let sessions = self.required("dtls-sessions", at_least_one);
+        let handshakes = self.required("dtls-handshakes", at_least_one);
+        let key_log = self.optional("key-log", |path| Ok(PathBuf::from(path)));
+        let certificate = match (certificate, key) {
+            (Some(certificate), Some(key)) => {
+                let read = net::dtls::read_certificate(&certificate, &key);
+                let read = read.map_err(|error| match error.hint() {
+                    Some(hint) => Wrong::new(error.to_string()).hint(hint),
+                    None => Wrong::new(error.to_string()),
+                });
+                Some(self.parsed("certificate", read)?)
+            }
+            (None, None) => None,
+            (Some(_), None) => {
+                return self.wrong(
+                    "certificate",
+                    Wrong::new("its private key is missing").hint("--certificate-key FILE"),
+                );
+            }
+            (None, Some(_)) => {
+                return self.wrong(
+                    "certificate-key",
+                    Wrong::new("its certificate is missing").hint("--certificate FILE"),
+                );
+            }
+        };
+        if unprovisioned.is_some() && certificate.is_none() {
+            let wrong =
+                Wrong::new("whoever is no device knows the gateway by its certificate, and it has none");
+            return self
+                .wrong("allow-unprovisioned", wrong.hint("--certificate FILE --certificate-key FILE"));
+        }
+        let unprovisioned = unprovisioned.is_some();
+        Some(net::dtls::Config {
+            certificate,
+            unprovisioned,
+            sessions: sessions?,
+            handshakes: handshakes?,
+            key_log,
+        })
+    }
+
+    /// What is set for DTLS is of use only where it is spoken, and it is spoken where there is somebody to speak with.
+    fn check_dtls(&mut self, listen: &[Listener], dtls: &net::dtls::Config) {
+        let is_spoken = listen.iter().any(|listener| listener.security == Security::Dtls);
+        let is_for_some = dtls.unprovisioned || super::devices(self.settings).is_some();
+        if is_spoken && !is_for_some {
+            let wrong =
+                Wrong::new("nobody would be served by DTLS: there are no devices, and nobody else is let in");
+            let hint = "--state FILE or --devices FILE for devices, or --allow-unprovisioned dtls";
+            let _: Option<()> = self.wrong("listen", wrong.hint(hint));
+        }
+        if !is_spoken && (dtls.unprovisioned || dtls.certificate.is_some()) {
+            let name = if dtls.unprovisioned { "allow-unprovisioned" } else { "certificate" };
+            let wrong = Wrong::new("no address speaks DTLS").hint("--listen coaps://IP");
+            let _: Option<()> = self.wrong(name, wrong);
+        }
     }
 
     fn check_certificates(&mut self, config: &upstream::Config) {
@@ -310,22 +385,31 @@ fn url(text: &str) -> Result<Uri, Wrong> {
     Ok(url)
 }
 
-/// `IP:PORT`, or `IP` with CoAP's own port.
-fn address(text: &str) -> Result<SocketAddr, Wrong> {
-    const DEFAULT_PORT: u16 = 5683;
+/// `IP:PORT`, or `IP` with the usual port.
+fn address(text: &str, default_port: u16) -> Result<SocketAddr, Wrong> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    let ip = bare.parse::<IpAddr>().map(|ip| SocketAddr::from((ip, DEFAULT_PORT)));
+    let ip = bare.parse::<IpAddr>().map(|ip| SocketAddr::from((ip, default_port)));
     text.parse::<SocketAddr>().or(ip).map_err(|_| {
         let wrong = Wrong::new(format!("{text} is no IP address with a port"));
         wrong.hint("an address is like 127.0.0.1:5683, 0.0.0.0 or [::1]:5683")
     })
 }
 
-/// An address, and the name of the link behind it where `=NAME` follows.
+/// An address with its scheme, or without for `coap`, and the name of the link behind it where `=NAME` follows.
 fn listener(text: &str, links: &Links) -> Result<Listener, Wrong> {
     let (at, name) = text.split_once('=').map_or((text, None), |(at, name)| (at, Some(name)));
     let link = name.map(|name| link(name.trim_start(), links)).transpose()?;
-    Ok(Listener { address: address(at.trim_end())?, link })
+    let (security, at) = match at.split_once("://") {
+        None | Some(("coap", _)) => (Security::None, at.strip_prefix("coap://").unwrap_or(at)),
+        Some(("coaps", at)) => (Security::Dtls, at),
+        Some((scheme, _)) => {
+            let wrong = Wrong::new(format!("{scheme}: is no scheme to listen for"));
+            return Err(wrong.hint("coap://, or coaps:// for DTLS"));
+        }
+    };
+    // RFC 7252 §6.1, §6.2.
+    let default_port = if security == Security::Dtls { 5684 } else { 5683 };
+    Ok(Listener { address: address(at.trim_end(), default_port)?, link, security })
 }
 
 fn link(name: &str, links: &Links) -> Result<String, Wrong> {
@@ -336,9 +420,9 @@ fn link(name: &str, links: &Links) -> Result<String, Wrong> {
     }
 }
 
-/// What each link means for the gateway.
-fn terms(links: &Links) -> BTreeMap<String, Terms> {
-    let of = |profile: Profile| (profile.name.clone(), profile.terms(End::Gateway));
+/// What each link means for the gateway, below security that adds so many bytes to each datagram.
+fn terms(links: &Links, sealing: usize) -> BTreeMap<String, Terms> {
+    let of = |profile: Profile| (profile.name.clone(), profile.sealed(sealing).terms(End::Gateway));
     links.profiles.iter().map(of).collect()
 }
 
@@ -460,10 +544,10 @@ mod tests {
             ("[::]", "[::]:5683"),
             ("::1", "[::1]:5683"),
         ] {
-            assert_eq!(address(text).ok(), expected.parse().ok(), "{text}");
+            assert_eq!(address(text, 5683).ok(), expected.parse().ok(), "{text}");
         }
         for wrong in ["localhost:5683", "", "1.2.3.4:99999", ":5683"] {
-            assert!(address(wrong).is_err(), "{wrong}");
+            assert!(address(wrong, 5683).is_err(), "{wrong}");
         }
     }
 
@@ -472,10 +556,15 @@ mod tests {
         let links = Links::of_file(None).expect("the built-in ones");
         let read = |text: &str| listener(text, &links).ok();
         let here = SocketAddr::from(([127, 0, 0, 1], 1));
-        let expected = |link: Option<&str>| Some(Listener { address: here, link: link.map(str::to_owned) });
+        let expected = |link: Option<&str>| Some(Listener { link: link.map(str::to_owned), ..here.into() });
         assert_eq!(read("127.0.0.1:1"), expected(None));
         assert_eq!(read("127.0.0.1:1=hf-100"), expected(Some("hf-100")));
         assert_eq!(read("127.0.0.1:1 = hf-100"), expected(Some("hf-100")));
+        let secured = |text: &str| read(text).map(|listener| (listener.security, listener.address.port()));
+        assert_eq!(secured("coaps://127.0.0.1=hf-100"), Some((Security::Dtls, 5684)));
+        assert_eq!(secured("coaps://[::1]:7"), Some((Security::Dtls, 7)));
+        assert_eq!(secured("coap://127.0.0.1"), Some((Security::None, 5683)));
+        assert_eq!(read("http://127.0.0.1"), None);
         for wrong in ["127.0.0.1:1=", "127.0.0.1:1=hf", "=hf-100", "127.0.0.1:1=hf-100=lan"] {
             assert_eq!(read(wrong), None, "{wrong}");
         }

@@ -10,20 +10,22 @@ use lowband::net::devices::beside;
 use lowband::net::keyring::Keyring;
 use lowband::net::keyring::KeyringError;
 use lowband::net::store::StoreError;
+use lowband::security::dtls;
 use zeroize::Zeroizing;
 
+use super::security::Protection;
 use crate::cli::Failure;
 
 /// Opens a device's keys with their state; and says what link the device is behind.
-pub(super) fn open(given: &str, state: Option<&Path>) -> Result<(Option<Keyring>, Option<String>), Failure> {
+pub(super) fn open(given: &str, state: Option<&Path>) -> Result<(Protection, Option<String>), Failure> {
     let is_line = given.trim_start().starts_with(Credentials::SCHEME);
     let text = if is_line { Zeroizing::new(given.to_owned()) } else { read(Path::new(given))? };
     let credentials = Credentials::read(&text).map_err(Failure::usage)?;
     let half = match &credentials.half {
         Half::Oscore(half) => half,
-        Half::DtlsPsk(_) => {
-            let failure = Failure::usage("these are keys for DTLS, and requests are protected by OSCORE");
-            return Err(failure.hint("lowband device add NAME --security oscore makes others"));
+        Half::DtlsPsk(psk) => {
+            let (identity, key) = (psk.identity.clone().into(), psk.key.expose().to_vec().into());
+            return Ok((Protection::Dtls(dtls::Credentials::Psk { identity, key }), credentials.link));
         }
     };
     let state = match state {
@@ -35,10 +37,11 @@ pub(super) fn open(given: &str, state: Option<&Path>) -> Result<(Option<Keyring>
         None => beside(Path::new(given), ".state"),
     };
     let keyring = Keyring::open(half, &state).map_err(|error| explain(&error, &state))?;
-    Ok((Some(keyring), credentials.link))
+    Ok((Protection::Oscore(Box::new(keyring)), credentials.link))
 }
 
-fn read(path: &Path) -> Result<Zeroizing<String>, Failure> {
+/// Reads a file with a secret in it.
+pub(super) fn read(path: &Path) -> Result<Zeroizing<String>, Failure> {
     let cannot = |error: io::Error| Failure::usage(format_args!("cannot read {}: {error}", path.display()));
     #[cfg(unix)]
     {

@@ -1,4 +1,4 @@
-//! `coap:` URLs (RFC 7252 §6.1).
+//! `coap:` and `coaps:` URLs (RFC 7252 §6.1, §6.2).
 
 use std::str::FromStr;
 
@@ -8,11 +8,19 @@ pub(crate) struct CoapUrl {
     host: String,
     port: u16,
     path_and_query: String,
+    is_secure: bool,
 }
 
 impl CoapUrl {
     /// RFC 7252 §6.1.
     const DEFAULT_PORT: u16 = 5683;
+    /// RFC 7252 §6.2.
+    const DEFAULT_SECURE_PORT: u16 = 5684;
+
+    /// Whether it is secured by DTLS.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.is_secure
+    }
 
     /// The host, without the brackets of an IPv6 address, and the port.
     pub(crate) fn authority(&self) -> (&str, u16) {
@@ -29,10 +37,10 @@ impl FromStr for CoapUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let rest = match text.split_once("://") {
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("coap") => rest,
-            Some(("coaps", _)) => return Err("coaps: (DTLS) is not there yet; use coap://".into()),
-            Some((scheme, _)) => return Err(format!("{scheme}: is not CoAP; use coap://")),
+        let (is_secure, rest) = match text.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("coap") => (false, rest),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("coaps") => (true, rest),
+            Some((scheme, _)) => return Err(format!("{scheme}: is not CoAP; use coap:// or coaps://")),
             None => return Err("a URL is like coap://127.0.0.1:5683/_matrix/client/versions".into()),
         };
         // RFC 7252 §6.1: there are no fragments. In Matrix it is an alias whose # should have been encoded.
@@ -44,7 +52,8 @@ impl FromStr for CoapUrl {
         if authority.contains('@') {
             return Err("there are no users in CoAP URLs; an access token is given with --token".into());
         }
-        let (host, port) = split_authority(authority)?;
+        let default_port = if is_secure { Self::DEFAULT_SECURE_PORT } else { Self::DEFAULT_PORT };
+        let (host, port) = split_authority(authority, default_port)?;
         if host.is_empty() {
             return Err("the host is missing".into());
         }
@@ -52,18 +61,18 @@ impl FromStr for CoapUrl {
             true => encode(path_and_query),
             false => format!("/{}", encode(path_and_query)),
         };
-        Ok(Self { host: host.to_owned(), port, path_and_query })
+        Ok(Self { host: host.to_owned(), port, path_and_query, is_secure })
     }
 }
 
-fn split_authority(authority: &str) -> Result<(&str, u16), String> {
+fn split_authority(authority: &str, default_port: u16) -> Result<(&str, u16), String> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => rest.split_once(']').ok_or("the ] of the IPv6 address is missing")?,
         None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
     };
     match port.strip_prefix(':') {
         Some(port) => Ok((host, port.parse().map_err(|_| format!("{port:?} is no port"))?)),
-        None if port.is_empty() => Ok((host, CoapUrl::DEFAULT_PORT)),
+        None if port.is_empty() => Ok((host, default_port)),
         None => Err(format!("{port:?} after the host is no port")),
     }
 }
@@ -98,6 +107,14 @@ mod tests {
     }
 
     #[test]
+    fn a_secure_url_has_a_default_port_of_its_own() {
+        assert_eq!(parse("coaps://hs/7"), Ok(("hs".into(), 5684, "/7".into())));
+        assert_eq!(parse("COAPS://[::1]:1"), Ok(("::1".into(), 1, "/".into())));
+        let is_secure = |text: &str| text.parse::<CoapUrl>().unwrap().is_secure();
+        assert!(is_secure("coaps://hs") && !is_secure("coap://hs"));
+    }
+
+    #[test]
     fn what_no_url_may_hold_is_encoded() {
         let (.., path) = parse("coap://hs/ü b?filter={\"a\":1}").unwrap();
         assert_eq!(path, "/%C3%BC%20b?filter=%7B%22a%22:1%7D");
@@ -108,7 +125,6 @@ mod tests {
         for (text, why) in [
             ("hs/7", "like coap://"),
             ("http://hs/7", "http: is not CoAP"),
-            ("coaps://hs/7", "DTLS"),
             ("coap:///7", "host is missing"),
             ("coap://hs:x/7", "no port"),
             ("coap://hs:99999/7", "no port"),

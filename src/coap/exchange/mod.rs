@@ -186,8 +186,14 @@ impl Exchanges {
         }
     }
 
-    /// Forgets a remembered message; an acknowledgement that it is still owed goes out first.
-    /// Forgets a message of the peer's: what comes with its id is new.
+    /// Forgets all messages of the peer's, as [`Exchanges::forget_received`] does.
+    pub fn forget_all_received(&mut self) {
+        for id in self.remembered.clone() {
+            self.forget_received(id);
+        }
+    }
+
+    /// Forgets a message of the peer's: what comes with its id is new. An acknowledgement that it is still owed goes out first.
     pub fn forget_received(&mut self, id: MessageId) {
         self.remembered.retain(|remembered| *remembered != id);
         let Some(received) = self.received.remove(&id) else { return };

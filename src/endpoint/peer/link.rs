@@ -16,8 +16,8 @@ pub(in crate::endpoint) struct Terms {
 }
 
 impl Terms {
-    pub(in crate::endpoint) fn new(config: &Config, link: Option<&str>) -> Self {
-        let Some((name, terms)) = link.and_then(|link| config.links.get_key_value(link)) else {
+    pub(in crate::endpoint) fn new(config: &Config, link: Option<&str>, address: Address) -> Self {
+        let Some((name, terms)) = link.and_then(|link| config.terms(link, address)) else {
             return Self::default();
         };
         Self { link: Some(name.as_str().into()), pace: terms.pace.clone() }
@@ -27,8 +27,9 @@ impl Terms {
 impl Peer {
     /// Speaks on the terms of this link from now on.
     pub(super) fn adopt(&mut self, link: Option<&str>, config: &Config) {
-        self.terms = Terms::new(config, link);
-        let Some(terms) = self.terms.link.as_deref().and_then(|link| config.links.get(link)) else {
+        self.terms = Terms::new(config, link, self.address);
+        let Some((_, terms)) = self.terms.link.as_deref().and_then(|link| config.terms(link, self.address))
+        else {
             self.transfers = config.transfers.clone();
             return self.exchanges.set_parameters(config.parameters.clone());
         };
@@ -65,18 +66,24 @@ impl Peer {
     }
 
     /// It is at another address now; returns the one before.
-    pub(in crate::endpoint) fn move_to(&mut self, address: Address) -> Address {
+    pub(in crate::endpoint) fn move_to(&mut self, address: Address, config: &Config) -> Address {
         // So that it is remembered with what is reserved.
         self.reserved = None;
-        std::mem::replace(&mut self.address, address)
+        let before = std::mem::replace(&mut self.address, address);
+        if before.local != address.local {
+            // Another listener has another link perhaps, or seals.
+            let announced = self.terms.link.take().filter(|_| self.announced);
+            self.adopt(announced.as_deref().or(config.link_of(address)), config);
+        }
+        before
     }
 
     /// Whether a peer is answered in bursts that wishes for it: only on a link where the bursts are paced. Its message may say so
     /// of its link.
     pub(super) fn answers_in_bursts(&self, message: &Message, config: &Config) -> bool {
         let announced = message.options.get(OptionNumber::LINK).and_then(|link| str::from_utf8(link).ok());
-        match announced.and_then(|link| config.links.get(link)) {
-            Some(terms) => terms.pace.is_some(),
+        match announced.and_then(|link| config.terms(link, self.address)) {
+            Some((_, terms)) => terms.pace.is_some(),
             None => self.terms.pace.is_some(),
         }
     }

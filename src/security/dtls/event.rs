@@ -12,6 +12,13 @@ use crate::coap::Address;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SessionId(pub(super) u64);
 
+impl SessionId {
+    /// Its number, which no other of the same machine has had or will have.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
 /// What to do, and what happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -33,6 +33,11 @@ pub use keys::{Fingerprint, FingerprintError, Keys, Pins};
 use provider::Secret;
 use session::{Session, Stage, Step};
 
+/// Bytes that a record of TLS_PSK_WITH_AES_128_CCM_8 adds to what is in it: 13 of its header, 8 of the nonce, 8 of the tag.
+pub const SEALING: usize = 29;
+/// The same of the suites with AES-GCM, with a tag of 16 bytes.
+pub const SEALING_GCM: usize = 37;
+
 /// All sessions of one socket.
 pub struct Dtls {
     config: Config,
@@ -209,6 +214,12 @@ impl Dtls {
     /// How many handshakes are under way.
     pub fn handshakes(&self) -> usize {
         self.unverified.len() + self.verified.len()
+    }
+
+    /// Whether there is a session with somebody at this address, or a handshake with somebody who has shown to be there.
+    pub fn knows(&self, address: Address) -> bool {
+        let place = self.places.get(&address).copied().unwrap_or_default();
+        place.established.is_some() || place.opening.is_some_and(|id| self.verified.contains(&id))
     }
 
     /// Where a session's peer is, and who, once it is known.

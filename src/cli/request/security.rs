@@ -1,0 +1,86 @@
+//! What a call is protected by.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use lowband::net::dtls::read_certificate;
+use lowband::net::keyring::Keyring;
+use lowband::security::dtls::Credentials;
+use lowband::security::dtls::Fingerprint;
+use lowband::security::dtls::Pins;
+use lowband::security::dtls::Trust;
+use lowband::security::dtls::Version;
+
+use super::super::Failure;
+use super::keyring;
+
+/// What protects a call.
+pub(super) enum Protection {
+    /// Nothing.
+    None,
+    /// OSCORE, by a device's keys.
+    Oscore(Box<Keyring>),
+    /// DTLS.
+    Dtls(Credentials),
+}
+
+impl Protection {
+    /// Checks that it goes with the URL's scheme.
+    pub(super) fn check(&self, is_secure: bool) -> Result<(), Failure> {
+        match (is_secure, self) {
+            (false, Self::None | Self::Oscore(_)) | (true, Self::Dtls(_)) => Ok(()),
+            (false, Self::Dtls(_)) => {
+                Err(Failure::usage("keys for DTLS are of use with coaps:// alone").hint("coaps://"))
+            }
+            (true, Self::Oscore(_)) => {
+                Err(Failure::usage("keys for OSCORE protect coap:// itself").hint("coap://"))
+            }
+            (true, Self::None) => Err(Failure::usage("nothing to secure coaps:// with")
+                .hint("--credentials FILE, --psk-identity and --psk-key-file, or --certificate and --pin")),
+        }
+    }
+}
+
+/// What a call to `coaps:` is secured by, beside a device's credentials.
+#[derive(Debug, Args)]
+pub(super) struct SecurityArgs {
+    /// coaps: the identity of a shared key
+    #[arg(long, value_name = "TEXT", requires = "psk_key_file", conflicts_with_all = ["certificate", "credentials"])]
+    psk_identity: Option<String>,
+    /// coaps: the shared key, as the text of this file
+    #[arg(long, value_name = "FILE", requires = "psk_identity")]
+    psk_key_file: Option<PathBuf>,
+    /// coaps: our own certificate in PEM, shown if it is asked for
+    #[arg(long, value_name = "FILE", requires_all = ["certificate_key", "pin"], conflicts_with = "credentials")]
+    certificate: Option<PathBuf>,
+    /// coaps: the certificate's private key in PEM
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    certificate_key: Option<PathBuf>,
+    /// coaps: the SHA-256 of the gateway's certificate, or of its public key, in hexadecimal
+    #[arg(long, value_name = "FINGERPRINT", requires = "certificate")]
+    pin: Option<Fingerprint>,
+}
+
+impl SecurityArgs {
+    /// What is given of it.
+    pub(super) fn read(&self) -> Result<Protection, Failure> {
+        if let (Some(identity), Some(path)) = (&self.psk_identity, &self.psk_key_file) {
+            let text = keyring::read(path)?;
+            let key = text.trim_end_matches(['\r', '\n']).as_bytes().to_vec().into();
+            return Ok(Protection::Dtls(Credentials::Psk { identity: identity.clone().into(), key }));
+        }
+        let (Some(certificate), Some(key), Some(pin)) = (&self.certificate, &self.certificate_key, self.pin)
+        else {
+            return Ok(Protection::None);
+        };
+        let read = read_certificate(certificate, key);
+        let certificate = read.map_err(|error| match error.hint() {
+            Some(hint) => Failure::usage(&error).hint(hint),
+            None => Failure::usage(&error),
+        })?;
+        let pins = Pins::new();
+        pins.insert(pin);
+        let (server, version) = (Trust::Pinned(pins), Version::Dtls12);
+        Ok(Protection::Dtls(Credentials::Certificate { certificate, server, version }))
+    }
+}

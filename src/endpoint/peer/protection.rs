@@ -55,6 +55,11 @@ impl Binding {
     pub(in crate::endpoint) fn new(keys: KeysNumber, request: RequestBinding) -> Self {
         Self { keys, request }
     }
+
+    /// Whether this request was sent before the other.
+    pub(in crate::endpoint) fn is_before(&self, other: &Self) -> bool {
+        (self.keys, self.request.partial_iv()) < (other.keys, other.request.partial_iv())
+    }
 }
 
 impl Protection {

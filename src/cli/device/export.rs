@@ -13,6 +13,7 @@ use lowband::device::Credentials;
 use lowband::device::Half;
 use lowband::device::Name;
 use lowband::device::Oscore;
+use lowband::device::Psk;
 use lowband::net::control::Answer;
 use lowband::net::control::Command;
 use serde_json::Value;
@@ -106,8 +107,10 @@ fn libcoap(credentials: &Credentials) -> Result<Zeroizing<String>, Failure> {
             .hint("--format aiocoap, or a device with --security dtls-psk"));
     };
     let key = psk.key.expose_text().filter(|key| key.bytes().all(|byte| byte.is_ascii_graphic()));
-    let key =
-        key.ok_or_else(|| Failure::new("coap-client takes no key on its command line that is not text"))?;
+    let key = key.ok_or_else(|| {
+        Failure::new("coap-client takes no key on its command line that is not text")
+            .hint("another device, made without --short-key")
+    })?;
     let gateway = credentials.gateway.as_deref().unwrap_or("GATEWAY");
     Ok(Zeroizing::new(format!(
         "coap-client -m get -u {} -k {key} coaps://{gateway}/_matrix/client/versions\n",
@@ -126,9 +129,14 @@ fn aiocoap(credentials: &Credentials, directory: &Path) -> Result<(), Failure> {
             ("coap", json!({ "oscore": { "basedir": directory.display().to_string() } }))
         }
         Half::DtlsPsk(psk) => {
-            let key = psk.key.expose_text().ok_or_else(|| Failure::new("a key for aiocoap is text"))?;
+            // tinydtls, which aiocoap has DTLS of, writes a longer one over what is behind its buffer.
+            if psk.key.expose().len() > Psk::SHORT {
+                return Err(Failure::new("aiocoap takes a key of 16 bytes at most, and this one is longer")
+                    .hint("another device: lowband device add NAME --security dtls-psk --short-key"));
+            }
+            let key = Zeroizing::new(hex(psk.key.expose()));
             let entry =
-                json!({ "dtls": { "psk": { "ascii": key }, "client-identity": { "ascii": psk.identity } } });
+                json!({ "dtls": { "psk": { "hex": *key }, "client-identity": { "ascii": psk.identity } } });
             ("coaps", entry)
         }
     };
@@ -151,7 +159,6 @@ fn aiocoap(credentials: &Credentials, directory: &Path) -> Result<(), Failure> {
 
 /// What aiocoap reads: the algorithms by its names, which are those of IANA's registry.
 fn security_context(oscore: &Oscore) -> (Value, Value) {
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let settings = json!({
         "algorithm": "AES-CCM-16-64-128",
         "kdf-hashfun": "sha256",
@@ -160,6 +167,10 @@ fn security_context(oscore: &Oscore) -> (Value, Value) {
     });
     let secret = json!({ "secret_hex": hex(oscore.secret.expose()), "salt_hex": hex(oscore.salt.expose()) });
     (settings, secret)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn make_directory(path: &Path) -> Result<(), Failure> {

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::PrivateKeyDer;
@@ -23,9 +24,12 @@ use crate::gateway::Gateway;
 use crate::security::dtls;
 use crate::security::dtls::Certificate;
 use crate::security::dtls::Dtls;
+use crate::security::dtls::IssueError;
+use crate::security::dtls::Issued;
 use crate::security::dtls::Keys;
 use crate::security::dtls::Link;
 use crate::security::dtls::Pins;
+use crate::security::dtls::Subject;
 use crate::security::dtls::Trust;
 
 /// How a gateway serves DTLS.
@@ -141,6 +145,23 @@ pub fn read_certificate(certificate: &Path, key: &Path) -> Result<Certificate, S
         PrivateKeyDer::from_pem_slice(&pem).map_err(|_| StartError::NoKey { path: key.to_owned() })?;
     let made = Certificate::new(first.to_vec(), private.secret_der().to_vec());
     made.map_err(|source| StartError::Unusable { path: certificate.to_owned(), source })
+}
+
+/// Makes a certificate that signs itself, with a key of its own, from the system's randomness; good for some time from a moment on, which
+/// is counted from 1970.
+///
+/// # Errors
+/// See [`IssueError`]; or the system has no randomness.
+pub fn make_certificate(subject: &Subject, from: Duration, lifetime: Duration) -> io::Result<Issued> {
+    let mut material = Zeroizing::new([0; Issued::MATERIAL]);
+    for _ in 0..4 {
+        getrandom::fill(material.as_mut_slice()).map_err(|error| io::Error::other(error.to_string()))?;
+        match Issued::new(subject, from, lifetime, &material) {
+            Err(IssueError::Material) => {}
+            made => return made.map_err(io::Error::other),
+        }
+    }
+    Err(io::Error::other(IssueError::Material))
 }
 
 fn unreadable(path: &Path, source: io::Error) -> StartError {

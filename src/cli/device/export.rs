@@ -1,9 +1,6 @@
 //! `lowband device export`: the device's half of the keys, in the forms that devices take.
 
 use std::fs;
-use std::fs::File;
-use std::io;
-use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -88,7 +85,7 @@ pub(super) fn run(args: ExportArgs) -> Result<(), Failure> {
         Format::Aiocoap => return aiocoap(&credentials, args.output.as_deref().unwrap_or(Path::new("."))),
     };
     match &args.output {
-        Some(path) => write_new(path, text.as_bytes()),
+        Some(path) => output::write_new(path, text.as_bytes()),
         None => output::write(text.as_bytes()),
     }
 }
@@ -152,9 +149,13 @@ fn aiocoap(credentials: &Credentials, directory: &Path) -> Result<(), Failure> {
     make_directory(directory)?;
     for (name, value) in files {
         let text = serde_json::to_string_pretty(&value).map_err(Failure::new)?;
-        write_new(&directory.join(name), Zeroizing::new(format!("{text}\n")).as_bytes())?;
+        output::write_new(&directory.join(name), Zeroizing::new(format!("{text}\n")).as_bytes())?;
     }
     Ok(())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What aiocoap reads: the algorithms by its names, which are those of IANA's registry.
@@ -169,33 +170,9 @@ fn security_context(oscore: &Oscore) -> (Value, Value) {
     (settings, secret)
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn make_directory(path: &Path) -> Result<(), Failure> {
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path).map_err(|error| cannot_write(path, &error))
-}
-
-/// A new file for its owner alone. One that is there already may be a device's state, or hold keys that are in use.
-fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let write = |mut file: File| file.write_all(bytes).and_then(|()| file.sync_all());
-    options.open(path).and_then(write).map_err(|error| cannot_write(path, &error))
-}
-
-fn cannot_write(path: &Path, error: &io::Error) -> Failure {
-    let failure = Failure::new(format_args!("cannot write {}: {error}", path.display()));
-    match error.kind() {
-        io::ErrorKind::AlreadyExists => {
-            failure.hint("nothing is written over: take it away, or name another")
-        }
-        _ => failure,
-    }
+    builder.create(path).map_err(|error| output::cannot_write(path, &error))
 }

@@ -187,10 +187,14 @@ fn exports_are_the_same_keys_in_every_form() {
     let key = psk.key.expose_text().unwrap();
     let arguments = desk.done(&["export", "van", "--format", "libcoap", "--gateway", "gw"]);
     assert_eq!(arguments, format!("coap-client -m get -u 1 -k {key} coaps://gw/_matrix/client/versions\n"));
-    desk.done(&["export", "van", "--format", "aiocoap", "--gateway", "gw", "-o", "van"]);
+    desk.add("cart", &["--security", "dtls-psk", "--short-key"]);
+    let cart = Credentials::read(&desk.done(&["export", "cart", "--format", "line"])).unwrap();
+    let Half::DtlsPsk(psk) = cart.half else { panic!("no PSK") };
+    assert_eq!(psk.key.expose().len(), 16);
+    desk.done(&["export", "cart", "--format", "aiocoap", "--gateway", "gw", "-o", "cart"]);
     assert_eq!(
-        read("van/credentials.json")["coaps://gw/*"]["dtls"],
-        json!({ "psk": { "ascii": key }, "client-identity": { "ascii": "1" } })
+        read("cart/credentials.json")["coaps://gw/*"]["dtls"],
+        json!({ "psk": { "hex": hex(psk.key.expose()) }, "client-identity": { "ascii": "2" } })
     );
 }
 
@@ -199,6 +203,7 @@ fn mistakes_are_told_with_what_to_do() {
     let desk = Desk::new("mistakes");
     desk.add("buoy", &[]);
     desk.add("van", &["--security", "dtls-psk"]);
+    desk.add("cart", &["--security", "dtls-psk", "--short-key"]);
     fs::write(desk.path("routes"), "sync\nsend\n").unwrap();
     let add = |more: &[&str]| {
         let words = ["add", "new", "--user", "@buoy:hs", "--token-file", "token", "--unchecked"];
@@ -259,11 +264,24 @@ fn mistakes_are_told_with_what_to_do() {
         (desk.fails(&["export", "buoy", "--format", "aiocoap"]), 2, "need a directory", "-o DIRECTORY"),
         (desk.fails(&["export", "buoy", "--format", "libcoap"]), 1, "has no OSCORE", "--format aiocoap"),
         (
-            desk.fails(&["export", "van", "--format", "aiocoap", "-o", "x"]),
+            desk.fails(&["export", "cart", "--format", "aiocoap", "-o", "x"]),
             2,
             "by where they are for",
             "--gateway HOST",
         ),
+        (
+            desk.fails(&["export", "van", "--format", "aiocoap", "-o", "x", "--gateway", "gw"]),
+            1,
+            "a key of 16 bytes at most",
+            "--short-key",
+        ),
+        (
+            desk.fails(&["export", "cart", "--format", "libcoap"]),
+            1,
+            "that is not text",
+            "without --short-key",
+        ),
+        (add(&["--short-key"]), 2, "for --security dtls-psk alone", ""),
         (desk.fails(&["export", "buoy", "-o", "token"]), 1, "cannot write token", "nothing is written over"),
         (desk.fails(&["export", "buoy", "--gateway", "a b"]), 2, "give a host", ""),
         (

@@ -163,7 +163,7 @@ impl Devices {
         Ok(device)
     }
 
-    /// The device with new keys of the same kind beside the old, which hold until it first uses the new. `pin` is that of the new
+    /// The device with new keys of the same kind and length beside the old, which hold until it first uses the new. `pin` is that of the new
     /// certificate, where the keys are one.
     ///
     /// # Errors
@@ -182,6 +182,7 @@ impl Devices {
         }
         let kind = match (&keys.security, rotation.pin) {
             (Security::Oscore(_), None) => Kind::Oscore,
+            (Security::DtlsPsk(psk), None) if psk.key.expose().len() == Psk::SHORT => Kind::DtlsShortPsk,
             (Security::DtlsPsk(_), None) => Kind::DtlsPsk,
             (Security::DtlsCertificate(_), Some(pin)) => Kind::DtlsCertificate(pin),
             (Security::DtlsCertificate(_), None) => return Err(DevicesError::NeedsCertificate(name.clone())),
@@ -280,6 +281,7 @@ impl Devices {
         let security = match kind {
             Kind::Oscore => Security::Oscore(self.make_oscore(material)?),
             Kind::DtlsPsk => Security::DtlsPsk(make_psk(number, material)),
+            Kind::DtlsShortPsk => Security::DtlsPsk(make_short_psk(number, material)),
             Kind::DtlsCertificate(pin) => Security::DtlsCertificate(pin),
         };
         Ok(Keys { number: KeyNumber(number), security, history: History::Fresh })
@@ -334,6 +336,11 @@ fn make_psk(number: u64, material: &Material) -> Psk {
     let bytes = material.part::<24, 24>();
     let key = base64ct::Base64UrlUnpadded::encode_string(bytes.expose());
     Psk { identity: base_36(number), key: Secret::new(key) }
+}
+
+/// The same with a key of 128 bits, which are no text: as text they would be fewer.
+fn make_short_psk(number: u64, material: &Material) -> Psk {
+    Psk { identity: base_36(number), key: material.part::<24, { Psk::SHORT }>() }
 }
 
 fn base_36(mut number: u64) -> String {

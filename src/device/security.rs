@@ -52,6 +52,8 @@ pub enum Kind {
     Oscore,
     /// [`Security::DtlsPsk`].
     DtlsPsk,
+    /// The same with a key of 16 bytes that are no text, for clients that take no longer one.
+    DtlsShortPsk,
     /// [`Security::DtlsCertificate`].
     DtlsCertificate(Pin),
 }
@@ -116,14 +118,18 @@ impl Oscore {
 pub struct Psk {
     /// The identity (RFC 4279 §2): printable, and unique among all that the gateway accepts.
     pub identity: String,
-    /// The key: 16 to 32 bytes. Those made here are printable, since there are programs that take keys as text alone.
+    /// The key: 16 to 32 bytes. Those made here are printable, since there are programs that take keys as text alone, or short, since
+    /// there are others that take 16 bytes at most.
     pub key: Secret,
 }
 
 impl Psk {
+    /// As many bytes as an implementation has to take that is as small as can be: those of an AES-128 key.
+    pub const SHORT: usize = 16;
+
     fn check(&self) -> Result<(), SecurityError> {
         let length = self.key.expose().len();
-        if !(16..=32).contains(&length) {
+        if !(Self::SHORT..=32).contains(&length) {
             return Err(SecurityError::KeyLength(length));
         }
         let is_plain = self.identity.bytes().all(|byte| byte.is_ascii_graphic());

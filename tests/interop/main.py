@@ -6,6 +6,7 @@ import sys
 import traceback
 
 import by_aiocoap
+import by_aiocoap_dtls
 import by_aiocoap_oscore
 import by_aiocoap_slowly
 import by_dtls
@@ -21,6 +22,7 @@ CONVERSATIONS = {
     "libcoap-hf-100": by_libcoap_slowly,
     "aiocoap-hf-100": by_aiocoap_slowly,
     "libcoap-dtls": by_dtls,
+    "aiocoap-dtls": by_aiocoap_dtls,
 }
 
 

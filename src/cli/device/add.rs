@@ -47,6 +47,10 @@ pub(super) struct AddArgs {
     security: SecurityKind,
     #[command(flatten)]
     certificate: CertificateArgs,
+    /// With dtls-psk: a key of 16 bytes that are no text, instead of 32 characters, for clients that take no longer one (tinydtls, and
+    /// so aiocoap)
+    #[arg(long)]
+    short_key: bool,
     /// The link that it is behind, if not the listener's: hf-100, … as `lowband link show` lists them
     #[arg(long, value_name = "LINK")]
     link: Option<String>,
@@ -113,6 +117,7 @@ pub(super) fn run(args: AddArgs) -> Result<(), Failure> {
     }
     let kind = match (args.security, args.certificate.pin()?) {
         (SecurityKind::Oscore, None) => Kind::Oscore,
+        (SecurityKind::DtlsPsk, None) if args.short_key => Kind::DtlsShortPsk,
         (SecurityKind::DtlsPsk, None) => Kind::DtlsPsk,
         (SecurityKind::DtlsCertificate, Some(pin)) => Kind::DtlsCertificate(pin),
         (SecurityKind::DtlsCertificate, None) => {
@@ -123,6 +128,9 @@ pub(super) fn run(args: AddArgs) -> Result<(), Failure> {
             return Err(Failure::usage("a certificate is for --security dtls-certificate alone"));
         }
     };
+    if args.short_key && args.security != SecurityKind::DtlsPsk {
+        return Err(Failure::usage("a short key is for --security dtls-psk alone"));
+    }
     let routes = read_routes(&args.routes)?;
     check_free(&desk, &args.name)?;
     let tokens = args.token.obtain(&settings, &args.user, args.name.as_str())?;

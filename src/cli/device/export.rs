@@ -1,9 +1,6 @@
 //! `lowband device export`: the device's half of the keys, in the forms that devices take.
 
 use std::fs;
-use std::fs::File;
-use std::io;
-use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -13,6 +10,7 @@ use lowband::device::Credentials;
 use lowband::device::Half;
 use lowband::device::Name;
 use lowband::device::Oscore;
+use lowband::device::Psk;
 use lowband::net::control::Answer;
 use lowband::net::control::Command;
 use serde_json::Value;
@@ -87,7 +85,7 @@ pub(super) fn run(args: ExportArgs) -> Result<(), Failure> {
         Format::Aiocoap => return aiocoap(&credentials, args.output.as_deref().unwrap_or(Path::new("."))),
     };
     match &args.output {
-        Some(path) => write_new(path, text.as_bytes()),
+        Some(path) => output::write_new(path, text.as_bytes()),
         None => output::write(text.as_bytes()),
     }
 }
@@ -106,8 +104,10 @@ fn libcoap(credentials: &Credentials) -> Result<Zeroizing<String>, Failure> {
             .hint("--format aiocoap, or a device with --security dtls-psk"));
     };
     let key = psk.key.expose_text().filter(|key| key.bytes().all(|byte| byte.is_ascii_graphic()));
-    let key =
-        key.ok_or_else(|| Failure::new("coap-client takes no key on its command line that is not text"))?;
+    let key = key.ok_or_else(|| {
+        Failure::new("coap-client takes no key on its command line that is not text")
+            .hint("another device, made without --short-key")
+    })?;
     let gateway = credentials.gateway.as_deref().unwrap_or("GATEWAY");
     Ok(Zeroizing::new(format!(
         "coap-client -m get -u {} -k {key} coaps://{gateway}/_matrix/client/versions\n",
@@ -126,9 +126,14 @@ fn aiocoap(credentials: &Credentials, directory: &Path) -> Result<(), Failure> {
             ("coap", json!({ "oscore": { "basedir": directory.display().to_string() } }))
         }
         Half::DtlsPsk(psk) => {
-            let key = psk.key.expose_text().ok_or_else(|| Failure::new("a key for aiocoap is text"))?;
+            // tinydtls, which aiocoap has DTLS of, writes a longer one over what is behind its buffer.
+            if psk.key.expose().len() > Psk::SHORT {
+                return Err(Failure::new("aiocoap takes a key of 16 bytes at most, and this one is longer")
+                    .hint("another device: lowband device add NAME --security dtls-psk --short-key"));
+            }
+            let key = Zeroizing::new(hex(psk.key.expose()));
             let entry =
-                json!({ "dtls": { "psk": { "ascii": key }, "client-identity": { "ascii": psk.identity } } });
+                json!({ "dtls": { "psk": { "hex": *key }, "client-identity": { "ascii": psk.identity } } });
             ("coaps", entry)
         }
     };
@@ -144,14 +149,17 @@ fn aiocoap(credentials: &Credentials, directory: &Path) -> Result<(), Failure> {
     make_directory(directory)?;
     for (name, value) in files {
         let text = serde_json::to_string_pretty(&value).map_err(Failure::new)?;
-        write_new(&directory.join(name), Zeroizing::new(format!("{text}\n")).as_bytes())?;
+        output::write_new(&directory.join(name), Zeroizing::new(format!("{text}\n")).as_bytes())?;
     }
     Ok(())
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// What aiocoap reads: the algorithms by its names, which are those of IANA's registry.
 fn security_context(oscore: &Oscore) -> (Value, Value) {
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let settings = json!({
         "algorithm": "AES-CCM-16-64-128",
         "kdf-hashfun": "sha256",
@@ -166,25 +174,5 @@ fn make_directory(path: &Path) -> Result<(), Failure> {
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path).map_err(|error| cannot_write(path, &error))
-}
-
-/// A new file for its owner alone. One that is there already may be a device's state, or hold keys that are in use.
-fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let write = |mut file: File| file.write_all(bytes).and_then(|()| file.sync_all());
-    options.open(path).and_then(write).map_err(|error| cannot_write(path, &error))
-}
-
-fn cannot_write(path: &Path, error: &io::Error) -> Failure {
-    let failure = Failure::new(format_args!("cannot write {}: {error}", path.display()));
-    match error.kind() {
-        io::ErrorKind::AlreadyExists => {
-            failure.hint("nothing is written over: take it away, or name another")
-        }
-        _ => failure,
-    }
+    builder.create(path).map_err(|error| output::cannot_write(path, &error))
 }

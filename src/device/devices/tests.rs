@@ -87,6 +87,19 @@ fn rotation_keeps_the_old_keys_until_the_new_are_used() {
 }
 
 #[test]
+fn a_short_key_has_16_bytes_and_so_has_the_next() {
+    let mut devices = with(&[("a", Kind::DtlsShortPsk), ("b", Kind::DtlsPsk)]);
+    for (of, length) in [("a", 16), ("b", 32)] {
+        devices.put(devices.rotated(&name(of), KEEP, &material(7), Instant::START).unwrap());
+        let lengths = devices.get(&name(of)).unwrap().accepted().map(|keys| match &keys.security {
+            Security::DtlsPsk(psk) => psk.key.expose().len(),
+            _ => panic!("no PSK"),
+        });
+        assert_eq!(lengths.collect::<Vec<_>>(), [length, length]);
+    }
+}
+
+#[test]
 fn unused_keys_are_replaced_on_demand() {
     let mut devices = with(&[("a", Kind::DtlsPsk)]);
     devices.put(devices.rotated(&name("a"), KEEP, &material(7), Instant::START).unwrap());

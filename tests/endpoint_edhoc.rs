@@ -69,7 +69,8 @@ impl World {
             let mut idle = true;
             while let Some(event) = self.gateway.poll_event() {
                 match event {
-                    Event::KeysAgreed { association, number } => {
+                    Event::KeysAgreed { association, number, kid } => {
+                        assert_eq!(kid, [7]);
                         assert_eq!(association, DEVICE);
                         self.agreed.push(number);
                     }

@@ -564,6 +564,8 @@ impl Driver {
                 | Event::Reachable(_)
                 | Event::Unreachable(_)
                 | Event::KeysAgreed { .. }
+                | Event::KeysSpent { .. }
+                | Event::Unprotected { .. }
                 | Event::KeysUsed { .. } => {}
             }
         }

@@ -155,7 +155,7 @@ impl World {
     }
 
     pub(crate) fn rotate(&mut self, material: u8) {
-        let rotation = Rotation { unused: Unused::Keep, pin: None };
+        let rotation = Rotation { unused: Unused::Keep, pin: None, public_key: None };
         let name = "buoy".parse().unwrap();
         let device = self.devices.rotated(&name, rotation, &Material::new([material; 48]), self.now).unwrap();
         assert!(device.next.as_ref().is_some_and(|keys| keys.history == History::Fresh));

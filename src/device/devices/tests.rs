@@ -27,7 +27,7 @@ fn with(kinds: &[(&str, Kind)]) -> Devices {
     devices
 }
 
-const KEEP: Rotation = Rotation { unused: Unused::Keep, pin: None };
+const KEEP: Rotation = Rotation { unused: Unused::Keep, pin: None, public_key: None };
 
 fn name(text: &str) -> Name {
     text.parse().unwrap()
@@ -90,7 +90,7 @@ fn rotation_keeps_the_old_keys_until_the_new_are_used() {
 fn unused_keys_are_replaced_on_demand() {
     let mut devices = with(&[("a", Kind::DtlsPsk)]);
     devices.put(devices.rotated(&name("a"), KEEP, &material(7), Instant::START).unwrap());
-    let replace = Rotation { unused: Unused::Replace, pin: None };
+    let replace = Rotation { unused: Unused::Replace, pin: None, public_key: None };
     devices.put(devices.rotated(&name("a"), replace, &material(8), Instant::START).unwrap());
     assert!(devices.by_identity(b"0").is_some());
     assert!(devices.by_identity(b"1").is_none());
@@ -120,7 +120,7 @@ fn certificates_are_one_devices_alone() {
     let added = devices.added(new("c", certificate(1)), &material(0), Instant::START);
     assert_eq!(added, Err(DevicesError::SharedKeys(name("a"))));
     let rotated = |devices: &Devices, pin: Option<u8>| {
-        let rotation = Rotation { unused: Unused::Keep, pin: pin.map(|byte| Pin([byte; 32])) };
+        let rotation = Rotation { unused: Unused::Keep, pin: pin.map(|byte| Pin([byte; 32])), public_key: None };
         devices.rotated(&name("a"), rotation, &material(0), Instant::START)
     };
     assert_eq!(rotated(&devices, None), Err(DevicesError::NeedsCertificate(name("a"))));
@@ -142,7 +142,7 @@ fn what_cannot_be_is_refused() {
     assert_eq!(add(foreign), DevicesError::Device(DeviceError::UserId("buoy".into())));
     let unlinked = NewDevice { link: Some(String::new()), ..new("b", Kind::Oscore) };
     assert_eq!(add(unlinked), DevicesError::Device(DeviceError::EmptyLink));
-    let pin = Rotation { unused: Unused::Keep, pin: Some(Pin([1; 32])) };
+    let pin = Rotation { unused: Unused::Keep, pin: Some(Pin([1; 32])), public_key: None };
     let rotated = devices.rotated(&name("a"), pin, &material(0), Instant::START);
     assert_eq!(rotated, Err(DevicesError::TakesNoCertificate(name("a"))));
     assert_eq!(devices.get(&name("b")), Err(DevicesError::Unknown(name("b"))));

@@ -78,7 +78,7 @@ fn opening(place: &Place) -> (String, String) {
     (error.to_string(), error.hint(place).unwrap_or_default())
 }
 
-const ROTATION: Rotation = Rotation { unused: Unused::Keep, pin: None };
+const ROTATION: Rotation = Rotation { unused: Unused::Keep, pin: None, public_key: None };
 
 #[test]
 fn devices_are_the_same_in_another_process() {

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tracing::debug;
 
@@ -77,7 +78,7 @@ impl Config {
 }
 
 /// What came of the messages, in numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Counters {
     /// Sessions that were begun.
@@ -167,6 +168,14 @@ impl Responder {
     pub fn remove(&mut self, kid: &[u8]) {
         self.known.remove(kid);
         self.forget_finished(kid);
+    }
+
+    /// Waits as long as initiators on this link need, where that is longer than it has waited so far.
+    pub fn wait_for(&mut self, parameters: &coap::Parameters) {
+        let other = Config::of_link(parameters);
+        self.config.patience = self.config.patience.max(other.patience);
+        self.config.lifetime = self.config.lifetime.max(other.lifetime);
+        self.challenges.prolong(self.config.patience);
     }
 
     /// What came of the messages.

@@ -350,7 +350,8 @@ impl Devices {
             .chain((0..=u16::MAX).map(|id| id.to_be_bytes().to_vec()));
         // Those that were agreed on come and go, and one that both have costs a try for each message.
         let agreed: BTreeSet<_> = self.devices.values().flat_map(agreed_ids).collect();
-        let mut free = ids.filter(|id| !self.by_oscore_id.contains_key(id) && !agreed.contains(id.as_slice()));
+        let mut free =
+            ids.filter(|id| !self.by_oscore_id.contains_key(id) && !agreed.contains(id.as_slice()));
         let device_id = free.next().ok_or(DevicesError::Full)?;
         let gateway_id = if device_id.is_empty() { vec![0] } else { Vec::new() };
         Ok(Oscore {
@@ -363,16 +364,10 @@ impl Devices {
         })
     }
 
-    fn make_edhoc(
-        &self,
-        public_key: Option<PublicKey>,
-        material: &Material,
-    ) -> Result<Edhoc, DevicesError> {
+    fn make_edhoc(&self, public_key: Option<PublicKey>, material: &Material) -> Result<Edhoc, DevicesError> {
         let own = self.identity.as_ref().ok_or(DevicesError::NoIdentity)?.credential().kid();
         // An id that is short as a connection identifier is so here.
-        let is_free = |kid: &ConnectionId| {
-            kid.as_bytes() != own && !self.by_kid.contains_key(kid.as_bytes())
-        };
+        let is_free = |kid: &ConnectionId| kid.as_bytes() != own && !self.by_kid.contains_key(kid.as_bytes());
         let kid = ConnectionId::choose(0, is_free).ok_or(DevicesError::Full)?;
         Ok(match public_key {
             Some(key) => Edhoc::of_public(kid.as_bytes(), key)?,

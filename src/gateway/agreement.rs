@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 use tracing::{info, warn};
 
 use super::{DeviceChange, Gateway, Output};
+use crate::coap::Instant;
 use crate::device::{Device, KeyNumber, Keys, Name, Oscore, Secret, Security};
 use crate::endpoint::{Association, KeysNumber};
-use crate::coap::Instant;
 use crate::security::edhoc::{Config, Credential, Identity, Rekey};
 use crate::security::oscore::Parameters;
 

@@ -283,6 +283,10 @@ impl World {
         let device = match change {
             DeviceChange::Used(number) => self.devices.used(&name, *number),
             DeviceChange::Lost(number) => self.devices.lost(&name, *number),
+            DeviceChange::Agreed { number, .. } if !self.gateway.has_keys(*number) => None,
+            DeviceChange::Agreed { by, number, oscore } => {
+                self.devices.agreed(&name, *by, *number, (**oscore).clone())
+            }
             DeviceChange::Renewed(tokens) => self.devices.renewed(&name, tokens.clone()).ok(),
         };
         if let Some(device) = device {

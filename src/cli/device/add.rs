@@ -132,7 +132,10 @@ fn read_public_key(text: &str) -> Result<PublicKey, String> {
     let is_hex = |text: &str| text.len() % 2 == 0 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let from_hex = |text: &str| -> Vec<u8> {
         let digit = |digit: u8| char::from(digit).to_digit(16).unwrap_or_default() as u8;
-        text.as_bytes().chunks(2).map(|pair| pair.iter().fold(0, |byte, own| byte << 4 | digit(*own))).collect()
+        text.as_bytes()
+            .chunks(2)
+            .map(|pair| pair.iter().fold(0, |byte, own| byte << 4 | digit(*own)))
+            .collect()
     };
     let bytes = match is_hex(text) {
         true => from_hex(text),

@@ -120,7 +120,8 @@ fn certificates_are_one_devices_alone() {
     let added = devices.added(new("c", certificate(1)), &material(0), Instant::START);
     assert_eq!(added, Err(DevicesError::SharedKeys(name("a"))));
     let rotated = |devices: &Devices, pin: Option<u8>| {
-        let rotation = Rotation { unused: Unused::Keep, pin: pin.map(|byte| Pin([byte; 32])), public_key: None };
+        let rotation =
+            Rotation { unused: Unused::Keep, pin: pin.map(|byte| Pin([byte; 32])), public_key: None };
         devices.rotated(&name("a"), rotation, &material(0), Instant::START)
     };
     assert_eq!(rotated(&devices, None), Err(DevicesError::NeedsCertificate(name("a"))));

@@ -131,7 +131,8 @@ impl Protection {
     fn open_response(&mut self, message: &Message) -> Option<Message> {
         let sent = self.sent.get_mut(&message.token)?;
         let (number, context) = self.contexts.last_key_value()?;
-        let opened = sent.requests.iter_mut().find_map(|request| context.open_response(message, request).ok())?;
+        let opened =
+            sent.requests.iter_mut().find_map(|request| context.open_response(message, request).ok())?;
         // RFC 9668 §3.2: the other end has the keys.
         if self.agreed.as_ref().is_some_and(|(of, _)| of == number) {
             self.agreed = None;

@@ -129,7 +129,8 @@ impl PublicKeyArgs {
 
 /// A point of the curve in hexadecimal, or in a file: there with what a SubjectPublicKeyInfo (RFC 5480) has before it.
 fn read_public_key(text: &str) -> Result<PublicKey, String> {
-    let is_hex = |text: &str| text.len() % 2 == 0 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_hex =
+        |text: &str| text.len().is_multiple_of(2) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let from_hex = |text: &str| -> Vec<u8> {
         let digit = |digit: u8| char::from(digit).to_digit(16).unwrap_or_default() as u8;
         text.as_bytes()

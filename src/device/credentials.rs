@@ -452,6 +452,44 @@ mod tests {
         Credentials { half, gateway: None, link: None, ..oscore() }
     }
 
+    /// RFC 9529 §3.1: SK_I, and the public key of CRED_R.
+    fn edhoc() -> Credentials {
+        let hex = |text: &str| hex::decode(text).unwrap();
+        let half = Half::Edhoc(EdhocHalf {
+            kid: vec![0],
+            private: Some(Secret::new(hex(
+                "fb13adeb6518cee5f88417660841142e830a81fe334380a953406a1305e8706b",
+            ))),
+            gateway: gateway_of(
+                &[0x20],
+                &hex("02bbc34960526ea4d32e940cad2a234148ddc21791a12afbcbac93622046dd44f0"),
+            )
+            .unwrap(),
+        });
+        Credentials { half, gateway: None, link: None, ..oscore() }
+    }
+
+    #[test]
+    fn edhoc_half_is_a_key_of_the_device_and_one_of_the_gateway_and_both_fit() {
+        let credentials = edhoc();
+        let Half::Edhoc(half) = &credentials.half else { panic!("no EDHOC") };
+        assert_eq!(half.identity().unwrap().credential().kid(), [0]);
+        assert_eq!(
+            *half.gateway.key().y(),
+            *hex::decode("4519e257236b2a0ce2023f0931f1f386ca7afda64fcde0108c224c51eabf6072").unwrap()
+        );
+        assert!(
+            !format!("{credentials:?}").contains("fb13") && !format!("{credentials:?}").contains("251, 19")
+        );
+        let file = credentials.to_file();
+        let wrong = |from: &str, to: &str| Credentials::read(&file.replace(from, to)).unwrap_err();
+        assert_eq!(wrong("gateway-kid = \"20\"", "gateway-kid = \"00\""), SecurityError::SameIds.into());
+        assert_eq!(wrong("kid = \"00\"", "kid = \"\""), SecurityError::Kid(0).into());
+        assert_eq!(wrong("private-key = \"fb", "private-key = \""), SecurityError::PrivateKey.into());
+        assert_eq!(wrong("gateway-key = \"02", "gateway-key = \"09"), SecurityError::PublicKey.into());
+        assert_eq!(wrong("gateway-key", "key"), CredentialsError::File);
+    }
+
     #[test]
     fn line_is_as_documented() {
         let line = oscore().to_line();
@@ -463,7 +501,7 @@ mod tests {
 
     #[test]
     fn both_forms_are_read_as_they_are_written() {
-        for credentials in [oscore(), psk()] {
+        for credentials in [oscore(), psk(), edhoc()] {
             assert_eq!(Credentials::read(&credentials.to_line()), Ok(credentials.clone()));
             assert_eq!(
                 Credentials::read(&format!("\n {} \n", *credentials.to_line())),

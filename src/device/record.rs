@@ -192,6 +192,18 @@ mod tests {
     }
 
     #[test]
+    fn key_of_the_gateway_is_sealed_as_itself_and_as_no_device() {
+        let identity = Identity::generate("", &[0x20], [5; 32]).unwrap();
+        let record = key(1).seal_identity(&identity, [9; 24]);
+        assert_eq!(key(1).open_identity(&record).unwrap().credential(), identity.credential());
+        assert_eq!(key(2).open_identity(&record).unwrap_err(), RecordError::Changed);
+        assert_eq!(key(1).open(&"a".parse().unwrap(), &record).unwrap_err(), RecordError::Changed);
+        let device = key(1).seal(&device(Kind::Oscore), [9; 24]);
+        assert_eq!(key(1).open_identity(&device).unwrap_err(), RecordError::Changed);
+        assert!((0..record.len()).all(|length| key(1).open_identity(&record[..length]).is_err()));
+    }
+
+    #[test]
     fn record_shows_nothing() {
         let record = key(1).seal(&device(Kind::Oscore), [9; 24]);
         let shows = |bytes: &[u8]| record.windows(bytes.len()).any(|window| window == bytes);

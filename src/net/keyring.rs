@@ -252,6 +252,43 @@ mod tests {
     use super::*;
     use crate::device;
 
+    #[test]
+    fn keys_that_were_agreed_on_go_on_in_the_next_process_until_they_are_due() {
+        let path = std::env::temp_dir().join(format!("lowband-keyring-edhoc-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let gateway = Identity::generate("", &[0x20], [1; 32]).unwrap();
+        let private = Some(device::Secret::new([7; 32]));
+        let half = EdhocHalf { kid: vec![0], private, gateway: gateway.credential().clone() };
+        let open = || Keyring::open_edhoc(&half, &path).unwrap();
+        let machine = || Endpoint::new(crate::endpoint::Config::default(), [0; 32]);
+        let now = Instant::START;
+        let due = |keyring: &mut Keyring| {
+            let mut machine = machine();
+            keyring.begin(&mut machine, now);
+            keyring.due(&mut machine, now)
+        };
+        assert_eq!(due(&mut open()), Due::Now, "there are none");
+        let parameters = Parameters::new(Secret::from([9; 16]), b"\x01", b"\x02");
+        for (sequence, expected) in [(0, Due::No), (6_291_456, Due::Soon), (8_388_608, Due::Now)] {
+            let mut keyring = open();
+            keyring.parameters = Some(parameters.clone());
+            keyring.put(&Memory::Context(State { sequence, window: None }), now);
+            keyring.store.commit(now);
+            drop(keyring);
+            assert_eq!(due(&mut open()), expected, "{sequence}");
+        }
+        // What is forgotten is gone from the file as well.
+        let (mut keyring, mut machine) = (open(), machine());
+        keyring.begin(&mut machine, now);
+        keyring.forget(&mut machine, now);
+        assert!(keyring.keep(&mut machine, now));
+        drop(keyring);
+        assert_eq!(due(&mut open()), Due::Now);
+        let lacking = EdhocHalf { private: None, ..half.clone() };
+        assert!(matches!(Keyring::open_edhoc(&lacking, &path), Err(KeyringError::NoPrivateKey)));
+        std::fs::remove_file(&path).unwrap();
+    }
+
     fn half(secret: u8) -> Oscore {
         Oscore {
             secret: device::Secret::new([secret; 16]),

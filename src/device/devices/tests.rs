@@ -55,6 +55,48 @@ fn oscore_ids_are_the_shortest_that_are_free() {
 }
 
 #[test]
+fn edhoc_ids_are_short_and_neither_anothers_nor_the_gateways() {
+    let mut devices = Devices::default();
+    let add = |devices: &Devices, number: usize, kind| {
+        devices.added(new(&format!("n{number}"), kind), &material(number as u8), Instant::START)
+    };
+    assert_eq!(add(&devices, 0, Kind::Edhoc(None)), Err(DevicesError::NoIdentity));
+    devices.set_identity(Identity::generate("", &[0x20], [1; 32]).unwrap());
+    let mut kids = BTreeSet::from([vec![0x20]]);
+    for number in 0..60 {
+        let device = add(&devices, number, Kind::Edhoc(None)).unwrap();
+        let Some(Keys { security: Security::Edhoc(edhoc), .. }) = &device.keys else { panic!("no EDHOC") };
+        assert!(edhoc.private.is_some() && edhoc.check().is_ok());
+        let kid = edhoc.credential.kid().to_vec();
+        assert!(kid.len() == 1 && (number >= 47 || matches!(kid[0], 0..=0x17 | 0x20..=0x37)), "{kid:?}");
+        assert!(kids.insert(kid));
+        devices.put(device);
+    }
+}
+
+#[test]
+fn device_that_has_its_key_itself_is_rotated_by_another_of_its_own() {
+    let mut devices = Devices::default();
+    devices.set_identity(Identity::generate("", &[0x20], [1; 32]).unwrap());
+    let public = |seed| KeyPair::generate([seed; 32]).public();
+    let own = new("a", Kind::Edhoc(Some(public(1))));
+    devices.put(devices.added(own, &material(0), Instant::START).unwrap());
+    let rotate = |public_key| {
+        let rotation = Rotation { public_key, ..KEEP };
+        devices.rotated(&name("a"), rotation, &material(1), Instant::START)
+    };
+    assert_eq!(rotate(None), Err(DevicesError::NeedsPublicKey(name("a"))));
+    let Some(Keys { security: Security::Edhoc(next), .. }) = rotate(Some(public(2))).unwrap().next else {
+        panic!("no EDHOC")
+    };
+    assert!(next.private.is_none() && next.credential.key() == public(2));
+    let devices = with(&[("b", Kind::Oscore)]);
+    let rotation = Rotation { public_key: Some(public(1)), ..KEEP };
+    let refused = devices.rotated(&name("b"), rotation, &material(1), Instant::START);
+    assert_eq!(refused, Err(DevicesError::TakesNoPublicKey(name("b"))));
+}
+
+#[test]
 fn keys_are_of_what_they_are_made_from_and_in_no_two_parts() {
     let devices = with(&[("a", Kind::Oscore), ("b", Kind::DtlsPsk)]);
     let (_, keys, oscore) = devices.by_oscore_id(&[]).unwrap();

@@ -117,6 +117,11 @@ impl Keyring {
         self.edhoc.is_some()
     }
 
+    /// Whether there are any.
+    pub(super) fn has_keys(&self) -> bool {
+        self.parameters.is_some()
+    }
+
     /// Whether keys have to be agreed on before anything is sent, or should be.
     pub(super) fn due(&self, machine: &mut Endpoint, now: Instant) -> Due {
         match (&self.edhoc, &self.parameters) {

@@ -93,8 +93,12 @@ impl Driver {
     }
 
     /// Makes a request under the keys, or without any where there are to be none.
-    pub(super) fn ask(&mut self, key: Key, request: coap::Request, waiter: Waiter, tries: u8) {
+    pub(super) fn ask(&mut self, key: Key, request: coap::Request, mut waiter: Waiter, tries: u8) {
         let now = self.clock.now();
+        // What is to be protected does not go in clear, whatever came of the keys.
+        if self.keyring.as_ref().is_some_and(|keyring| !keyring.has_keys()) {
+            return waiter.tell(Err(RequestError::NoKeys));
+        }
         let keyring = self.keyring.as_ref();
         let peer = if keyring.is_some() { Keyring::PEER } else { self.address.into() };
         let again = keyring.is_some_and(Keyring::agrees);

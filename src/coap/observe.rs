@@ -27,6 +27,8 @@ pub struct Observation {
     pub plan: Plan,
     /// The value of Observe in its last notification.
     pub sequence: u32,
+    /// Whether its last notification was reset.
+    pub reset: bool,
 }
 
 /// A registered observation, never used again for another.
@@ -37,7 +39,7 @@ impl Observations {
     /// Registers; an observation with the same token is replaced, and returned (RFC 7641 §4.1).
     pub fn register(&mut self, token: Token, id: ObservationId, plan: Plan) -> Option<ObservationId> {
         self.by_token
-            .insert(token, Box::new(Observation { id, plan, sequence: 0 }))
+            .insert(token, Box::new(Observation { id, plan, sequence: 0, reset: false }))
             .map(|replaced| replaced.id)
     }
 
@@ -63,6 +65,12 @@ impl Observations {
     pub fn get(&self, id: ObservationId) -> Option<(Token, &Observation)> {
         let (token, observation) = self.by_token.iter().find(|(_, observation)| observation.id == id)?;
         Some((*token, observation))
+    }
+
+    /// Notes whether its last notification was reset. Returns whether the one before was, too.
+    pub fn note_reset(&mut self, id: ObservationId, reset: bool) -> bool {
+        let found = self.by_token.values_mut().find(|observation| observation.id == id);
+        found.is_some_and(|observation| std::mem::replace(&mut observation.reset, reset))
     }
 
     /// The oldest observation of what this plan is for.

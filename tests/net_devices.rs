@@ -306,8 +306,10 @@ async fn device_that_agrees_on_its_keys_observes() {
     let line = world.device(&["export", "buoy", "--format", "line"]).await;
     let (_gateway, address) = world.gateway("127.0.0.1:0").await;
     let url = format!("coap://{address}/_matrix/client/v3/sync");
+    // On such a link a client says how large blocks may be, of message_2 too.
+    let link = ["--link", "hf-100", "--link-speed", "100"];
     let words = ["request", "GET", &url, "--observe", "--count", "2", "--state", "own", "--credentials"];
-    let mut observer = world.command(&[&words[..], &[line.trim()]].concat()).spawn().unwrap();
+    let mut observer = world.command(&[&words[..], &[line.trim()], &link].concat()).spawn().unwrap();
     let mut lines = BufReader::new(observer.stdout.take().unwrap()).lines();
     let mut next = async || time::timeout(Duration::from_secs(20), lines.next_line()).await.unwrap();
     next().await.unwrap().unwrap();

@@ -14,6 +14,7 @@ use lowband::coap::{Code, Instant, Kind, Message, ObservationId, OptionNumber, P
 use lowband::endpoint::{Address, Association, Config, Endpoint, Event, Memory, MemoryKey, RequestKey};
 use lowband::security::oscore::{Parameters, Secret, is_protected};
 use support::endpoint::{OTHER, PEER, config, request, response};
+use support::notation;
 
 const DEVICE: Association = Association::Device(7);
 /// The gateway, as the device sees it.
@@ -456,6 +457,29 @@ fn a_device_shows_once_where_it_is_and_what_it_observes_stays_there() {
     world.run(at(60_000));
     assert_eq!(world.asked, ["7", "8"]);
     assert_eq!(world.answers(), 3);
+}
+
+/// Who is at a host with others does not have their notifications sent there.
+#[test]
+fn a_device_is_not_moved_to_where_somebody_else_has_shown_to_be() {
+    let mut world = World::wary();
+    world.ask("GET, /7, Observe:0");
+    world.run(at(10_000));
+    let there = elsewhere(1);
+    let mut asked = notation::message("CON [MID=5, TOK=0x01], GET, /9, Observe:0");
+    let told = world.plays_back(there, &asked.encode());
+    let challenge = Message::decode(&told[0]).unwrap();
+    assert_eq!(challenge.code, Code::UNAUTHORIZED);
+    asked.id.0 += 1;
+    asked.options.push(OptionNumber::ECHO, challenge.options.get(OptionNumber::ECHO).unwrap().to_vec());
+    world.plays_back(there, &asked.encode());
+    assert_eq!(world.gateway.counters().verified, 2);
+    world.lose = |up, _| up;
+    world.ask("GET, /8");
+    world.lose = |_, _| false;
+    let captured = world.seen[0].last().unwrap().clone();
+    assert!(!world.plays_back(there, &captured).is_empty());
+    assert_eq!((world.gateway.counters().moved, world.asked.contains(&"8".to_owned())), (0, false));
 }
 
 #[test]

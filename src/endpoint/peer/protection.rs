@@ -62,6 +62,11 @@ impl Binding {
     pub(in crate::endpoint) fn keys(&self) -> KeysNumber {
         self.keys
     }
+
+    /// Whether this request was sent before the other.
+    pub(in crate::endpoint) fn is_before(&self, other: &Self) -> bool {
+        (self.keys, self.request.partial_iv()) < (other.keys, other.request.partial_iv())
+    }
 }
 
 impl Protection {

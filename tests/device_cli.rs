@@ -199,6 +199,51 @@ fn exports_are_the_same_keys_in_every_form() {
 }
 
 #[test]
+fn device_with_edhoc_is_exported_with_the_gateways_key_and_its_own_where_that_was_made_here() {
+    let desk = Desk::new("edhoc");
+    desk.add("mast", &["--security", "edhoc"]);
+    let line = desk.done(&["export", "mast", "--format", "line"]);
+    let mast = Credentials::read(&line).unwrap();
+    desk.done(&["export", "mast", "-o", "mast.toml"]);
+    assert_eq!(mode(desk.path("mast.toml")), 0o600);
+    assert_eq!(Credentials::read(&fs::read_to_string(desk.path("mast.toml")).unwrap()).unwrap(), mast);
+    assert!(desk.done(&["export", "mast", "--format", "qr"]).contains('▀'));
+    let Half::Edhoc(half) = &mast.half else { panic!("no EDHOC") };
+    let private: String =
+        half.private.as_ref().unwrap().expose().iter().map(|byte| format!("{byte:02x}")).collect();
+    desk.done(&["export", "mast", "--format", "aiocoap", "--gateway", "gw", "-o", "aiocoap"]);
+    assert_eq!((mode(desk.path("aiocoap")), mode(desk.path("aiocoap/credentials.diag"))), (0o700, 0o600));
+    let diag = fs::read_to_string(desk.path("aiocoap/credentials.diag")).unwrap();
+    assert!(diag.contains(&format!("-4: h'{private}'")) && diag.contains("\"coap://gw/*\""), "{diag}");
+    let shown = desk.done(&["show", "mast"]);
+    assert!(shown.contains("EDHOC, key id 00") && !shown.contains(&private), "{shown}");
+    let all = fs::read(desk.path("devices")).unwrap();
+    assert!(!all.windows(64).any(|window| window == private.as_bytes()));
+
+    // One that has made its key itself: by hexadecimal digits, and by a file as openssl writes it.
+    let point = "04bbc34960526ea4d32e940cad2a234148ddc21791a12afbcbac93622046dd44f0\
+                 4519e257236b2a0ce2023f0931f1f386ca7afda64fcde0108c224c51eabf6072";
+    let pem = "-----BEGIN PUBLIC KEY-----\n\
+               MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEu8NJYFJupNMulAytKiNBSN3CF5Gh\n\
+               KvvLrJNiIEbdRPBFGeJXI2sqDOICPwkx8fOGynr9pk/N4BCMIkxR6r9gcg==\n\
+               -----END PUBLIC KEY-----\n";
+    fs::write(desk.path("hut.pem"), pem).unwrap();
+    for (name, key) in [("hut", "hut.pem"), ("van", point)] {
+        desk.add(name, &["--security", "edhoc", "--public-key", key]);
+        let own = Credentials::read(&desk.done(&["export", name])).unwrap();
+        let Half::Edhoc(half) = own.half else { panic!("no EDHOC") };
+        assert!(half.private.is_none());
+    }
+    let refused = desk.run(&["rotate", "van"]);
+    let told = String::from_utf8(refused.stderr).unwrap();
+    assert!(told.contains("needs a new public one") && told.contains("hint: --public-key"), "{told}");
+    desk.done(&["rotate", "van", "--public-key", &format!("02{}", &point[2..66])]);
+    let refused = desk.run(&["rotate", "mast", "--public-key", "02ff"]);
+    let told = String::from_utf8(refused.stderr).unwrap();
+    assert!(told.contains("no public key of P-256"), "{told}");
+}
+
+#[test]
 fn mistakes_are_told_with_what_to_do() {
     let desk = Desk::new("mistakes");
     desk.add("buoy", &[]);

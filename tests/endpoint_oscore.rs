@@ -372,6 +372,9 @@ fn a_response_that_nobody_vouches_for_ends_no_request() {
     world.device.handle(GATEWAY, &forged.encode(), world.now);
     world.lose = |_, _| false;
     world.run(at(60_000));
+    // It is told, as what it is, and nothing else comes of it.
+    let told = world.came.pop_front();
+    assert!(matches!(told, Some(Event::Unprotected { response, .. }) if response.code == Code::NOT_FOUND));
     let Some(Event::Response { response, .. }) = world.came.pop_front() else { panic!("{:?}", world.came) };
     assert_eq!(response.code, Code::CONTENT);
 }

@@ -342,7 +342,12 @@ impl Call<'_> {
         let failure = Failure::unanswered(format_args!("no answer from {}: {error}", self.remote));
         match error {
             RequestError::Refused => failure.hint("is the gateway running, and on this port?"),
-            RequestError::Failed(_) if self.args.credentials.is_some() => failure.hint(UNKNOWN_KEYS),
+            RequestError::Failed(_) | RequestError::Agreement(_) if self.args.credentials.is_some() => {
+                failure.hint(UNKNOWN_KEYS)
+            }
+            RequestError::NoKeys => {
+                failure.hint("others are agreed on when it is asked again; it may have been done")
+            }
             _ => failure,
         }
     }

@@ -237,6 +237,10 @@ impl Endpoint {
         now: Instant,
     ) -> Result<(), Unreadable> {
         let message = Message::decode(registration).map_err(|_| Unreadable)?;
+        // It lives as long as its keys.
+        if binding.as_ref().is_some_and(|binding| !self.has_keys(binding.keys())) {
+            return Err(Unreadable);
+        }
         self.admit_recalled(association, now);
         self.next_number = self.next_number.max(id.0);
         let peer = self.peers.get_mut(&association).ok_or(Unreadable)?;

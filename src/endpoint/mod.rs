@@ -244,7 +244,9 @@ impl Endpoint {
         self.set_credit(association, None);
         self.requests.insert(id, association);
         let token = self.fresh_token(association);
+        let agreed = self.devices.agreed.remove(&association);
         self.with_peer(association, now, |peer, _| {
+            agreed.into_iter().for_each(|(number, agreed)| peer.precede(number, agreed));
             peer.request(id.0, request, token, priority, now);
         });
         id
@@ -550,6 +552,10 @@ impl Endpoint {
             Outcome::Client(step) => self.report_client(step),
             Outcome::BadOption => self.counters.bad_options += 1,
             Outcome::Unopened => self.counters.unopened += 1,
+            Outcome::Unprotected(response) => {
+                self.counters.unopened += 1;
+                self.events.push_back(Event::Unprotected { association, response });
+            }
             Outcome::Unexpected => self.counters.unexpected_responses += 1,
             Outcome::Challenged => self.counters.challenges += 1,
             Outcome::AnswerDropped => self.counters.answers_dropped += 1,

@@ -153,6 +153,8 @@ pub(super) enum Outcome {
     AnswerDropped,
     /// A response that could not be opened.
     Unopened,
+    /// An error that came without protection.
+    Unprotected(Response),
     /// It was asked to show where it is.
     Challenged,
 }

@@ -49,7 +49,7 @@ impl DtlsKeys {
     pub(super) fn of(device: &Device) -> Vec<Self> {
         let keys = device.accepted().filter_map(|keys| {
             let (identity, key) = match &keys.security {
-                Security::Oscore(_) => return None,
+                Security::Oscore(_) | Security::Edhoc(_) => return None,
                 Security::DtlsPsk(psk) => {
                     (DtlsIdentity::Psk(psk.identity.clone().into()), psk.key.expose().to_vec())
                 }

@@ -44,7 +44,7 @@ impl Gateway {
             MemoryKey::Context(number) => Some(*number),
             _ => None,
         });
-        self.admit_begun(&known.collect());
+        self.admit_begun(&known.collect(), now);
         self.endpoint.recall(memories, now);
         for (id, stored) in observations {
             self.restore_observation(id, *stored, now);

@@ -7,12 +7,14 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::ValueEnum;
 use lowband::device::Credentials;
+use lowband::device::EdhocHalf;
 use lowband::device::Half;
 use lowband::device::Name;
 use lowband::device::Oscore;
 use lowband::device::Psk;
 use lowband::net::control::Answer;
 use lowband::net::control::Command;
+use lowband::security::edhoc::Credential;
 use serde_json::Value;
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -33,7 +35,7 @@ Examples: into a file; to be scanned; for aiocoap; for libcoap
   $ lowband device export van --gateway gateway.example.org --format libcoap
 
 Whoever has it is the device. Keys of OSCORE may be used in one place alone: another export is for the same device, after it has lost
-nothing. One that has lost its state needs new keys (rotate).")]
+nothing. One that has lost its state needs new keys (rotate), but for one with EDHOC, which agrees on others by itself.")]
 pub(super) struct ExportArgs {
     /// Which
     name: Name,
@@ -59,7 +61,7 @@ enum Format {
     Line,
     /// The line as a QR code on the terminal
     Qr,
-    /// Files for aiocoap: a security context, and credentials that name it
+    /// Files for aiocoap: a security context, or a key to agree on one by, and credentials that name it
     Aiocoap,
     /// Arguments of libcoap's coap-client, for DTLS with a key
     Libcoap,
@@ -115,10 +117,11 @@ fn libcoap(credentials: &Credentials) -> Result<Zeroizing<String>, Failure> {
     )))
 }
 
-/// A directory for aiocoap: for OSCORE the files of its `FilesystemSecurityContext`, and for both what `--credentials` takes.
+/// A directory for aiocoap: for OSCORE the files of its `FilesystemSecurityContext`, and for all what `--credentials` takes.
 fn aiocoap(credentials: &Credentials, directory: &Path) -> Result<(), Failure> {
     let mut files: Vec<(&str, Value)> = Vec::new();
     let (scheme, entry) = match &credentials.half {
+        Half::Edhoc(half) => return aiocoap_edhoc(credentials, half, directory),
         Half::Oscore(oscore) => {
             let (settings, secret) = security_context(oscore);
             files.push(("settings.json", settings));
@@ -152,6 +155,34 @@ fn aiocoap(credentials: &Credentials, directory: &Path) -> Result<(), Failure> {
         output::write_new(&directory.join(name), Zeroizing::new(format!("{text}\n")).as_bytes())?;
     }
     Ok(())
+}
+
+/// A directory for aiocoap with what it agrees on keys by: in CBOR's diagnostic notation, since labels are numbers.
+fn aiocoap_edhoc(credentials: &Credentials, half: &EdhocHalf, directory: &Path) -> Result<(), Failure> {
+    let Some(gateway) = &credentials.gateway else {
+        return Err(Failure::usage("aiocoap keeps keys by where they are for").hint("--gateway HOST"));
+    };
+    let (Some(private), Some(identity)) = (&half.private, half.identity()) else {
+        return Err(Failure::new("the device has its private key itself, and aiocoap needs it in this file"));
+    };
+    let private = Zeroizing::new(hex(private.expose()));
+    let text = Zeroizing::new(format!(
+        "{{\n  \"coap://{gateway}/*\": {{\n    \"edhoc-oscore\": {{\n      \"suite\": 2,\n      \"method\": 3,\n      \
+         \"own_cred_style\": \"by-key-id\",\n      \"own_cred\": {{14: {}}},\n      \"private_key\": {{1: 2, -1: 1, -4: h'{}'}},\n      \
+         \"peer_cred\": {{14: {}}}\n    }}\n  }}\n}}\n",
+        claims(identity.credential()),
+        *private,
+        claims(&half.gateway),
+    ));
+    make_directory(directory)?;
+    output::write_new(&directory.join("credentials.diag"), text.as_bytes())
+}
+
+/// A credential without a subject, as both ends have it.
+fn claims(credential: &Credential) -> String {
+    let (kid, key) = (hex(credential.kid()), credential.key());
+    let (x, y) = (hex(key.x()), hex(key.y()));
+    format!("{{2: \"\", 8: {{1: {{1: 2, 2: h'{kid}', -1: 1, -2: h'{x}', -3: h'{y}'}}}}}}")
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use tracing::debug;
 
 use super::{Outcome, Peer};
-use crate::coap::{Busy, Code, Instant, Kind, Message, MessageId, ObservationId, Token};
+use crate::coap::{Busy, Code, Instant, Kind, Message, MessageId, ObservationId, Response, Token};
 use crate::endpoint::devices::KeysNumber;
+use crate::security::edhoc::Agreed;
 use crate::security::oscore::{
     Context, PartialIv, RequestBinding, Sealed, SentRequest, answer_challenge, is_protected,
 };
@@ -27,6 +28,8 @@ pub(in crate::endpoint) struct Protection {
     recalled: BTreeMap<MessageId, Binding>,
     /// The keys and the number of the newest request.
     newest: Option<(KeysNumber, PartialIv)>,
+    /// What goes before each request under these keys, until a response to one has come.
+    agreed: Option<(KeysNumber, Box<Agreed>)>,
     /// What was sealed, for those who see to it that no nonce is used twice.
     pub(in crate::endpoint) sealed: Vec<Sealed>,
 }
@@ -54,6 +57,10 @@ const CHALLENGES: u8 = 4;
 impl Binding {
     pub(in crate::endpoint) fn new(keys: KeysNumber, request: RequestBinding) -> Self {
         Self { keys, request }
+    }
+
+    pub(in crate::endpoint) fn keys(&self) -> KeysNumber {
+        self.keys
     }
 
     /// Whether this request was sent before the other.
@@ -89,7 +96,8 @@ impl Protection {
     }
 
     fn seal_request(&mut self, message: Message) -> Option<Message> {
-        let context = self.contexts.last_entry()?.into_mut();
+        let mut entry = self.contexts.last_entry()?;
+        let (number, context) = (*entry.key(), entry.get_mut());
         let (sealed, request) = context.protect_request(&message).ok()?;
         let sent = self.sent.entry(message.token).or_insert_with(|| Sent {
             message: message.clone(),
@@ -104,7 +112,10 @@ impl Protection {
         sent.requests.insert(0, request);
         sent.requests.truncate(Self::UNDER_WAY);
         self.sealed.push(sealed.clone());
-        Some(sealed.message)
+        match self.agreed.as_ref().filter(|(of, _)| *of == number) {
+            Some((_, agreed)) => Some(agreed.combine(sealed.message)),
+            None => Some(sealed.message),
+        }
     }
 
     /// Keeps a request that goes as it is, to answer a challenge.
@@ -124,8 +135,14 @@ impl Protection {
     /// Opens a response to a request of ours.
     fn open_response(&mut self, message: &Message) -> Option<Message> {
         let sent = self.sent.get_mut(&message.token)?;
-        let context = self.contexts.last_key_value()?.1;
-        sent.requests.iter_mut().find_map(|request| context.open_response(message, request).ok())
+        let (number, context) = self.contexts.last_key_value()?;
+        let opened =
+            sent.requests.iter_mut().find_map(|request| context.open_response(message, request).ok())?;
+        // RFC 9668 §3.2: the other end has the keys.
+        if self.agreed.as_ref().is_some_and(|(of, _)| of == number) {
+            self.agreed = None;
+        }
+        Some(opened)
     }
 }
 
@@ -165,9 +182,22 @@ impl Peer {
             }
             None => {
                 debug!(remote = %self.address.remote, code = %message.code, protected = is_protected(&message), "response not opened");
-                self.outcomes.push_back(Outcome::Unopened);
+                let is_error = matches!(message.code.class(), 4 | 5) && !is_protected(&message);
+                self.outcomes.push_back(match is_error && self.client.contains(message.token) {
+                    true => Outcome::Unprotected(Response {
+                        code: message.code,
+                        options: message.options,
+                        payload: message.payload,
+                    }),
+                    false => Outcome::Unopened,
+                });
             }
         }
+    }
+
+    /// Has message_3 go before requests, until a response to one has come.
+    pub(in crate::endpoint) fn precede(&mut self, keys: KeysNumber, agreed: Box<Agreed>) {
+        self.protection.agreed = Some((keys, agreed));
     }
 
     /// Whether a message that is no request is of this peer: it answers one of ours.

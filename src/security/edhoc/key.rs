@@ -7,8 +7,11 @@ use p256::elliptic_curve::point::{AffineCoordinates, DecompressPoint};
 use p256::elliptic_curve::subtle::Choice;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 use zeroize::Zeroizing;
+
+use crate::security::oscore::Secret;
 
 /// A private key and its public one.
 #[derive(Clone)]
@@ -58,7 +61,7 @@ impl fmt::Debug for KeyPair {
     }
 }
 
-/// A point of the curve.
+/// A point of the curve. serde writes it as hexadecimal digits, compressed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PublicKey {
     x: [u8; 32],
@@ -111,6 +114,19 @@ impl fmt::Debug for PublicKey {
         f.write_str("PublicKey(")?;
         self.to_sec1().iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
         f.write_str(")")
+    }
+}
+
+impl Serialize for PublicKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Secret::from(self.to_sec1()).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for PublicKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = Secret::deserialize(deserializer)?;
+        Self::from_sec1(bytes.expose()).map_err(de::Error::custom)
     }
 }
 

@@ -11,7 +11,6 @@ use super::peer::{Asked, Peer};
 use super::{Address, Association, Binding, Endpoint, Event, KeysNumber, Pending, RequestKey};
 use crate::coap::{
     Instant, Kind, Message, MessageId, ObservationId, OptionNumber, Options, Priority, Request,
-    ServerTransfers,
 };
 use crate::security::oscore::State;
 
@@ -92,6 +91,7 @@ pub(super) fn whole(message: &Message, request: &Request) -> Message {
             number,
             OptionNumber::BLOCK1
                 | OptionNumber::BLOCK2
+                | OptionNumber::Q_BLOCK1
                 | OptionNumber::Q_BLOCK2
                 | OptionNumber::SIZE2
                 | OptionNumber::OBSERVE
@@ -203,9 +203,9 @@ impl Endpoint {
         // Its repeats may be answered as it was.
         self.recall_credit(association, &message, now);
         let peer = self.peers.get_mut(&association).ok_or(Unreadable)?;
-        let (request, plan) = ServerTransfers::recall(&message, &peer.transfers);
+        let (request, plan) = peer.server.recall(&message, &peer.transfers, now);
         peer.recall(message.id, binding.as_ref());
-        let mut asked = Asked::of(&message, binding);
+        let mut asked = Asked::of_whole(&message, binding);
         let Some(answer) = answer else {
             peer.exchanges.recall(&message, None, expires, now);
             let (key, bytes) = (RequestKey(number), request.payload.len());
@@ -240,7 +240,7 @@ impl Endpoint {
         self.admit_recalled(association, now);
         self.next_number = self.next_number.max(id.0);
         let peer = self.peers.get_mut(&association).ok_or(Unreadable)?;
-        let (_, plan) = ServerTransfers::recall(&message, &peer.transfers);
+        let (_, plan) = peer.server.recall(&message, &peer.transfers, now);
         peer.observations.register(message.token, id, plan);
         peer.bind(id, binding.as_ref());
         self.observations.insert(id, association);

@@ -96,6 +96,16 @@ impl Asked {
         Self { token: message.token, message: (message.kind, message.id), is_safe, unwanted, binding }
     }
 
+    /// The same of a message that completes a request. The last block that was missing of a burst may come unconfirmed; the answer to
+    /// all of them is not to be lost for it.
+    pub(super) fn of_whole(message: &Message, binding: Option<Binding>) -> Self {
+        let mut asked = Self::of(message, binding);
+        if message.options.get(OptionNumber::Q_BLOCK1).is_some() {
+            asked.message.0 = Kind::Confirmable;
+        }
+        asked
+    }
+
     /// A response to it as one message, whatever its length.
     pub(super) fn whole_answer(&self, response: &Response) -> Message {
         Message {
@@ -251,10 +261,7 @@ impl Peer {
                 self.challenge(&mut asked, now);
             }
             Received::Request(request, plan) => {
-                if message.options.get(OptionNumber::Q_BLOCK1).is_some() {
-                    // The last block that was missing may come unconfirmed; the answer to all of them is not to be lost for it.
-                    asked.message.0 = Kind::Confirmable;
-                }
+                let asked = Asked::of_whole(&message, asked.binding);
                 // RFC 7641 §4.1: a registration with the same token takes the place of the one before; Observe 1 removes it.
                 if request.observe.is_some()
                     && let Some(id) = self.observations.remove(asked.token)

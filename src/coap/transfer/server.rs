@@ -171,10 +171,14 @@ impl ServerTransfers {
         Received::Request(request(message, message.payload.clone()), plan)
     }
 
-    /// A request that was complete before a restart: its message, with the whole body.
-    pub fn recall(message: &Message, limits: &TransferLimits) -> (Request, Plan) {
+    /// A request that was complete before a restart: its message, with the whole body. One whose body came in bursts is not made
+    /// again from blocks of it that come late.
+    pub fn recall(&mut self, message: &Message, limits: &TransferLimits, now: Instant) -> (Request, Plan) {
         let block = |number| Block::find(&message.options, number).ok().flatten();
         let plan = Plan::of(message, block(OptionNumber::BLOCK1), block(OptionNumber::BLOCK2), limits);
+        if message.options.get(OptionNumber::Q_BLOCK1).is_some() {
+            self.uploads.remember(&plan.key, limits, now);
+        }
         (request(message, message.payload.clone()), plan)
     }
 

@@ -149,6 +149,8 @@ impl Endpoint {
                 self.forget(key);
             }
         }
+        let next_ids: Vec<_> = self.peers.values().map(|peer| peer.exchanges.next_id()).collect();
+        self.first_ids.avoid_all(&next_ids);
         // Only now: a peer of which nothing else was remembered is not kept.
         for association in self.peers.keys().copied().collect::<Vec<_>>() {
             self.with_peer(association, now, |_, _| {});
@@ -176,10 +178,6 @@ impl Endpoint {
         }
         let peer = self.peers.get_mut(&association).ok_or(Unreadable)?;
         peer.exchanges.resume_ids(MessageId(next_id));
-        // A new peer may be one of these with a new address: see `admit`.
-        if next_id.wrapping_sub(self.first_id.0) < Self::IDS_USED {
-            self.first_id = MessageId(next_id.wrapping_add(Self::IDS_APART));
-        }
         peer.observations.resume(next_sequence);
         if link.is_some() {
             peer.announce(link.as_deref(), &self.config);

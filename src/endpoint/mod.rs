@@ -9,6 +9,7 @@ mod agreement;
 mod config;
 mod devices;
 mod event;
+mod ids;
 mod memory;
 mod pacer;
 mod peer;
@@ -36,6 +37,7 @@ pub use config::Config;
 use devices::Devices;
 pub use devices::KeysNumber;
 pub use event::{Counters, Event, RequestId, RequestKey};
+use ids::FirstIds;
 pub use memory::{Memory, MemoryKey};
 use pacer::Pacers;
 pub use peer::{Binding, PeerAirtime};
@@ -63,8 +65,7 @@ pub struct Endpoint {
     observations: BTreeMap<ObservationId, Association>,
     requests: BTreeMap<RequestId, Association>,
     next_number: u64,
-    /// The message ID that the next new peer begins with.
-    first_id: MessageId,
+    first_ids: FirstIds,
     datagrams: VecDeque<(Association, Address, Vec<u8>)>,
     /// Datagrams that are no messages, and whose turn it was.
     raw: VecDeque<(Address, Vec<u8>)>,
@@ -87,10 +88,6 @@ struct Pending {
 }
 
 impl Endpoint {
-    /// How many message IDs lie between the first of one peer and of the next.
-    const IDS_APART: u16 = 257;
-    /// How many a peer may have used before those that are reserved, and a peer of it may still remember.
-    const IDS_USED: u16 = 4096;
     /// How long a peer may take to answer a challenge, at least.
     const FRESH: Duration = Duration::from_secs(4 * 3600);
 
@@ -98,7 +95,7 @@ impl Endpoint {
     pub fn new(config: Config, seed: [u8; 32]) -> Self {
         let mut chance = ChaCha8Rng::from_seed(seed);
         // RFC 7252 §4.4: it begins with one that cannot be guessed.
-        let first_id = MessageId(chance.next_u32() as u16);
+        let first_ids = FirstIds::starting_at(MessageId(chance.next_u32() as u16));
         let mut secret = [0; 32];
         chance.fill_bytes(&mut secret);
         let devices = Devices::new(Challenges::new(secret, Self::FRESH));
@@ -108,7 +105,7 @@ impl Endpoint {
             strangers: 0,
             config,
             chance,
-            first_id,
+            first_ids,
             peers: BTreeMap::new(),
             devices,
             agreements: None,
@@ -484,6 +481,7 @@ impl Endpoint {
         }
         if let Some(peer) = self.peers.get_mut(&association) {
             peer.rest();
+            self.first_ids.avoid(peer.exchanges.next_id());
         }
         self.remember_peer(association);
         self.place(association);
@@ -615,10 +613,7 @@ impl Endpoint {
             self.drop_peer(expendable);
         }
         let mut peer = Peer::new(address, &self.config, self.chance.next_u64(), now);
-        // A peer that was given another address does not know it, and takes us for the one that it spoke with before: what we say now
-        // must not have the ids of what we said then.
-        peer.exchanges.resume_ids(self.first_id);
-        self.first_id = MessageId(self.first_id.0.wrapping_add(Self::IDS_APART));
+        peer.exchanges.resume_ids(self.first_ids.take());
         peer.protection.contexts = self.devices.take(association);
         if let Some(link) = self.devices.link(association) {
             peer.assign(Some(link), &self.config);

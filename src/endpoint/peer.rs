@@ -347,13 +347,12 @@ impl Peer {
     }
 
     fn follow_with(&mut self, step: Step, priority: Priority, now: Instant) {
+        // Before what follows, which would wait for it.
+        self.forget_unwanted(now);
         match step {
             Step::Send(message) => self.send_request(Vec::new(), message, priority, now),
             Step::SendBurst { before, last } => self.send_request(before, last, priority, now),
-            step => {
-                self.outcomes.push_back(Outcome::Client(step));
-                self.forget_unwanted(now);
-            }
+            step => self.outcomes.push_back(Outcome::Client(step)),
         }
     }
 

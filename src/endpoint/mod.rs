@@ -338,6 +338,13 @@ impl Endpoint {
         Some(token)
     }
 
+    /// Whether its peer certainly knows of an observation: it has acknowledged a message with the observation's token. Blocks are
+    /// fetched by other tokens, and may have been for another observation of the same events.
+    pub fn is_confirmed(&self, id: ObservationId) -> bool {
+        let peer = self.observations.get(&id).and_then(|association| self.peers.get(association));
+        peer.and_then(|peer| peer.observations.get(id)).is_some_and(|(_, observation)| observation.confirmed)
+    }
+
     /// Whose an observation is.
     pub fn association(&self, id: ObservationId) -> Option<Association> {
         self.observations.get(&id).copied()

@@ -382,7 +382,11 @@ impl Peer {
     }
 
     fn acknowledged(&mut self, exchange: ExchangeId, now: Instant) {
-        match self.purposes.remove(&exchange) {
+        let purpose = self.purposes.remove(&exchange);
+        if let Some(Purpose::Beginning(id, _) | Purpose::End(id, _)) = purpose {
+            self.observations.confirm(id);
+        }
+        match purpose {
             Some(Purpose::Request(token)) => self.client.acknowledged(token, &self.transfers, now),
             Some(Purpose::End(_, delivery) | Purpose::Rest(_, delivery)) => {
                 self.server.delivered(delivery);

@@ -41,11 +41,10 @@ impl FirstIds {
 
     /// Keeps away from all of several peers, as far as they leave any room.
     pub(super) fn avoid_all(&mut self, next: &[MessageId]) {
-        for _ in 0..=u16::MAX / Self::APART {
-            let moved = next.iter().fold(false, |moved, next| self.avoid(*next) || moved);
-            if !moved {
-                return;
-            }
+        // Each time it goes on by more than that, and once around is enough.
+        let mut rest = u16::MAX / Self::SOON;
+        while rest > 0 && next.iter().any(|next| self.avoid(*next)) {
+            rest -= 1;
         }
     }
 }

@@ -591,7 +591,8 @@ pub(super) fn message(code: Code, token: Token, options: Options, payload: Bytes
     Message { kind: Kind::Confirmable, code, id: MessageId(0), token, options, payload }
 }
 
-fn response(code: Code, options: &Options, payload: Bytes) -> Response {
+/// The response of these messages' options and body, without what is of the transfer.
+pub(super) fn response(code: Code, options: &Options, payload: Bytes) -> Response {
     let options = options.iter().filter(|(number, _)| !is_of_transfer(*number));
     Response { code, options: options.map(|(number, value)| (number, value.to_vec())).collect(), payload }
 }

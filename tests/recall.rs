@@ -25,8 +25,7 @@ fn durable() -> Config {
 /// One whose peers may send bodies in bursts of blocks.
 fn in_bursts() -> Config {
     let terms = Profile::built_in("hf-100").unwrap().terms(End::Gateway);
-    let links = BTreeMap::from([("hf-100".to_owned(), terms)]);
-    Config { links, link: Some("hf-100".to_owned()), ..durable() }
+    Config { durable: true, trusted: true, ..Config::over("hf-100", terms) }
 }
 
 /// What has been said since.

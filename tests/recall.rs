@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use lowband::coap::{Code, Instant, Kind, Message, MessageId, ObservationId};
 use lowband::endpoint::{Address, Config, Endpoint, Event, Memory, MemoryKey};
-use lowband::link::{End, Profile};
+use lowband::link::End;
 
 use support::Story;
 use support::endpoint::{PEER, config, peer, request, with};
+use support::pair::over_hf;
 
 type Memories = BTreeMap<MemoryKey, Memory>;
 
@@ -24,8 +25,7 @@ fn durable() -> Config {
 
 /// One whose peers may send bodies in bursts of blocks.
 fn in_bursts() -> Config {
-    let terms = Profile::built_in("hf-100").unwrap().terms(End::Gateway);
-    Config { durable: true, trusted: true, ..Config::over("hf-100", terms) }
+    Config { durable: true, ..over_hf(End::Gateway, true) }
 }
 
 /// What has been said since.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::client::{RequestError, response};
+use super::asked::response;
+use super::client::RequestError;
 use super::wanted::{MAX_PAYLOADS, end_of_set};
 use super::{TransferLimits, join};
 use crate::coap::block::{Block, BlockSize};

@@ -11,9 +11,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use lowband::coap::{Code, Instant, Kind, Message, ObservationId, OptionNumber, Priority, Response};
-use lowband::endpoint::{Address, Association, Config, Endpoint, Event, Memory, MemoryKey};
+use lowband::endpoint::{Address, Association, Config, Endpoint, Event, Memory, MemoryKey, RequestKey};
 use lowband::security::oscore::{Parameters, Secret, is_protected};
 use support::endpoint::{OTHER, PEER, config, request, response};
+use support::notation;
 
 const DEVICE: Association = Association::Device(7);
 /// The gateway, as the device sees it.
@@ -40,9 +41,12 @@ struct World {
     /// What the gateway was asked, and answers at once.
     asked: Vec<String>,
     observation: Option<ObservationId>,
+    /// What it has not answered yet.
+    late: Option<RequestKey>,
     /// What became of the device's requests.
     came: VecDeque<Event>,
     delivered: u32,
+    undelivered: u32,
     lose: fn(bool, usize) -> bool,
     /// Whether nobody has to show where it is.
     trusted: bool,
@@ -62,8 +66,10 @@ impl World {
             seen: Default::default(),
             asked: Vec::new(),
             observation: None,
+            late: None,
             came: VecDeque::new(),
             delivered: 0,
+            undelivered: 0,
             lose: |_, _| false,
             trusted: true,
             now: at(0),
@@ -179,10 +185,12 @@ impl World {
                             self.now,
                         );
                     }
+                    None if path == ["late"] => self.late = Some(key),
                     None => self.gateway.respond(key, response("2.05, 0..10"), self.now),
                 }
             }
             Event::Delivered(_) => self.delivered += 1,
+            Event::Undelivered(_) => self.undelivered += 1,
             _ => {}
         }
     }
@@ -368,6 +376,49 @@ fn a_response_that_nobody_vouches_for_ends_no_request() {
     assert_eq!(response.code, Code::CONTENT);
 }
 
+/// What is said under OSCORE is not ended by one forged message below it.
+#[test]
+fn an_observation_ends_by_two_resets_in_a_row_and_not_by_one() {
+    let mut world = World::new();
+    world.ask("GET, /7, Observe:0");
+    world.run(at(10_000));
+    let observation = world.observation.unwrap();
+    let reset = |world: &mut World| {
+        world.lose = |up, _| !up;
+        world.gateway.notify(observation, response("2.05, 0..20"), Priority::Notification, world.now);
+        world.settle();
+        let sent = Message::decode(world.seen[1].last().unwrap()).unwrap();
+        world.gateway.handle(world.place, &Message::empty(Kind::Reset, sent.id).encode(), world.now);
+        world.settle();
+        world.lose = |_, _| false;
+        world.gateway.observations().count()
+    };
+    assert_eq!(reset(&mut world), 1, "it may be forged");
+    assert_eq!(world.undelivered, 1, "it is for the user to say again");
+    world.gateway.notify(observation, response("2.05, 0..30"), Priority::Notification, world.now);
+    world.run(at(20_000));
+    assert_eq!((world.answers(), world.delivered), (2, 2));
+    assert_eq!(reset(&mut world), 1, "one was acknowledged between");
+    assert_eq!(reset(&mut world), 0, "the device says it twice");
+}
+
+/// A datagram that comes twice, the second time when its answer has come already.
+#[test]
+fn an_answer_that_comes_again_when_nobody_waits_any_more_is_acknowledged_again() {
+    let mut world = World::new();
+    world.ask("GET, /late");
+    world.run(at(30_000));
+    let key = world.late.take().unwrap();
+    world.gateway.respond(key, response("2.05, 0..10"), world.now);
+    world.settle();
+    let again = world.seen[1].last().unwrap().clone();
+    assert_eq!(Message::decode(&again).unwrap().kind, Kind::Confirmable);
+    assert_eq!(world.answers(), 1);
+    world.device.handle(GATEWAY, &again, world.now);
+    let (_, said) = world.device.poll_datagram().unwrap();
+    assert_eq!(Message::decode(&said).unwrap().kind, Kind::Acknowledgement);
+}
+
 /// An address from which others send.
 fn elsewhere(number: u8) -> Address {
     Address { remote: ([203, 0, 113, number], 5683).into(), ..OTHER }
@@ -403,6 +454,29 @@ fn a_device_shows_once_where_it_is_and_what_it_observes_stays_there() {
     world.run(at(60_000));
     assert_eq!(world.asked, ["7", "8"]);
     assert_eq!(world.answers(), 3);
+}
+
+/// Who is at a host with others does not have their notifications sent there.
+#[test]
+fn a_device_is_not_moved_to_where_somebody_else_has_shown_to_be() {
+    let mut world = World::wary();
+    world.ask("GET, /7, Observe:0");
+    world.run(at(10_000));
+    let there = elsewhere(1);
+    let mut asked = notation::message("CON [MID=5, TOK=0x01], GET, /9, Observe:0");
+    let told = world.plays_back(there, &asked.encode());
+    let challenge = Message::decode(&told[0]).unwrap();
+    assert_eq!(challenge.code, Code::UNAUTHORIZED);
+    asked.id.0 += 1;
+    asked.options.push(OptionNumber::ECHO, challenge.options.get(OptionNumber::ECHO).unwrap().to_vec());
+    world.plays_back(there, &asked.encode());
+    assert_eq!(world.gateway.counters().verified, 2);
+    world.lose = |up, _| up;
+    world.ask("GET, /8");
+    world.lose = |_, _| false;
+    let captured = world.seen[0].last().unwrap().clone();
+    assert!(!world.plays_back(there, &captured).is_empty());
+    assert_eq!((world.gateway.counters().moved, world.asked.contains(&"8".to_owned())), (0, false));
 }
 
 #[test]

@@ -10,13 +10,13 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use lowband::coap::{Code, Instant, Kind, Message, Observe, OptionNumber, Request};
+use lowband::coap::{Code, Instant, Kind, Message, Observe, OptionNumber, Priority, Request};
 use lowband::device::{Device, History, Limits, NewDevice, Renewal, Routes, Secret, Tokens};
 use lowband::gateway::{DeviceChange, Input};
 use lowband::link::{End, Profile};
 use lowband::matrix::shape::Shape;
 use lowband::security::oscore::{Header, is_protected};
-use support::device::{World, at, buoy};
+use support::device::{GATEWAY, SELF, World, at, buoy};
 use support::endpoint::{OTHER, peer};
 use support::gateway::news;
 
@@ -495,4 +495,24 @@ fn devices_of_one_user_do_not_share_what_they_observe() {
     assert_eq!(world.gateway.counters().feeds, 1);
     world.gateway.remove_device(&other.name, world.now);
     assert_eq!(world.gateway.counters().devices, 1);
+}
+
+/// Somebody keeps a registration back and lets it through once there is another.
+#[test]
+fn a_registration_that_comes_after_a_later_one_is_answered_and_takes_no_place() {
+    let mut world = World::new(buoy());
+    let first = world.device.request_to(SELF, Priority::Message, GATEWAY, register(), world.now);
+    let (_, kept_back) = world.device.poll_datagram().unwrap();
+    world.device.abandon(first, world.now);
+    let poll = begin_to_observe(&mut world);
+    world.gateway.handle(Input::Datagram { address: OTHER, datagram: &kept_back }, world.now);
+    world.settle();
+    let id = world.called(&format!("{SYNC_CALL} Bearer syt_first"));
+    world.says(id, 200, &news("s1"));
+    let counters = world.gateway.counters();
+    assert_eq!((counters.registrations, counters.overtaken, counters.observations), (1, 1, 1));
+    world.answers.clear();
+    world.says(poll, 200, &news("s2"));
+    let (_, response, notification) = world.answers.pop_front().unwrap();
+    assert!(response.code.is_success() && notification, "it goes on being told");
 }

@@ -29,6 +29,8 @@ pub struct Observation {
     pub sequence: u32,
     /// Whether the peer has acknowledged a message with its token.
     pub confirmed: bool,
+    /// Whether its last notification was reset.
+    pub reset: bool,
 }
 
 /// A registered observation, never used again for another.
@@ -39,7 +41,7 @@ impl Observations {
     /// Registers; an observation with the same token is replaced, and returned (RFC 7641 §4.1).
     pub fn register(&mut self, token: Token, id: ObservationId, plan: Plan) -> Option<ObservationId> {
         self.by_token
-            .insert(token, Box::new(Observation { id, plan, sequence: 0, confirmed: false }))
+            .insert(token, Box::new(Observation { id, plan, sequence: 0, confirmed: false, reset: false }))
             .map(|replaced| replaced.id)
     }
 
@@ -71,6 +73,12 @@ impl Observations {
     pub fn get(&self, id: ObservationId) -> Option<(Token, &Observation)> {
         let (token, observation) = self.by_token.iter().find(|(_, observation)| observation.id == id)?;
         Some((*token, observation))
+    }
+
+    /// Notes whether its last notification was reset. Returns whether the one before was, too.
+    pub fn note_reset(&mut self, id: ObservationId, reset: bool) -> bool {
+        let found = self.by_token.values_mut().find(|observation| observation.id == id);
+        found.is_some_and(|observation| std::mem::replace(&mut observation.reset, reset))
     }
 
     /// The oldest observation of what this plan is for.

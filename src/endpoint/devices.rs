@@ -365,7 +365,7 @@ impl Endpoint {
         let shown = self.is_shown(association, address, &message, now);
         let Some(peer) = self.peers.get(&association) else { return };
         if peer.address != address && peer.protection.is_newest(number, &binding) {
-            if !self.may_move(association, address, shown) {
+            if !self.may_move(association, address, (&message, shown), now) {
                 let request = (number, &message, binding);
                 return self.challenge_elsewhere(address, association, request, length, now);
             }

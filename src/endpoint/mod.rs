@@ -303,6 +303,18 @@ impl Endpoint {
         self.peers.get(&association)?.terms.link.as_deref()
     }
 
+    /// Whether a registration that waits for its answer was sent before that of this observation of the same peer's, as their sequence
+    /// numbers say: it was overtaken, or somebody has kept it back.
+    pub fn is_overtaken(&self, key: RequestKey, by: ObservationId) -> bool {
+        let Some(pending) = self.pending.get(&key) else { return false };
+        let peer = self
+            .peers
+            .get(&pending.association)
+            .filter(|_| self.association(by) == Some(pending.association));
+        let newer = peer.and_then(|peer| peer.binding(by));
+        pending.request.binding.as_ref().zip(newer).is_some_and(|(this, newer)| this.is_before(newer))
+    }
+
     /// How much later than one that was sent after it a peer's datagram may come: two of the longest round trips, and half a
     /// minute for networks of which nothing is known; at most MAX_LATENCY (RFC 7252 §4.8.2).
     pub fn reordering(&self, association: Association) -> Option<Duration> {

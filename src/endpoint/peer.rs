@@ -299,7 +299,8 @@ impl Peer {
         }
         match purpose {
             Some(Purpose::Request(token)) => self.client.acknowledged(token, &self.transfers, now),
-            Some(Purpose::End(_, delivery) | Purpose::Rest(_, delivery)) => {
+            Some(Purpose::End(id, delivery) | Purpose::Rest(id, delivery)) => {
+                self.observations.note_reset(id, false);
                 self.server.delivered(delivery);
                 self.outcomes.extend(self.deliveries.remove(&delivery).map(Outcome::Delivered));
             }
@@ -332,6 +333,11 @@ impl Peer {
             Some(Purpose::Beginning(id, delivery) | Purpose::End(id, delivery)) => {
                 let unreported = self.abandon(delivery);
                 let outcome = match error {
+                    // A reset is not protected: one that was forged, or that something forged has called forth, is not repeated.
+                    RequestError::Reset if self.is_doubtful_reset(id) => {
+                        self.outcomes.extend(unreported.map(Outcome::Undelivered));
+                        Some(Outcome::Reachable)
+                    }
                     // RFC 7641 §3.6: a reset of a notification ends the observation.
                     RequestError::Reset => {
                         self.end_observation(id, now);

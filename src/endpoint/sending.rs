@@ -49,7 +49,7 @@ impl Endpoint {
             // As if it had left and was lost: what is repeated is tried again.
             self.counters.overflowed += 1;
             if let Some((peer, exchange)) = self.sender(association, &outgoing) {
-                peer.exchanges.departed(exchange, now);
+                peer.exchanges.kept_back(exchange, now);
                 self.place(association);
             }
         }
@@ -108,7 +108,7 @@ impl Endpoint {
         let fits = credit.take(outgoing.datagram.len());
         if !fits {
             self.counters.withheld += 1;
-            outgoing.exchange.into_iter().for_each(|exchange| peer.exchanges.departed(exchange, now));
+            outgoing.exchange.into_iter().for_each(|exchange| peer.exchanges.kept_back(exchange, now));
         }
         fits
     }

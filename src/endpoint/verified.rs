@@ -121,14 +121,18 @@ impl Endpoint {
         if self.is_verified(association, address, now) {
             return true;
         }
-        let host = host(address);
-        let echo = message.options.get(OptionNumber::ECHO);
-        let shown = echo.is_some_and(|echo| self.devices.challenges().is_fresh(&subject(host), echo, now));
+        let shown = self.shows(address, message, now);
         if shown {
-            self.verified.insert(host, now);
+            self.verified.insert(host(address), now);
             self.counters.verified += 1;
         }
         shown
+    }
+
+    /// Whether a message repeats an Echo value that was given out for this address.
+    fn shows(&mut self, address: Address, message: &Message, now: Instant) -> bool {
+        let echo = message.options.get(OptionNumber::ECHO);
+        echo.is_some_and(|echo| self.devices.challenges().is_fresh(&subject(host(address)), echo, now))
     }
 
     /// Takes in that a message of so many bytes came from a peer, which may get more for it.
@@ -190,11 +194,19 @@ impl Endpoint {
     }
 
     /// Whether a device may be taken to be at another address now. Where it was told more than it asks for, what it said must not only
-    /// be its own, but come from there: who is between could have taken it, and sent it in another's name.
-    pub(super) fn may_move(&self, association: Association, address: Address, shown: bool) -> bool {
+    /// be its own, but come from there: who is between could have taken it, and sent it in another's name. That somebody else has
+    /// shown to be on that host says nothing of this device.
+    pub(super) fn may_move(
+        &mut self,
+        association: Association,
+        address: Address,
+        (message, shown): (&Message, bool),
+        now: Instant,
+    ) -> bool {
         let Some(peer) = self.peers.get(&association) else { return true };
         let same_host = host(peer.address) == host(address);
-        shown || same_host && peer.credit.is_some() || peer.is_expendable()
+        let stays = same_host && (shown || peer.credit.is_some()) || peer.is_expendable();
+        stays || self.config.trusts(address) || self.shows(address, message, now)
     }
 
     /// A device moves to an address that it may be at.

@@ -42,6 +42,8 @@ pub struct Counters {
     pub probes: u64,
     /// Observations that ended because their peer registered again.
     pub replaced: u64,
+    /// Registrations that came after a later one of the same peer for the same, and were answered without observing.
+    pub overtaken: u64,
     /// Requests of before a restart that were not answered by then.
     pub recalled: u64,
     /// Observations that went on after a restart.

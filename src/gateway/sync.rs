@@ -59,6 +59,10 @@ impl Gateway {
         let Some(summary) = summary.filter(|_| response.code.is_success() && !self.stopping) else {
             return self.endpoint.respond(key, response, now);
         };
+        if self.is_overtaken(key, (&call, shape, account)) {
+            self.counters.overtaken += 1;
+            return self.endpoint.respond(key, response, now);
+        }
         let first = response.clone();
         if let Some(id) = self.endpoint.accept_observation(key, response, now) {
             self.counters.registrations += 1;
@@ -69,6 +73,17 @@ impl Gateway {
             self.replace_lost(id, now);
             self.remember(id, Some(&first));
         }
+    }
+
+    /// Whether a peer has registered for the same again since, and is served by that.
+    fn is_overtaken(
+        &self,
+        key: RequestKey,
+        (call, shape, account): (&Call, Option<ShapeId>, Option<Association>),
+    ) -> bool {
+        let feed = self.feeds.find(&everything(call.clone()), shape, account);
+        let observers = feed.and_then(|feed| self.feeds.get(feed)).map(|feed| &feed.observers);
+        observers.into_iter().flatten().any(|observer| self.endpoint.is_overtaken(key, *observer))
     }
 
     pub(super) fn observe(&mut self, id: ObservationId, observation: Observation) {

@@ -100,8 +100,8 @@ pub(super) fn association(peer: PeerNumber) -> Association {
 /// Who hears everything on the link, and can say it again in anybody's name.
 ///
 /// CoAP's own header is not protected: who forges acknowledgements and resets can have a notification taken for delivered, and end
-/// observations (RFC 8613 §12.1). So of what the attacker changes are requests, and else ciphertexts alone; what a reset of his does is not of
-/// interest here.
+/// observations (RFC 8613 §12.1). So of what the attacker changes are requests, and else ciphertexts alone, and what he says again of those
+/// is in the name of their own device: what a forged one does is not of interest here.
 #[derive(Debug, Default)]
 pub(super) struct Attacker {
     heard: Vec<Heard>,
@@ -139,6 +139,13 @@ impl Attacker {
             change(&mut chosen.datagram, chance);
         }
         Some(chosen)
+    }
+}
+
+impl Heard {
+    /// Whether it is below all protection.
+    pub(super) fn is_empty(&self) -> bool {
+        Message::decode(&self.datagram).is_ok_and(|message| message.is_empty())
     }
 }
 

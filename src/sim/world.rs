@@ -128,7 +128,8 @@ impl World {
     pub fn new(setup: Setup) -> Self {
         let mut script = setup.script.script(&setup.profile, setup.observers, setup.seed);
         script.impairments.loss = setup.loss.or(script.impairments.loss);
-        if setup.security != Security::None && setup.script == ScriptName::Chaos {
+        let attacked = setup.security != Security::None && setup.script == ScriptName::Chaos;
+        if attacked {
             script.under_attack(setup.seed);
         }
         let mut chance = Chance::new(setup.seed);
@@ -136,6 +137,8 @@ impl World {
         let homeserver = "http://homeserver".parse().unwrap_or_default();
         let mut config = gateway::Config::new(homeserver);
         config.endpoint = endpoint_config(&setup.profile, End::Gateway, setup.transmission);
+        // Else nobody sends in another's name.
+        config.endpoint.trusted = !attacked;
         config.endpoint.durable = script.durable;
         config.endpoint.tell_nonces = true;
         config.shape = script.shape.clone();
@@ -453,7 +456,7 @@ impl World {
         let Some(user) = self.peers.get(number as usize).map(|peer| peer.user().to_owned()) else { return };
         let at = self.seconds();
         match &note {
-            Note::Delta(_) => debug!(at, peer = number, "applied a delta"),
+            Note::Delta(delta) => debug!(at, peer = number, %delta, "applied a delta"),
             note => debug!(at, peer = number, ?note, "told"),
         }
         match note {
@@ -483,17 +486,14 @@ impl World {
 /// How one end speaks.
 fn endpoint_config(profile: &Profile, end: End, transmission: Transmission) -> endpoint::Config {
     let terms = profile.terms(end);
-    let mut config = match transmission {
+    match transmission {
         Transmission::Link => endpoint::Config::over(&profile.name, terms),
         // Without blocks that the link carries nothing longer would pass at all.
         Transmission::Rfc7252 => {
             let transfers = TransferLimits { block: terms.block, ..TransferLimits::default() };
             endpoint::Config { transfers, ..endpoint::Config::default() }
         }
-    };
-    // Nobody sends in another's name here.
-    config.trusted = true;
-    config
+    }
 }
 
 /// For `lowband inspect` to explain.

@@ -60,6 +60,8 @@ pub(super) struct Sent {
     pub(super) datagram: Vec<u8>,
     pub(super) priority: Priority,
     pub(super) repeats: u32,
+    /// How many of its datagrams went nowhere.
+    pub(super) kept_back: u32,
     pub(super) first_timeout: Duration,
     pub(super) timeout: Duration,
     /// When it is repeated or given up; not while its datagram waits in a queue.
@@ -68,4 +70,11 @@ pub(super) struct Sent {
     pub(super) first_departure: Option<Instant>,
     /// When its last bit left for the last time.
     pub(super) last_departure: Option<Instant>,
+}
+
+impl Sent {
+    /// Whether any of its datagrams has left.
+    pub(super) fn has_left(&self) -> bool {
+        self.repeats + u32::from(self.due.is_some()) > self.kept_back
+    }
 }

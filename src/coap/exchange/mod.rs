@@ -324,6 +324,14 @@ impl Exchanges {
         }
     }
 
+    /// Says that a message's datagram went nowhere: as if it had left and was lost, but that nothing can answer it.
+    pub fn kept_back(&mut self, exchange: ExchangeId, at: Instant) {
+        self.departed(exchange, at);
+        if let Some(sent) = self.sent_as(exchange) {
+            sent.kept_back += 1;
+        }
+    }
+
     /// Says that a message's datagram cannot leave while it would be of use: it is given up.
     pub fn give_up(&mut self, exchange: ExchangeId, now: Instant) {
         let most = self.parameters.max_retransmit;
@@ -340,7 +348,7 @@ impl Exchanges {
 
     /// Whether a message of ours with this id waits for its acknowledgement.
     pub fn awaits(&self, id: MessageId) -> bool {
-        self.sent.contains_key(&id)
+        self.sent.get(&id).is_some_and(Sent::has_left)
     }
 
     /// Whether nothing of a message has left yet.
@@ -483,8 +491,12 @@ impl Exchanges {
         !self.sent.is_empty() || !self.waiting.is_empty()
     }
 
-    /// Ends the exchange of this message, and starts one that waited for it.
+    /// Ends the exchange of this message, which was answered, and starts one that waited for it. Nobody can have answered what has not left
+    /// yet: that is forged, or for a message from before a restart.
     fn end(&mut self, id: MessageId, now: Instant) -> Option<ExchangeId> {
+        if !self.awaits(id) {
+            return None;
+        }
         let sent = self.sent.remove(&id)?;
         self.start_waiting(now);
         Some(sent.exchange)
@@ -526,6 +538,7 @@ impl Exchanges {
                     datagram,
                     priority,
                     repeats: 0,
+                    kept_back: 0,
                     first_timeout: timeout,
                     timeout,
                     due: Some(now + timeout),

@@ -118,6 +118,11 @@ impl Peer {
         self.deliveries.remove(&delivery)
     }
 
+    /// Whether the reset of a protected notification is the first in a row, which says nothing yet.
+    pub(super) fn is_doubtful_reset(&mut self, id: ObservationId) -> bool {
+        self.binding(id).is_some() && !self.observations.note_reset(id, true)
+    }
+
     /// Ends an observation, and what is under way for it.
     pub(in crate::endpoint) fn end_observation(&mut self, id: ObservationId, now: Instant) {
         self.observations.end(id);

@@ -55,6 +55,11 @@ impl Binding {
     pub(in crate::endpoint) fn new(keys: KeysNumber, request: RequestBinding) -> Self {
         Self { keys, request }
     }
+
+    /// Whether this request was sent before the other.
+    pub(in crate::endpoint) fn is_before(&self, other: &Self) -> bool {
+        (self.keys, self.request.partial_iv()) < (other.keys, other.request.partial_iv())
+    }
 }
 
 impl Protection {
@@ -169,7 +174,11 @@ impl Peer {
     pub(in crate::endpoint) fn expects(&self, message: &Message) -> bool {
         match message.kind {
             Kind::Acknowledgement | Kind::Reset => self.exchanges.awaits(message.id),
-            _ => message.code.is_response() && self.client.contains(message.token),
+            // RFC 7252 §4.5: a repeat of what was opened, and asked for no longer, is acknowledged as the first was.
+            _ => {
+                let is_repeat = || self.exchanges.knows(message.id);
+                message.code.is_response() && (self.client.contains(message.token) || is_repeat())
+            }
         }
     }
 

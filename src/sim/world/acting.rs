@@ -60,14 +60,16 @@ impl World {
     /// Somebody says again what was on the link: to the gateway from anywhere, to a device in the gateway's name, which it would not
     /// listen to otherwise.
     fn attack(&mut self) {
-        let Some(Heard { from, peer, datagram }) = self.attacker.choose(&mut self.chance) else { return };
+        let Some(heard) = self.attacker.choose(&mut self.chance) else { return };
+        let is_empty = heard.is_empty();
+        let Heard { from, peer, datagram } = heard;
         self.oracle.attacked();
         let at = self.seconds();
         debug!(at, ?from, peer, bytes = super::hex(&datagram), "said again");
         // Now and then it goes back to where it came from, or to another device.
         let to_gateway = (from == End::Peer) != self.chance.happens(0.1);
         let other = self.chance.below(self.peers.len() as u64) as PeerNumber;
-        let peer = if self.chance.happens(0.2) { other } else { peer };
+        let peer = if self.chance.happens(0.2) && !is_empty { other } else { peer };
         if !to_gateway {
             return self.with_peer(peer, |peer, now| peer.handle(&datagram, now));
         }

@@ -158,12 +158,9 @@ impl Conversation {
     fn new(profile: &Profile, security: Security) -> Self {
         let mut association = Association::from(gateway_address());
         let config = |end| {
+            let config = endpoint::Config::over(&profile.name, profile.terms(end));
             // Nobody has to show where it is.
-            let mut config = endpoint::Config { trusted: true, ..endpoint::Config::default() };
-            config.links.insert(profile.name.clone(), profile.terms(end));
-            config.link = Some(profile.name.clone());
-            config.durable = security != Security::None;
-            config
+            endpoint::Config { trusted: true, durable: security != Security::None, ..config }
         };
         let mut gateway = gateway::Config::new("http://homeserver".parse().unwrap());
         gateway.endpoint = config(End::Gateway);

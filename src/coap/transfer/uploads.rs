@@ -186,7 +186,8 @@ impl Uploads {
         }
     }
 
-    fn remember(&mut self, key: &Key, limits: &TransferLimits, now: Instant) {
+    /// Takes in that a request is done whose body came in bursts.
+    pub(super) fn remember(&mut self, key: &Key, limits: &TransferLimits, now: Instant) {
         self.done.push(Done { key: key.clone(), answer: None, expires: now + limits.lifetime });
         while self.done.len() > limits.bodies.max(1) {
             self.done.remove(0);

@@ -69,7 +69,11 @@ impl Control {
             Ok(found) if std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => {
                 match net::UnixStream::connect(path) {
                     Ok(_) => return Err(ControlError::Taken(path.to_owned())),
-                    Err(_) => fs::remove_file(path).map_err(fail)?,
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                        fs::remove_file(path).map_err(fail)?;
+                    }
+                    // Of another kind, or another user's.
+                    Err(error) => return Err(fail(error)),
                 }
             }
             Ok(_) => return Err(ControlError::NoSocket(path.to_owned())),

@@ -71,7 +71,7 @@ fn token_of_its_own_is_refused_unless_it_is_allowed() {
     let id = world.asks(&format!("{SYNC}, Access-Token:\"own\""));
     assert_eq!(world.answered(id).code, Code::UNAUTHORIZED);
     assert!(world.calls.is_empty());
-    let id = world.asks(&format!("{SYNC}?access_token=own"));
+    let id = world.asks(&format!("{SYNC}, ?access_token=own"));
     assert_eq!(world.answered(id).code, Code::UNAUTHORIZED);
     assert!(world.calls.is_empty());
     assert_eq!(world.gateway.counters().device_refusals.token, 2);

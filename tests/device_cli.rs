@@ -505,6 +505,21 @@ fn two_gateways_do_not_share_devices() {
 }
 
 #[test]
+fn gateway_that_says_nothing_is_told_of_and_what_it_may_have_done() {
+    let desk = Desk::new("silent");
+    let listener = std::os::unix::net::UnixListener::bind(desk.path("devices.control")).unwrap();
+    let silent = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        BufReader::new(stream).read_line(&mut String::new()).unwrap();
+    });
+    let (code, said) = desk.fails(&["list"]);
+    silent.join().unwrap();
+    assert!(code == 1 && said.contains("gave no answer"), "{said}");
+    assert!(said.contains("hint: it may have done it all the same"), "{said}");
+    assert!(!desk.0.join("devices").exists(), "the file is the gateway's");
+}
+
+#[test]
 fn noise_on_the_socket_is_answered_and_changes_nothing() {
     let desk = Desk::new("noise");
     let _gateway = Gateway::start(&desk);

@@ -177,11 +177,20 @@ pub fn ask(path: &Path, command: &Command) -> Result<Option<Answer>, ControlErro
     line.push(b'\n');
     stream.write_all(&line).map_err(fail)?;
     let mut answer = Zeroizing::new(Vec::with_capacity(4096));
-    BufReader::new(stream.take(LONGEST_ANSWER)).read_until(b'\n', &mut answer).map_err(fail)?;
-    match serde_json::from_slice(&answer) {
-        Ok(answer) => Ok(Some(answer)),
-        Err(_) => Err(ControlError::NoAnswer(path.to_owned())),
+    let no_answer = || ControlError::NoAnswer(path.to_owned());
+    match BufReader::new(stream.take(LONGEST_ANSWER)).read_until(b'\n', &mut answer) {
+        Ok(_) => {}
+        Err(error) => {
+            return Err(match error.kind() {
+                // The first two say that the time is over.
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::ConnectionReset => {
+                    no_answer()
+                }
+                _ => fail(error),
+            });
+        }
     }
+    serde_json::from_slice(&answer).map(Some).map_err(|_| no_answer())
 }
 
 /// A socket that cannot be used.

@@ -490,6 +490,33 @@ fn two_gateways_do_not_share_devices() {
         .unwrap();
     let said = String::from_utf8(fourth.stderr).unwrap();
     assert!(said.contains("is there, and is no socket") && said.contains("hint: --control"), "{said}");
+    // Nor is a socket taken away that somebody may listen on by another protocol.
+    let _datagrams = std::os::unix::net::UnixDatagram::bind(desk.path("datagrams")).unwrap();
+    let fifth = Command::new(env!("CARGO_BIN_EXE_lowband"))
+        .env_clear()
+        .args(["gateway", "--homeserver", "http://127.0.0.1:9", "--listen", "127.0.0.1:0"])
+        .args(["--state", &desk.path("other")])
+        .args(["--devices", &desk.path("others"), "--control", &desk.path("datagrams")])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(fifth.stderr).unwrap();
+    assert!(said.contains("cannot use the socket") && said.contains("hint: --control"), "{said}");
+    assert!(desk.0.join("datagrams").exists());
+}
+
+#[test]
+fn gateway_that_says_nothing_is_told_of_and_what_it_may_have_done() {
+    let desk = Desk::new("silent");
+    let listener = std::os::unix::net::UnixListener::bind(desk.path("devices.control")).unwrap();
+    let silent = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        BufReader::new(stream).read_line(&mut String::new()).unwrap();
+    });
+    let (code, said) = desk.fails(&["list"]);
+    silent.join().unwrap();
+    assert!(code == 1 && said.contains("gave no answer"), "{said}");
+    assert!(said.contains("hint: it may have done it all the same"), "{said}");
+    assert!(!desk.0.join("devices").exists(), "the file is the gateway's");
 }
 
 #[test]

@@ -245,4 +245,10 @@ async fn what_cannot_be_served_is_said_at_the_start() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success() && said.contains(why) && said.contains(hint), "{said}");
     }
+    // Nor is what nobody would come to write into.
+    let plain = ["gateway", "--homeserver", &homeserver, "--listen", "127.0.0.1:0", "--state", "state"];
+    let output = world.run(&[plain.as_slice(), &["--key-log", "keys"]].concat()).await;
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("no address speaks DTLS"), "{said}");
+    assert!(!std::path::Path::new(&world.path("keys")).exists());
 }

@@ -21,6 +21,7 @@ use crate::device::{
     Tokens,
 };
 use crate::endpoint::{Association, KeysNumber};
+use crate::matrix::query;
 use crate::security::oscore::{Algorithm, Hkdf, Parameters, Secret};
 use crate::translate::Call;
 
@@ -125,7 +126,7 @@ impl Gateway {
             Some(Served { allowance, refresher, .. }) => (allowance, refresher),
             None => (Allowance::default(), None),
         };
-        let refresher = self.refresher(refresher, device.tokens.as_ref());
+        let refresher = self.refresher(association, refresher, device.tokens.as_ref());
         self.devices.names.insert(device.name.clone(), association);
         self.devices.served.insert(association, Served { device: device.clone(), allowance, refresher });
         self.endpoint.admit_device(association);
@@ -175,11 +176,18 @@ impl Gateway {
         refresher.is_some_and(|refresher| refresher.is_storing(tokens))
     }
 
-    fn refresher(&self, before: Option<Refresher>, tokens: Option<&Tokens>) -> Option<Refresher> {
+    fn refresher(
+        &mut self,
+        association: Association,
+        before: Option<Refresher>,
+        tokens: Option<&Tokens>,
+    ) -> Option<Refresher> {
         let tokens = tokens?.clone();
         match before {
             Some(mut refresher) => {
-                refresher.replace(tokens);
+                if refresher.replace(tokens) {
+                    self.abandon_renewal(association);
+                }
                 Some(refresher)
             }
             None => Some(Refresher::new(&self.config.homeserver.to_string(), tokens)),
@@ -290,7 +298,7 @@ impl Gateway {
             return Ok(None);
         }
         let Some(served) = self.devices.get(association) else { return Err(Refused::Revoked) };
-        let brings = served.device.allow_token && call.authorization.is_some();
+        let brings = has_token_in_query(call) || served.device.allow_token && call.authorization.is_some();
         if !brings {
             call.authorization = None;
         }
@@ -399,6 +407,16 @@ fn oscore(device: &Device) -> impl Iterator<Item = (&Keys, &Oscore)> {
         Security::Oscore(oscore) => Some((keys, oscore)),
         Security::Edhoc(_) | Security::DtlsPsk(_) | Security::DtlsCertificate(_) => None,
     })
+}
+
+/// Whether a call has an access token of its device's own.
+pub(super) fn has_token(call: &Call) -> bool {
+    call.authorization.is_some() || has_token_in_query(call)
+}
+
+/// Homeservers take it from there too, as the specification of old had it.
+fn has_token_in_query(call: &Call) -> bool {
+    query::get(&call.query, "access_token").is_some()
 }
 
 /// Whether a device has agreed on these keys.

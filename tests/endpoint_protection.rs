@@ -9,10 +9,10 @@ mod support;
 
 use std::time::Duration;
 
-use lowband::coap::{Code, Instant, Message};
+use lowband::coap::{Code, Instant, Kind, Message, OptionNumber};
 use lowband::endpoint::{Address, Association, Config, Endpoint, Event};
 use lowband::link::End;
-use lowband::security::oscore::{Parameters, Secret, SentRequest};
+use lowband::security::oscore::{Header, Parameters, PartialIv, Secret, SentRequest};
 use support::endpoint::{OTHER, config, response};
 use support::notation;
 use support::oscore::parameters;
@@ -81,4 +81,46 @@ fn what_was_kept_back_of_older_keys_moves_nobody_however_great_its_number() {
     assert_eq!(told(OTHER, &renewed), OTHER);
     // It is done, since it is new. But who sends it now need not be the device.
     assert_eq!(told(Address { remote: ([203, 0, 113, 9], 5683).into(), ..OTHER }, &kept_back), OTHER);
+}
+
+#[test]
+fn a_stranger_is_told_the_same_whether_there_are_keys_for_what_it_says_or_not() {
+    let mut gateway = Endpoint::new(config(), [2; 32]);
+    gateway.admit_keys(1, DEVICE, parameters().mirrored()).unwrap();
+    let mut device = support::oscore::Endpoint::new(&parameters());
+    let (opened, _) = sealed(&mut device, "CON [MID=1, TOK=0x01], PUT, /9");
+    gateway.handle(OTHER, &opened, at(0));
+    while gateway.poll_event().is_some() {}
+    // Each of them in the name of the device, and of nobody.
+    let number = PartialIv::new(0);
+    let unread = PartialIv::new(7);
+    let cases: [(&str, Option<PartialIv>, &[u8], Option<OptionNumber>, Code); 8] = [
+        ("forged", unread, &[1; 12], None, Code::UNAUTHORIZED),
+        ("too short for a tag", unread, &[1], None, Code::UNAUTHORIZED),
+        ("come before", number, &[1; 12], None, Code::UNAUTHORIZED),
+        ("without a number", None, &[1; 12], None, Code::BAD_OPTION),
+        ("without a ciphertext", unread, &[], None, Code::BAD_OPTION),
+        ("an outer block", unread, &[1; 12], Some(OptionNumber::BLOCK1), Code::BAD_OPTION),
+        ("an outer wish for blocks", unread, &[1; 12], Some(OptionNumber::BLOCK2), Code::BAD_OPTION),
+        ("an outer burst", unread, &[1; 12], Some(OptionNumber::Q_BLOCK1), Code::BAD_OPTION),
+    ];
+    for (what, partial_iv, payload, block, code) in cases {
+        let [known, unknown] = [&b""[..], b"\x09"].map(|kid| {
+            let header = Header { partial_iv, kid_context: None, kid: Some(kid.to_vec()) };
+            let mut message = notation::message("CON [MID=2, TOK=0x02], POST");
+            message.options.push(OptionNumber::OSCORE, header.encode());
+            block.into_iter().for_each(|number| message.options.push(number, [0x02]));
+            message.payload = payload.to_vec().into();
+            gateway.handle(
+                Address { remote: ([203, 0, 113, 9], 5683).into(), ..OTHER },
+                &message.encode(),
+                at(0),
+            );
+            let said: Vec<_> = std::iter::from_fn(|| gateway.poll_datagram()).collect();
+            assert_eq!(said.len(), 1, "{what}");
+            Message::decode(&said[0].1).unwrap()
+        });
+        assert_eq!(known, unknown, "{what}");
+        assert_eq!((known.kind, known.code, known.payload.len()), (Kind::Acknowledgement, code, 0), "{what}");
+    }
 }

@@ -265,16 +265,7 @@ impl Context {
         challenges: &Challenges,
         now: Instant,
     ) -> Result<Opened, Refusal> {
-        let header = Header::of(message)?;
-        let (Some(partial_iv), Some(_)) = (header.partial_iv, &header.kid) else {
-            return Err(HeaderError::Parts.into());
-        };
-        if message.payload.is_empty() {
-            return Err(HeaderError::NoCiphertext.into());
-        }
-        if protection::has_outer_blocks(message) {
-            return Err(Refusal::OuterBlock);
-        }
+        let (header, partial_iv) = Header::of_request(message)?;
         if !self.is_meant(&header) {
             return Err(Refusal::UnknownContext);
         }

@@ -94,8 +94,8 @@ fn a_stranger_is_told_the_same_whether_there_are_keys_for_what_it_says_or_not() 
     // Each of them in the name of the device, and of nobody.
     let number = PartialIv::new(0);
     let unread = PartialIv::new(7);
-    let cases: [(&str, Option<PartialIv>, &[u8], Option<OptionNumber>, Code); 8] = [
-        ("forged", unread, &[1; 12], None, Code::UNAUTHORIZED),
+    let cases = [
+        ("forged", unread, &[1; 12][..], None, Code::UNAUTHORIZED),
         ("too short for a tag", unread, &[1], None, Code::UNAUTHORIZED),
         ("come before", number, &[1; 12], None, Code::UNAUTHORIZED),
         ("without a number", None, &[1; 12], None, Code::BAD_OPTION),

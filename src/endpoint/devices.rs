@@ -441,7 +441,7 @@ impl Endpoint {
             return false;
         };
         let peer = self.peers.get(&association);
-        peer.is_some_and(|peer| peer.protection.is_recalled(message.id, number, partial_iv))
+        peer.is_some_and(|peer| peer.protection.is_recalled(number, partial_iv))
     }
 
     /// Answers a request of so many bytes without taking its sender in.

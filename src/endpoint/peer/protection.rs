@@ -85,16 +85,11 @@ impl Protection {
         self.newest.is_none_or(|newest| (keys, request.partial_iv()) > newest)
     }
 
-    /// Whether a message is one of the requests that are remembered from before a restart: it has to prove nothing, for it is not served again.
-    pub(in crate::endpoint) fn is_recalled(
-        &self,
-        id: MessageId,
-        keys: KeysNumber,
-        number: PartialIv,
-    ) -> bool {
-        self.recalled
-            .get(&id)
-            .is_some_and(|binding| binding.keys == keys && binding.request.partial_iv() == number)
+    /// Whether a message is one of the requests that are remembered from before a restart, by what protects it, whatever its message ID: it
+    /// has to prove nothing, for it is not served again.
+    pub(in crate::endpoint) fn is_recalled(&self, keys: KeysNumber, number: PartialIv) -> bool {
+        let mut recalled = self.recalled.values();
+        recalled.any(|binding| binding.keys == keys && binding.request.partial_iv() == number)
     }
 
     fn seal_request(&mut self, message: Message) -> Option<Message> {

@@ -36,6 +36,8 @@ pub struct Context {
     /// The first one that is not reserved.
     reserved: u64,
     window: ReplayWindow,
+    /// One more than the greatest number that was challenged since the restart: what is below may come again, and was not taken.
+    challenged: u64,
     freshness: Freshness,
 }
 
@@ -54,7 +56,7 @@ pub enum Freshness {
     Recovered {
         /// The restart.
         since: Instant,
-        /// The number of the first that was fresh.
+        /// The number of the first that was fresh, or of what comes after the last that was challenged before that.
         floor: PartialIv,
     },
 }
@@ -144,6 +146,7 @@ impl Context {
             next: 0,
             reserved: 0,
             window: ReplayWindow::default(),
+            challenged: 0,
             freshness: Freshness::Known,
         })
     }
@@ -285,11 +288,16 @@ impl Context {
         if self.is_doubtful(partial_iv) && !self.proves_freshness(&opened, challenges, now) {
             // Appendix B.1.2: the request may have been answered with its own nonce before the restart.
             binding.reusable = false;
+            // Its answer comes as another request. Should the network have doubled this one, that must not be served as well.
+            if matches!(self.freshness, Freshness::Lost { .. }) {
+                self.challenged = self.challenged.max(partial_iv.number() + 1);
+            }
             return Ok(Opened::Challenge(self.challenge(message, &mut binding, challenges, now)?));
         }
         self.window.accept(partial_iv);
         if let Freshness::Lost { since } = self.freshness {
-            self.freshness = Freshness::Recovered { since, floor: partial_iv };
+            let floor = PartialIv::new(self.challenged).map_or(partial_iv, |after| after.max(partial_iv));
+            self.freshness = Freshness::Recovered { since, floor };
         }
         if let Freshness::Recovered { floor, .. } = self.freshness
             && self.window.next() > floor.number() + ReplayWindow::WIDTH

@@ -288,14 +288,16 @@ impl Endpoint {
         length: usize,
         now: Instant,
     ) {
-        let numbers: Vec<_> = Header::of(&message)
+        let header = Header::of_request(&message);
+        let numbers: Vec<_> = header
+            .as_ref()
             .ok()
-            .and_then(|header| self.devices.by_kid.get(header.kid.as_deref()?))
+            .and_then(|(header, _)| self.devices.by_kid.get(header.kid.as_deref()?))
             .into_iter()
             .flatten()
             .copied()
             .collect();
-        let mut refusal = Header::of(&message).map_or_else(Refusal::from, |_| Refusal::UnknownContext);
+        let mut refusal = header.err().unwrap_or(Refusal::UnknownContext);
         for number in numbers {
             if self.revoke_spent(number, now) {
                 continue;

@@ -1,8 +1,8 @@
 //! One socket's CoAP: all layers, many peers, both roles.
 //!
 //! Sans-IO: after every call that takes `now`, drain [`Endpoint::poll_memory`], [`Endpoint::poll_datagram`] and
-//! [`Endpoint::poll_event`] until `None`, then sleep until [`Endpoint::deadline`]. Security will open and seal datagrams between here
-//! and the network; a peer's state hangs on its [`Association`].
+//! [`Endpoint::poll_event`] until `None`, then sleep until [`Endpoint::deadline`]. OSCORE protects messages here; sessions of DTLS seal
+//! datagrams between here and the network. A peer's state hangs on its [`Association`].
 
 mod address;
 mod agreement;

@@ -254,7 +254,9 @@ impl Peer {
             self.announce(str::from_utf8(link).ok(), config);
         }
         let mut asked = Asked::of(&message, binding);
-        match self.server.receive(&message, &self.transfers, now) {
+        let received = self.server.receive(&message, &self.transfers, now);
+        self.bind_body(&asked);
+        match received {
             Received::Answer(reply) if self.is_beyond(&asked, &reply) => self.challenge(&mut asked, now),
             Received::Answer(reply) => {
                 self.answer(&mut asked, reply, now);
@@ -487,7 +489,8 @@ impl Peer {
         self.exchanges.advance(now);
         self.server.expire(now);
         while let Some((token, reply)) = self.server.ask_for_missing(&self.transfers, now) {
-            if self.exchanges.send_unconfirmed(message(token, reply), now).is_err() {
+            let sealed = self.sealed_for_body(token, message(token, reply));
+            if sealed.and_then(|message| self.exchanges.send_unconfirmed(message, now)).is_err() {
                 self.outcomes.push_back(Outcome::AnswerDropped);
             }
         }

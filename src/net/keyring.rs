@@ -138,7 +138,9 @@ impl Keyring {
         let Edhoc { own, gateway } = self.edhoc.as_ref()?;
         let [start, ..] = seed;
         let c_i = ConnectionId::choose(start, |_| true)?;
-        Some(Initiator::new(own.clone(), gateway.clone(), &c_i, seed))
+        // C_I is in clear, and begins with what it was drawn from.
+        let ephemeral = Sha256::digest(seed).into();
+        Some(Initiator::new(own.clone(), gateway.clone(), &c_i, ephemeral))
     }
 
     /// Has an endpoint use keys that were agreed on.

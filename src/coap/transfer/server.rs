@@ -276,6 +276,11 @@ impl ServerTransfers {
         self.uploads.ask_for_missing(limits, now)
     }
 
+    /// Whether blocks of a request's body that comes in bursts are still to come, the last of which came under this token.
+    pub fn awaits_blocks(&self, token: Token) -> bool {
+        self.uploads.awaits_blocks(token)
+    }
+
     /// When [`ServerTransfers::expire`] or [`ServerTransfers::ask_for_missing`] next has something to do.
     pub fn deadline(&self) -> Option<Instant> {
         let downloads = self.downloads.iter().map(|download| download.expires);

@@ -130,6 +130,12 @@ impl Uploads {
         })
     }
 
+    /// Whether a body is held of which the last block came under this token.
+    pub(super) fn awaits_blocks(&self, token: Token) -> bool {
+        let is_it = |upload: &Upload| matches!(&upload.body, Body::Gathered(of) if of.token == token);
+        self.held.iter().any(is_it)
+    }
+
     /// Keeps the answer to a request that came in bursts, for blocks of it that come late.
     pub(super) fn answered(&mut self, key: &Key, reply: &Reply) {
         if let Some(done) = self.done.iter_mut().rfind(|done| done.key == *key) {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
-use super::{Outcome, Peer};
+use super::{Asked, Outcome, Peer};
 use crate::coap::{Busy, Code, Instant, Kind, Message, MessageId, ObservationId, Response, Token};
 use crate::endpoint::devices::KeysNumber;
 use crate::security::edhoc::Agreed;
@@ -22,6 +22,8 @@ pub(in crate::endpoint) struct Protection {
     opened: Option<Binding>,
     /// What notifications are bound to.
     observations: BTreeMap<ObservationId, Binding>,
+    /// What is bound to that asks for blocks of bodies which come in bursts: the last of each that has come, by its token.
+    bodies: BTreeMap<Token, Binding>,
     /// Our own requests, by their tokens.
     sent: BTreeMap<Token, Sent>,
     /// The requests that are remembered from before a restart, which the contexts know nothing of.
@@ -80,7 +82,7 @@ impl Protection {
 
     /// Whether a request is newer than all before it.
     pub(in crate::endpoint) fn is_newest(&self, keys: KeysNumber, request: &RequestBinding) -> bool {
-        self.newest.is_none_or(|(number, newest)| number < keys || request.partial_iv() > newest)
+        self.newest.is_none_or(|newest| (keys, request.partial_iv()) > newest)
     }
 
     /// Whether a message is one of the requests that are remembered from before a restart, by what protects it, whatever its message ID: it
@@ -229,6 +231,23 @@ impl Peer {
         sealed
     }
 
+    /// Takes in that a request may be a block of a body whose others are still to come.
+    pub(super) fn bind_body(&mut self, asked: &Asked) {
+        let Self { server, protection, .. } = self;
+        protection.bodies.retain(|token, _| server.awaits_blocks(*token));
+        if let Some(binding) = asked.binding.as_ref().filter(|_| server.awaits_blocks(asked.token)) {
+            protection.bodies.insert(asked.token, binding.clone());
+        }
+    }
+
+    /// What asks for blocks of a body, as it goes on the link.
+    pub(super) fn sealed_for_body(&mut self, token: Token, message: Message) -> Result<Message, Busy> {
+        let mut binding = self.protection.bodies.remove(&token);
+        let sealed = self.sealed(message, binding.as_mut());
+        self.protection.bodies.extend(binding.map(|binding| (token, binding)));
+        sealed
+    }
+
     /// A request of ours as it goes on the link.
     pub(super) fn sealed_request(&mut self, message: Message) -> Result<Message, Busy> {
         if !self.protection.is_on() {
@@ -289,6 +308,7 @@ impl Peer {
     /// Forgets keys, and what depends on them.
     pub(in crate::endpoint) fn revoke(&mut self, keys: KeysNumber, now: Instant) {
         self.protection.contexts.remove(&keys);
+        self.protection.newest.take_if(|(number, _)| *number == keys);
         let bound = self.protection.observations.iter().filter(|(_, binding)| binding.keys == keys);
         for id in bound.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.end_observation(id, now);

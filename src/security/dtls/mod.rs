@@ -224,11 +224,6 @@ impl Dtls {
         place.established.is_some() || place.opening.is_some_and(|id| self.verified.contains(&id))
     }
 
-    /// Where a session's peer is, and who, once it is known.
-    pub fn peer(&self, session: SessionId) -> Option<(Address, Option<&Identity>)> {
-        self.sessions.get(&session).map(|session| (session.address, session.identity.as_ref()))
-    }
-
     fn receive(&mut self, id: Option<SessionId>, address: Address, datagram: &[u8], now: Instant) {
         let Some((id, session)) = id.and_then(|id| Some((id, self.sessions.get_mut(&id)?))) else {
             self.counters.unknown += 1;

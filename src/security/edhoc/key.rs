@@ -77,14 +77,6 @@ impl PublicKey {
         p256::PublicKey::from_sec1_bytes(bytes).map(|key| Self::of(&key)).map_err(|_| KeyError::Public)
     }
 
-    /// Takes a point by its coordinates.
-    ///
-    /// # Errors
-    /// It is none of this curve.
-    pub fn from_coordinates(x: &[u8], y: &[u8]) -> Result<Self, KeyError> {
-        Self::from_sec1(&[&[4], x, y].concat())
-    }
-
     /// The point as SEC 1 writes it compressed.
     pub fn to_sec1(self) -> [u8; 33] {
         let [.., last] = self.y;
@@ -168,7 +160,8 @@ mod tests {
         let pair = KeyPair::generate([1; 32]);
         assert_eq!(KeyPair::from_private(pair.private()).unwrap().public(), pair.public());
         assert_eq!(PublicKey::from_sec1(&pair.public().to_sec1()), Ok(pair.public()));
-        assert_eq!(PublicKey::from_coordinates(pair.public().x(), pair.public().y()), Ok(pair.public()));
+        let whole = [&[4], &pair.public().x()[..], pair.public().y()].concat();
+        assert_eq!(PublicKey::from_sec1(&whole), Ok(pair.public()));
         assert_ne!(KeyPair::generate([2; 32]).public(), pair.public());
         let shown = format!("{pair:?}");
         assert!(shown.starts_with("KeyPair { public: PublicKey(0") && shown.ends_with("), .. }"), "{shown}");

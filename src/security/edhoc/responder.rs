@@ -154,11 +154,6 @@ impl Responder {
         Self { identity, config, known, sessions, challenges, counters: Counters::default() }
     }
 
-    /// What initiators have to have of us.
-    pub fn credential(&self) -> &Credential {
-        self.identity.credential()
-    }
-
     /// Knows an initiator from now on, by its credential's id.
     pub fn insert(&mut self, credential: Credential) {
         self.known.insert(credential.kid().to_vec(), credential);

@@ -268,16 +268,7 @@ impl Context {
         challenges: &Challenges,
         now: Instant,
     ) -> Result<Opened, Refusal> {
-        let header = Header::of(message)?;
-        let (Some(partial_iv), Some(_)) = (header.partial_iv, &header.kid) else {
-            return Err(HeaderError::Parts.into());
-        };
-        if message.payload.is_empty() {
-            return Err(HeaderError::NoCiphertext.into());
-        }
-        if protection::has_outer_blocks(message) {
-            return Err(Refusal::OuterBlock);
-        }
+        let (header, partial_iv) = Header::of_request(message)?;
         if !self.is_meant(&header) {
             return Err(Refusal::UnknownContext);
         }
@@ -470,5 +461,35 @@ fn place(opened: &Message) -> Place {
         }
         // §4.1.3.5.2: what it says is not for us.
         Some(_) => Place::Notification,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::coap::MessageId;
+    use crate::security::oscore::Disclosure;
+
+    #[test]
+    fn what_is_protected_by_the_right_keys_and_is_no_request_is_refused_and_changes_nothing() {
+        let parameters = Parameters::new([7; 16].into(), b"", b"\x01");
+        let mut client = Context::new(&parameters).unwrap();
+        let mut server = Context::new(&parameters.mirrored()).unwrap();
+        let _kept = (client.reserve(), server.reserve());
+        let message = Message { code: Code::CONTENT, ..Message::empty(Kind::Confirmable, MessageId(1)) };
+        let partial_iv = client.take_number().unwrap();
+        let header = Header { partial_iv: Some(partial_iv), kid_context: None, kid: Some(Vec::new()) };
+        let (nonce, aad) = (client.keys.nonce(b"", partial_iv), client.keys.aad(b"", partial_iv));
+        let sealed =
+            client.seal(&message, Code::POST, &header, protection::split_request(&message), nonce, &aad);
+        let challenges = Challenges::new([0; 32], Duration::from_secs(600));
+        for _ in 0..2 {
+            let refused = server.open_request(&sealed.message, &challenges, Instant::START).unwrap_err();
+            assert_eq!(refused, Refusal::NotARequest);
+            assert_eq!(refused.response(Disclosure::Uniform).unwrap().code, Code::BAD_REQUEST);
+        }
+        assert_eq!(server.window, ReplayWindow::default());
     }
 }

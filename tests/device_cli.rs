@@ -148,6 +148,9 @@ fn device_goes_through_its_life() {
     assert_eq!((&buoy["id"], &buoy["next_id"]), (&json!(""), &json!("00")));
     desk.done(&["revoke", "buoy"]);
     assert!(desk.done(&["list"]).contains("revoked"));
+    assert!(desk.done(&["show", "buoy"]).contains("access token         none\n"));
+    let (_, said) = desk.fails(&["export", "buoy"]);
+    assert!(said.contains("is revoked\nhint: lowband device add"), "{said}");
     desk.done(&["revoke", "buoy", "--forget"]);
     assert_eq!(desk.json(&["list", "--json"]), json!([van]));
     let all = fs::read(desk.path("devices")).unwrap();
@@ -291,7 +294,8 @@ fn mistakes_are_told_with_what_to_do() {
         (add(&["--routes", "routes"]), 1, "routes: line 2: \"send\" is no operation", ""),
         (add(&["--requests-per-minute", "0"]), 1, "a number of requests of 0 would allow nothing", ""),
         (add(&["--airtime-per-day", "25h"]), 1, "more than a day", ""),
-        (add(&["--airtime-per-day", "1d"]), 2, "unknown unit", ""),
+        (add(&["--airtime-per-day", "1d"]), 2, "1d has an unknown unit: ms, s, m or h", ""),
+        (add(&["--payload", "1kB"]), 2, "1kB has an unknown unit: bytes, KiB or MiB", ""),
         (
             add(&["--security", "dtls-certificate"]),
             2,
@@ -343,7 +347,7 @@ fn mistakes_are_told_with_what_to_do() {
     let nowhere = nowhere.env_clear().args(["device", "list"]).output().unwrap();
     let said = String::from_utf8(nowhere.stderr).unwrap();
     assert_eq!(nowhere.status.code(), Some(2));
-    assert!(said.contains("where the devices are") && said.contains("hint: --devices FILE"), "{said}");
+    assert!(said.contains("where the devices are") && said.contains("LOWBAND_STATE"), "{said}");
 }
 
 #[test]

@@ -140,7 +140,13 @@ async fn device_lives_beside_a_gateway_that_runs() {
     let (mut gateway, address) = world.gateway("127.0.0.1:0").await;
     // Without keys nobody is served.
     let (code, out, told) = world.asks(address, "GET", "account/whoami", &["--token", &world.token]).await;
-    assert!(code == 1 && told.contains("4.01"), "{out} {told}");
+    assert!(
+        code == 1 && told.contains("4.01") && told.contains("hint: at coap:// this gateway"),
+        "{out} {told}"
+    );
+    // Nobody is told to put a token on such a link.
+    let (code, out, told) = world.asks(address, "GET", "account/whoami", &[]).await;
+    assert!(code == 1 && told.contains("--credentials FILE") && !told.contains("--token"), "{out} {told}");
 
     world.add().await;
     world.device(&["export", "buoy", "-o", "buoy.toml"]).await;
@@ -155,8 +161,9 @@ async fn device_lives_beside_a_gateway_that_runs() {
         world.asks(address, "POST", "account/password", &[&DEVICE[..], &["-d", "{}"]].concat()).await;
     assert!(code == 1 && out.contains("M_FORBIDDEN"), "{out}");
     let own = [&DEVICE[..], &["--token", "own"]].concat();
-    let (code, out, _) = world.asks(address, "GET", "account/whoami", &own).await;
+    let (code, out, told) = world.asks(address, "GET", "account/whoami", &own).await;
     assert!(code == 1 && out.contains("may not bring an access token"), "{out}");
+    assert!(told.contains("hint: without --token, and without LOWBAND_TOKEN"), "{told}");
 
     // Killed, the gateway asks for proof, and is given it.
     gateway.start_kill().unwrap();
@@ -190,6 +197,15 @@ async fn device_lives_beside_a_gateway_that_runs() {
     let (code, _, told) =
         world.asks(address, "GET", "account/whoami", &["--credentials", "new.toml", "--timeout", "2"]).await;
     assert_eq!(code, 3, "{told}");
+
+    // Who has asked too much is told when to ask again.
+    let user = ["--user", "@buoy:localhost", "--token-file", "token", "--unchecked"];
+    world.device(&[&["add", "few", "--requests-per-minute", "1"][..], &user].concat()).await;
+    world.device(&["export", "few", "-o", "few.toml"]).await;
+    let few = ["--credentials", "few.toml"];
+    assert_eq!(world.asks(address, "GET", "account/whoami", &few).await.0, 0);
+    let (code, _, told) = world.asks(address, "GET", "account/whoami", &few).await;
+    assert!(code == 1 && told.contains("4.29") && told.contains("hint: again in "), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -292,7 +308,7 @@ async fn device_agrees_on_its_keys_once_and_again_when_the_gateway_has_lost_them
     let new = ["--credentials", "new.toml", "--timeout", "20"];
     assert_eq!(world.asks(address, "GET", "account/whoami", &new).await.0, 0);
     let (code, _, told) = asks("GET", "account/whoami", &[]).await;
-    assert!(code == 3 && told.contains("no keys were agreed on"), "{told}");
+    assert!(code == 3 && told.contains("the responder refused: unknown credential\nhint: "), "{told}");
     world.device(&["revoke", "buoy"]).await;
     let (code, _, told) = world.asks(address, "GET", "account/whoami", &new).await;
     assert!(code == 3 && told.contains("no keys were agreed on"), "{told}");
@@ -329,6 +345,14 @@ async fn keys_without_a_place_for_their_state_are_not_used() {
     let told = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(told.contains("no place to keep") && told.contains("hint: --state FILE"), "{told}");
+    // A key that is to be put into the file is not looked for in its state.
+    let point = "02bbc34960526ea4d32e940cad2a234148ddc21791a12afbcbac93622046dd44f0";
+    let own = ["--security", "edhoc", "--public-key", point, "--user", "@buoy:localhost", "--allow-token"];
+    world.device(&[&["add", "own"][..], &own].concat()).await;
+    world.device(&["export", "own", "-o", "own.toml"]).await;
+    let told =
+        String::from_utf8(world.run(&["request", "GET", url, "--credentials", "own.toml"]).await.stderr);
+    assert!(told.unwrap().starts_with("error: the private key is missing\nhint: put it into the file"));
     // One at a time.
     world.device(&["export", "buoy", "-o", "buoy.toml"]).await;
     let words = ["request", "GET", url, "--credentials", "buoy.toml"];

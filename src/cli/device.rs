@@ -112,8 +112,9 @@ impl Desk {
     fn of(settings: &Settings) -> Result<Self, Failure> {
         match config::devices(settings) {
             Some(config) => Ok(Self { config }),
-            None => Err(Failure::usage("it is not said where the devices are")
-                .hint("--devices FILE, or --config FILE as the gateway has it")),
+            None => Err(Failure::usage("it is not said where the devices are").hint(
+                "--devices FILE, --config FILE, or LOWBAND_STATE in the environment, as the gateway has it",
+            )),
         }
     }
 

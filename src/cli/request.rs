@@ -341,8 +341,9 @@ impl Call<'_> {
         let failure = Failure::unanswered(format_args!("no answer from {}: {error}", self.remote));
         match error {
             RequestError::Refused => failure.hint("is the gateway running, and on this port?"),
-            RequestError::Failed(_) | RequestError::Agreement(_) if self.args.credentials.is_some() => {
-                failure.hint(UNKNOWN_KEYS)
+            RequestError::Failed(_) if self.args.credentials.is_some() => failure.hint(UNKNOWN_KEYS),
+            RequestError::Session(_) | RequestError::Agreement(_) if self.args.credentials.is_some() => {
+                failure.hint(UNKNOWN_KEY)
             }
             RequestError::NoKeys => {
                 failure.hint("others are agreed on when it is asked again; it may have been done")
@@ -379,11 +380,30 @@ impl Call<'_> {
             return Ok(());
         }
         let failure = Failure::new(format_args!("{} (HTTP {})", name(response.code), http.status()));
-        match (response.code, self.args.token.is_some() || self.args.credentials.is_some()) {
-            (Code::UNAUTHORIZED, false) => {
-                Err(failure.hint("--token T, or LOWBAND_TOKEN in the environment"))
-            }
-            _ => Err(failure),
+        match response.code {
+            Code::UNAUTHORIZED => Err(self.unauthorized(failure, response, &value())),
+            _ => match http.headers().get(header::RETRY_AFTER).and_then(|seconds| seconds.to_str().ok()) {
+                Some(seconds) => Err(failure.hint(format_args!("again in {seconds} s"))),
+                None => Err(failure),
+            },
+        }
+    }
+
+    /// What to do about 4.01. That depends on what was shown; and a token is asked for only where one is of use.
+    fn unauthorized(&self, failure: Failure, response: &coap::Response, body: &Value) -> Failure {
+        let has_token = self.args.token.as_deref().is_some_and(|token| !token.is_empty());
+        if response.payload == endpoint::NOT_PROTECTED {
+            failure.hint("at coap:// this gateway serves devices alone: --credentials FILE")
+        } else if self.args.credentials.is_some() && has_token && body["errcode"] == "M_FORBIDDEN" {
+            failure.hint("without --token, and without LOWBAND_TOKEN in the environment")
+        } else if self.args.security.has_certificate() && !has_token {
+            failure.hint(
+                "the certificate was not asked for, as with --allow-unprovisioned; without that, the gateway knows devices by it",
+            )
+        } else if self.args.credentials.is_none() && !has_token {
+            failure.hint("--token T, or LOWBAND_TOKEN in the environment")
+        } else {
+            failure
         }
     }
 
@@ -401,8 +421,11 @@ impl Call<'_> {
 }
 
 /// What may be wrong where keys get no answer: what is said without protection does not count.
-const UNKNOWN_KEYS: &str =
-    "the gateway may not have these keys any more: lowband device show NAME tells there";
+const UNKNOWN_KEYS: &str = "the gateway may not have these keys any more: lowband device show NAME tells there; or their state was lost, \
+     or is kept in two places: lowband device rotate NAME gives others";
+
+/// The same of a key for DTLS or EDHOC, which has no state that can be lost.
+const UNKNOWN_KEY: &str = "the gateway may not have this key any more: lowband device show NAME tells there";
 
 /// Whether an answer may take more than a line.
 #[derive(Clone, Copy)]

@@ -19,6 +19,9 @@ use crate::security::oscore::{
 /// The number of some keys, which no others have had or will have.
 pub type KeysNumber = u64;
 
+/// What 4.01 says to a request without protection, where none is served that has none.
+pub const NOT_PROTECTED: &[u8] = b"not protected";
+
 /// All devices' keys that no peer holds, and where the devices are.
 #[derive(Debug)]
 pub(super) struct Devices {
@@ -405,7 +408,7 @@ impl Endpoint {
             return;
         }
         let (kind, id, token) = (message.kind, message.id, message.token);
-        let payload = Bytes::from_static(b"not protected");
+        let payload = Bytes::from_static(NOT_PROTECTED);
         let mut answer = Message { payload, code: Code::UNAUTHORIZED, ..Message::empty(kind, id) };
         answer.token = token;
         if answer.encode().len() > length * 3 {

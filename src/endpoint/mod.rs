@@ -36,7 +36,7 @@ pub use address::Association;
 use agreement::Agreements;
 pub use config::Config;
 use devices::Devices;
-pub use devices::KeysNumber;
+pub use devices::{KeysNumber, NOT_PROTECTED};
 pub use event::{Counters, Event, RequestId, RequestKey};
 use ids::FirstIds;
 pub use memory::{Memory, MemoryKey};

@@ -422,7 +422,7 @@ impl DeviceStoreError {
         Some(match self {
             Self::Store(StoreError::Permissions(_)) => format!("chmod 600 {devices}"),
             Self::Store(StoreError::Locked) => {
-                "a gateway may be running without --control, or another `lowband device`".to_owned()
+                "a gateway may be running with another --control, or another `lowband device`".to_owned()
             }
             Self::Store(StoreError::Database(_))
             | Self::Record { .. }
@@ -440,6 +440,7 @@ impl DeviceStoreError {
                 format!("{key} is not the key's file, or {devices} not its devices'; see --device-key")
             }
             Self::Devices(error) => return devices_hint(error),
+            Self::Credentials(CredentialsError::Revoked) => "lowband device add makes it anew".to_owned(),
             Self::Credentials(_) | Self::Randomness(_) => return None,
         })
     }

@@ -343,6 +343,14 @@ impl Wrong {
     fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
+
+    /// The message with its hint, for an argument: what tells of those has no place for one.
+    fn on_one_line(self) -> String {
+        match self.hint {
+            Some(hint) => format!("{}: {hint}", self.message),
+            None => self.message,
+        }
+    }
 }
 
 fn homeserver(text: &str) -> Result<Uri, Wrong> {
@@ -361,12 +369,12 @@ pub(crate) fn homeserver_url(text: &str) -> Result<Uri, String> {
 
 /// A size, as an argument of a subcommand.
 pub(crate) fn size_argument(text: &str) -> Result<usize, String> {
-    size(text).map_err(|wrong| wrong.message)
+    size(text).map_err(Wrong::on_one_line)
 }
 
 /// A time, as an argument of a subcommand.
 pub(crate) fn time_argument(text: &str) -> Result<Duration, String> {
-    time(text).map_err(|wrong| wrong.message)
+    time(text).map_err(Wrong::on_one_line)
 }
 
 fn advertise(text: &str) -> Result<String, Wrong> {

@@ -98,6 +98,7 @@ fn lines(device: &Summary) -> String {
     let limits = device.limits;
     let next = device.next_id.as_deref();
     let token = match device.token {
+        TokenState::None if device.revoked.is_some() => "none",
         TokenState::None => "none: it brings its own",
         TokenState::Fixed => "kept by the gateway",
         TokenState::Renewed => "kept and renewed by the gateway",

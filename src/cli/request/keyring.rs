@@ -62,7 +62,11 @@ pub(super) fn read(path: &Path) -> Result<Zeroizing<String>, Failure> {
 }
 
 fn explain(error: &KeyringError, state: &Path) -> Failure {
-    let failure = Failure::new(format_args!("{error} ({})", state.display()));
+    let failure = match error {
+        // It is not the state that lacks it.
+        KeyringError::NoPrivateKey => Failure::new(error),
+        _ => Failure::new(format_args!("{error} ({})", state.display())),
+    };
     match error {
         KeyringError::Store(StoreError::Locked) => {
             failure.hint("another lowband request has these keys; one at a time")

@@ -67,6 +67,11 @@ pub(super) struct SecurityArgs {
 }
 
 impl SecurityArgs {
+    /// Whether there is a certificate of ours to show.
+    pub(super) fn has_certificate(&self) -> bool {
+        self.certificate.is_some()
+    }
+
     /// What is given of it.
     pub(super) fn read(&self) -> Result<Protection, Failure> {
         if let (Some(identity), Some(path)) = (&self.psk_identity, &self.psk_key_file) {

@@ -57,16 +57,20 @@ impl Refusal {
 /// ```text
 /// error = ( ERR_CODE : int, ERR_INFO : any )
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ErrorMessage {
     /// 1, with a text for people.
+    #[error("error 1 {0:?}")]
     Unspecified(String),
     /// 2, with the suites that the responder has.
+    #[error("its cipher suites are {0:?}")]
     WrongSuite(Vec<i64>),
     /// 3.
+    #[error("unknown credential")]
     UnknownCredential,
     /// Any other.
+    #[error("error {0}")]
     Other(i64),
 }
 

@@ -136,7 +136,7 @@ pub enum InitiatorError {
     #[error("{0}")]
     Refused(#[from] Refusal),
     /// The responder sent an error message.
-    #[error("the responder refused: {0:?}")]
+    #[error("the responder refused: {0}")]
     Peer(ErrorMessage),
     /// It answered with something else.
     #[error("the responder answered {0}")]

@@ -231,6 +231,10 @@ fn a_call_prints_json_and_its_exit_code_says_how_it_went() {
             vec!["GET", "coap://127.0.0.1/7", "--link", "harbour"],
             "others are tables [link.NAME] of the --config file",
         ),
+        (
+            vec!["GET", "coaps://127.0.0.1/7"],
+            "hint: --credentials FILE, --pin FINGERPRINT, or --psk-identity",
+        ),
         (vec!["GET", "coap://127.0.0.1/7", "--block", "100"], "1024"),
         (vec!["GET", "coap://127.0.0.1/7", "--count", "1"], "--observe"),
         (vec!["GET", "coap://127.0.0.1/7", "--observe", "--renew", "0"], "give a second at least"),

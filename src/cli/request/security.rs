@@ -41,7 +41,7 @@ impl Protection {
                 Err(Failure::usage("keys for OSCORE protect coap:// itself").hint("coap://"))
             }
             (true, Self::None) => Err(Failure::usage("nothing to secure coaps:// with")
-                .hint("--credentials FILE, --psk-identity and --psk-key-file, or --certificate and --pin")),
+                .hint("--credentials FILE, --pin FINGERPRINT, or --psk-identity and --psk-key-file")),
         }
     }
 }

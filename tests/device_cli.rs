@@ -90,7 +90,10 @@ fn mode(path: impl AsRef<Path>) -> u32 {
 #[test]
 fn device_goes_through_its_life() {
     let desk = Desk::new("life");
-    assert_eq!(desk.done(&["list"]).lines().count(), 1);
+    // Whoever looks at the wrong place is told, and makes nothing there.
+    let (code, said) = desk.fails(&["list"]);
+    assert!(code == 1 && said.contains("there are no devices yet in") && said.contains("lowband device add"));
+    assert!(!Path::new(&desk.path("devices")).exists());
     let added = desk.run(&[
         "add",
         "buoy",

@@ -118,11 +118,32 @@ impl Desk {
         }
     }
 
-    /// Asks the gateway that runs, or looks into the file.
+    /// Asks the gateway that runs, or looks into the file, which has to be there.
     fn ask(&self, command: Command) -> Result<Answer, Failure> {
+        match self.ask_gateway(&command)? {
+            Some(answer) => Ok(answer),
+            None if self.config.place.devices.exists() => self.look(command),
+            None => {
+                let file = self.config.place.devices.display();
+                Err(Failure::new(format_args!("there are no devices yet in {file}"))
+                    .hint("lowband device add makes the first; --devices names another file"))
+            }
+        }
+    }
+
+    /// As [`Desk::ask`], and makes the file where there is none.
+    fn ask_or_make(&self, command: Command) -> Result<Answer, Failure> {
+        match self.ask_gateway(&command)? {
+            Some(answer) => Ok(answer),
+            None => self.look(command),
+        }
+    }
+
+    /// Asks the gateway, where one runs.
+    fn ask_gateway(&self, command: &Command) -> Result<Option<Answer>, Failure> {
         #[cfg(unix)]
-        match lowband::net::control::ask(&self.config.control, &command) {
-            Ok(Some(answer)) => return refuse_failed(answer),
+        match lowband::net::control::ask(&self.config.control, command) {
+            Ok(Some(answer)) => return refuse_failed(answer).map(Some),
             Ok(None) => {}
             Err(error) => {
                 let hint = match error {
@@ -134,6 +155,12 @@ impl Desk {
                 return Err(Failure::new(error).hint(hint));
             }
         }
+        #[cfg(not(unix))]
+        let _ = command;
+        Ok(None)
+    }
+
+    fn look(&self, command: Command) -> Result<Answer, Failure> {
         let place = &self.config.place;
         let mut store = DeviceStore::open(place).map_err(|error| {
             let failure = Failure::new(&error);
@@ -148,7 +175,11 @@ impl Desk {
 
     /// Has a device changed; what it is now.
     fn change(&self, command: Command) -> Result<Summary, Failure> {
-        match self.ask(command)? {
+        Self::changed(self.ask(command)?)
+    }
+
+    fn changed(answer: Answer) -> Result<Summary, Failure> {
+        match answer {
             Answer::Device(summary) => Ok(*summary),
             Answer::First(summary, key) => {
                 output::tell(format_args!(

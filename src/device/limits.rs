@@ -19,7 +19,7 @@ pub struct Limits {
     pub airtime_per_day: Option<Duration>,
     /// The largest body of a request, in bytes.
     pub payload: Option<usize>,
-    /// Observations at a time.
+    /// Observations at a time; none for a device that only sends.
     pub observations: Option<usize>,
 }
 
@@ -29,7 +29,6 @@ impl Limits {
             (self.requests_per_minute == Some(0), "a number of requests"),
             (self.airtime_per_day == Some(Duration::ZERO), "an airtime"),
             (self.payload == Some(0), "a payload size"),
-            (self.observations == Some(0), "a number of observations"),
         ];
         if let Some((_, what)) = zero.iter().find(|(is_zero, _)| *is_zero) {
             return Err(DeviceError::ZeroLimit(what));
@@ -322,6 +321,11 @@ mod tests {
         assert_eq!(limits.admit_observation(0), Ok(()));
         let excess = limits.admit_observation(1).unwrap_err();
         assert_eq!((excess, excess.max_age()), (Excess::Observations { limit: 1 }, None));
+        let none = Limits { observations: Some(0), ..Limits::default() };
+        assert_eq!(
+            (none.check(), none.admit_observation(0)),
+            (Ok(()), Err(Excess::Observations { limit: 0 }))
+        );
         assert_eq!(Limits::default().admit_payload(usize::MAX), Ok(()));
         assert_eq!(Limits::default().admit_observation(usize::MAX), Ok(()));
     }

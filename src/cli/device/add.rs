@@ -72,7 +72,7 @@ pub(super) struct AddArgs {
     /// Largest body of a request
     #[arg(long, value_name = "SIZE", value_parser = size_argument)]
     payload: Option<usize>,
-    /// Most observations at a time
+    /// Most observations at a time; 0 for a device that only sends
     #[arg(long, value_name = "N")]
     observations: Option<usize>,
     /// Let it bring an access token of its own
@@ -217,7 +217,7 @@ pub(super) fn run(args: AddArgs) -> Result<(), Failure> {
         allow_token: args.allow_token,
         tokens,
     };
-    let summary = desk.change(Command::Add(Box::new(new)))?;
+    let summary = Desk::changed(desk.ask_or_make(Command::Add(Box::new(new)))?)?;
     output::tell(format_args!("device {name} added: {}", list::keys(&summary)));
     if args.security != SecurityKind::DtlsCertificate {
         output::tell(format_args!("hint: lowband device export {name} gives its half of the keys"));
@@ -227,7 +227,7 @@ pub(super) fn run(args: AddArgs) -> Result<(), Failure> {
 
 /// Sees whether the devices can be had, and the name too, before somebody is asked for a password and a session is made.
 fn check_free(desk: &Desk, name: &Name) -> Result<(), Failure> {
-    let Answer::Devices(devices) = desk.ask(Command::List)? else { return Err(unexpected()) };
+    let Answer::Devices(devices) = desk.ask_or_make(Command::List)? else { return Err(unexpected()) };
     if devices.iter().any(|device| device.name == *name && device.revoked.is_none()) {
         return Err(Failure::new(format_args!("there is a device {name} already")).hint(format_args!(
             "lowband device rotate {name} gives it new keys; revoke {name} makes its name free"

@@ -17,6 +17,7 @@ use crate::matrix::rewrite;
 use crate::matrix::rewrite::Advertise;
 use crate::translate;
 use crate::translate::Call;
+use crate::translate::Refusal;
 use crate::translate::Session;
 
 /// How Matrix is written in CoAP.
@@ -64,10 +65,10 @@ impl Ends {
     }
 
     /// At the gateway: what that asks of the homeserver.
-    pub(super) fn take(&mut self, request: &coap::Request) -> Result<Call, Difference> {
+    pub(super) fn take(&mut self, request: &coap::Request) -> Result<Call, Refusal> {
         match self {
             Self::Msc3079 { session, .. } => {
-                translate::request::to_http(request, session, &Limits::default()).map_err(Difference::Refused)
+                translate::request::to_http(request, session, &Limits::default())
             }
         }
     }
@@ -77,25 +78,19 @@ impl Ends {
         &mut self,
         call: &Call,
         response: &http::Response<Bytes>,
-    ) -> Result<coap::Response, Difference> {
+    ) -> Result<coap::Response, Refusal> {
         match self {
             Self::Msc3079 { .. } => {
-                let answer =
-                    translate::response::to_coap(call, response, &Advertise::default(), &Limits::default());
-                answer.map_err(Difference::Answer)
+                translate::response::to_coap(call, response, &Advertise::default(), &Limits::default())
             }
         }
     }
 
-    /// At the gateway: what goes back for what was not taken, or whose answer cannot go back.
-    pub(super) fn refuse(&self, request: &coap::Request, difference: &Difference) -> coap::Response {
-        let refusal = match difference {
-            Difference::Refused(refusal) | Difference::Answer(refusal) => refusal.clone(),
-            _ => translate::Refusal::ShuttingDown,
-        };
+    /// At the gateway: what goes back for a request that was not taken, or whose answer cannot go back.
+    pub(super) fn refuse(&mut self, request: &coap::Request, refusal: &Refusal) -> coap::Response {
         match self {
             Self::Msc3079 { session, .. } => {
-                translate::response::refuse(&refusal, session.format(&request.options))
+                translate::response::refuse(refusal, session.format(&request.options))
             }
         }
     }

@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_line_without_end_is_not_read_to_its_end() {
-        let mut recording = Recording::new(io::repeat(b' ').take(1000).chain(LINE.as_bytes()));
+        let mut recording = Recording::new(&[b' '; 1000][..]);
         let error = recording.read(999).unwrap_err();
         assert!(matches!(error, RecordingError::TooLong { line: 1, limit: 999 }), "{error:?}");
         let mut recording = Recording::new(LINE.as_bytes());

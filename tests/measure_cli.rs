@@ -89,17 +89,8 @@ fn json_is_one_object_of_figures() {
     let json: Value = serde_json::from_str(&stdout(&measure(&recorded, &["--json"]))).unwrap();
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(keys(&json), ["steady", "all", "classes"]);
-    let figures = [
-        "exchanges",
-        "json",
-        "payload",
-        "coap",
-        "secured",
-        "wire",
-        "datagrams",
-        "airtime_s",
-        "mismatches",
-    ];
+    let figures =
+        ["exchanges", "json", "payload", "coap", "secured", "wire", "datagrams", "airtime_s", "mismatches"];
     let of = |name: &str| json["classes"][name].clone();
     for value in [&json["steady"], &json["all"], &of("send"), &of("sync-init")] {
         assert_eq!(keys(value), figures);
@@ -133,7 +124,10 @@ fn what_does_not_arrive_is_named_without_its_query_and_fails() {
     let output = measure(&recorded, &["--json"]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("foreign.jsonl:4: GET /_matrix/foo: the request cannot be sent: path"), "{stderr}");
+    assert!(
+        stderr.contains("foreign.jsonl:4: GET /_matrix/foo: the request cannot be sent: path"),
+        "{stderr}"
+    );
     assert!(stderr.contains("error: 1 of 4 exchanges do not arrive as they were recorded"), "{stderr}");
     assert!(!stderr.contains("SECRET"), "{stderr}");
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -145,7 +139,11 @@ fn a_file_that_cannot_be_read_is_named_with_its_line() {
     let cut = gzip(LINES);
     let cut = cut.get(..cut.len() - 20).unwrap();
     for (name, bytes, told) in [
-        ("bad.jsonl", format!("{LINES}\n{{}}\n").as_bytes(), "bad.jsonl:5: not an exchange: missing field `method`"),
+        (
+            "bad.jsonl",
+            format!("{LINES}\n{{}}\n").as_bytes(),
+            "bad.jsonl:5: not an exchange: missing field `method`",
+        ),
         ("cut.jsonl.gz", cut, "cut.jsonl.gz:"),
         ("empty.jsonl", b"\n", "there are no exchanges in "),
     ] {

@@ -102,16 +102,16 @@ impl Ends {
         }
     }
 
-    /// Holds what the gateway asks of the homeserver against what the client asked.
-    pub(super) fn check_call(&self, exchange: &Exchange, call: &Call) -> Result<(), Difference> {
+    /// Holds what the gateway asks of the homeserver against what the client asked, after [`Ends::take`].
+    pub(super) fn check_call(&mut self, exchange: &Exchange, call: &Call) -> Result<(), Difference> {
         match self {
             Self::Msc3079 { .. } => check_call(exchange, call),
         }
     }
 
-    /// Holds what the client is told against what the homeserver answered.
+    /// Holds what the client is told against what the homeserver answered, after [`Ends::receive`].
     pub(super) fn check_response(
-        &self,
+        &mut self,
         exchange: &Exchange,
         call: &Call,
         read: &http::Response<Bytes>,
@@ -165,4 +165,99 @@ fn is_same(one: &[u8], other: &[u8]) -> bool {
     }
     let read = |body| serde_json::from_slice::<Value>(body).ok();
     one == other || read(one).is_some_and(|value| Some(value) == read(other))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use http::Method;
+    use http::StatusCode;
+
+    use super::*;
+
+    fn exchange(method: &str, path: &str, rest: &str) -> Exchange {
+        let headers = r#""req_headers":{"authorization":"Bearer TOK"}"#;
+        let line = format!(r#"{{"method":"{method}","path":"{path}",{headers},{rest}}}"#);
+        Exchange::read(1, line.as_bytes()).unwrap()
+    }
+
+    /// What comes out at either end.
+    fn through(exchange: &Exchange) -> (Ends, Call, http::Response<Bytes>) {
+        let mut ends = Encoding::Msc3079.ends();
+        let asked = ends.ask(&exchange.request).unwrap();
+        let call = ends.take(&asked).unwrap();
+        let answer = ends.answer(&call, &exchange.response).unwrap();
+        let read = ends.receive(&answer).unwrap();
+        (ends, call, read)
+    }
+
+    #[test]
+    fn what_says_the_same_in_other_words_is_the_same() {
+        for (method, path, rest) in [
+            ("GET", "/_matrix/client/versions", r#""status":200,"resp":{"versions":["v1.11"]}"#),
+            (
+                "GET",
+                "/_matrix/client/r0/sync?filter=%7B%7D&since=s1+2",
+                r#""status":200,"resp":{"b":1,"a":2}"#,
+            ),
+            (
+                "PUT",
+                "/_matrix/client/v3/rooms/%21a%3ab/state/m.room.name/",
+                r#""req":{},"status":200,"resp":{}"#,
+            ),
+            ("GET", "/_matrix/client/v1/media/download/a/b", r#""status":200"#),
+            (
+                "POST",
+                "/_matrix/client/v3/login",
+                r#""req":{"a":1.5},"status":429,"resp":{"retry_after_ms":9}"#,
+            ),
+            ("DELETE", "/_matrix/client/unstable/x", r#""status":500,"resp":[]"#),
+        ] {
+            let exchange = exchange(method, path, rest);
+            let (mut ends, call, read) = through(&exchange);
+            assert_eq!(ends.check_call(&exchange, &call), Ok(()), "{path}");
+            assert_eq!(ends.check_response(&exchange, &call, &read), Ok(()), "{path}");
+        }
+    }
+
+    #[test]
+    fn each_part_of_a_request_is_looked_at() {
+        let path = "/_matrix/client/v3/rooms/!a:b/send/m.room.message/t1?ts=1";
+        let exchange = exchange("PUT", path, r#""req":{"a":1},"status":200,"resp":{}"#);
+        let (mut ends, call, _) = through(&exchange);
+        let body = |text: &'static str| Call { body: Bytes::from_static(text.as_bytes()), ..call.clone() };
+        let elsewhere = matrix::expand("PUT", &["9", "!a:b", "m.room.message", "t2"]).unwrap();
+        let other_token = Some(HeaderValue::from_static("Bearer TOK2"));
+        for (call, part) in [
+            (Call { method: Method::POST, ..call.clone() }, Part::Method),
+            (Call { target: elsewhere, ..call.clone() }, Part::Path),
+            (Call { query: vec!["ts=2".to_owned()], ..call.clone() }, Part::Query),
+            (Call { query: Vec::new(), ..call.clone() }, Part::Query),
+            (Call { authorization: other_token, ..call.clone() }, Part::Authorization),
+            (Call { authorization: None, ..call.clone() }, Part::Authorization),
+            (body(r#"{"a":2}"#), Part::Body),
+            (body(r#"{"a":1.0}"#), Part::Body),
+            (body(r#"{"a":"1"}"#), Part::Body),
+            (body(""), Part::Body),
+        ] {
+            assert_eq!(ends.check_call(&exchange, &call), Err(Difference::Call(part)));
+        }
+    }
+
+    #[test]
+    fn status_and_body_of_an_answer_are_looked_at() {
+        let exchange = exchange("GET", "/_matrix/client/v3/sync", r#""status":200,"resp":{"a":[null]}"#);
+        let (mut ends, call, read) = through(&exchange);
+        let mut check = |status: StatusCode, body: &'static str| {
+            let mut read = read.clone();
+            (*read.status_mut(), *read.body_mut()) = (status, Bytes::from_static(body.as_bytes()));
+            ends.check_response(&exchange, &call, &read)
+        };
+        assert_eq!(check(StatusCode::OK, r#"{ "a": [null] }"#), Ok(()));
+        for body in [r#"{"a":[]}"#, r#"{"a":[false]}"#, r#"{"a":[null],"b":1}"#, "{}", "", "{"] {
+            assert_eq!(check(StatusCode::OK, body), Err(Difference::Body), "{body}");
+        }
+        let told = check(StatusCode::CREATED, r#"{"a":[null]}"#).unwrap_err().to_string();
+        assert_eq!(told, "the status 201 Created is read where 200 OK was recorded");
+    }
 }

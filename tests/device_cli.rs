@@ -187,11 +187,60 @@ fn exports_are_the_same_keys_in_every_form() {
     let key = psk.key.expose_text().unwrap();
     let arguments = desk.done(&["export", "van", "--format", "libcoap", "--gateway", "gw"]);
     assert_eq!(arguments, format!("coap-client -m get -u 1 -k {key} coaps://gw/_matrix/client/versions\n"));
-    desk.done(&["export", "van", "--format", "aiocoap", "--gateway", "gw", "-o", "van"]);
+    desk.add("cart", &["--security", "dtls-psk", "--short-key"]);
+    let cart = Credentials::read(&desk.done(&["export", "cart", "--format", "line"])).unwrap();
+    let Half::DtlsPsk(psk) = cart.half else { panic!("no PSK") };
+    assert_eq!(psk.key.expose().len(), 16);
+    desk.done(&["export", "cart", "--format", "aiocoap", "--gateway", "gw", "-o", "cart"]);
     assert_eq!(
-        read("van/credentials.json")["coaps://gw/*"]["dtls"],
-        json!({ "psk": { "ascii": key }, "client-identity": { "ascii": "1" } })
+        read("cart/credentials.json")["coaps://gw/*"]["dtls"],
+        json!({ "psk": { "hex": hex(psk.key.expose()) }, "client-identity": { "ascii": "2" } })
     );
+}
+
+#[test]
+fn device_with_edhoc_is_exported_with_the_gateways_key_and_its_own_where_that_was_made_here() {
+    let desk = Desk::new("edhoc");
+    desk.add("mast", &["--security", "edhoc"]);
+    let line = desk.done(&["export", "mast", "--format", "line"]);
+    let mast = Credentials::read(&line).unwrap();
+    desk.done(&["export", "mast", "-o", "mast.toml"]);
+    assert_eq!(mode(desk.path("mast.toml")), 0o600);
+    assert_eq!(Credentials::read(&fs::read_to_string(desk.path("mast.toml")).unwrap()).unwrap(), mast);
+    assert!(desk.done(&["export", "mast", "--format", "qr"]).contains('▀'));
+    let Half::Edhoc(half) = &mast.half else { panic!("no EDHOC") };
+    let private: String =
+        half.private.as_ref().unwrap().expose().iter().map(|byte| format!("{byte:02x}")).collect();
+    desk.done(&["export", "mast", "--format", "aiocoap", "--gateway", "gw", "-o", "aiocoap"]);
+    assert_eq!((mode(desk.path("aiocoap")), mode(desk.path("aiocoap/credentials.diag"))), (0o700, 0o600));
+    let diag = fs::read_to_string(desk.path("aiocoap/credentials.diag")).unwrap();
+    assert!(diag.contains(&format!("-4: h'{private}'")) && diag.contains("\"coap://gw/*\""), "{diag}");
+    let shown = desk.done(&["show", "mast"]);
+    assert!(shown.contains("EDHOC, key id 00") && !shown.contains(&private), "{shown}");
+    let all = fs::read(desk.path("devices")).unwrap();
+    assert!(!all.windows(64).any(|window| window == private.as_bytes()));
+
+    // One that has made its key itself: by hexadecimal digits, and by a file as openssl writes it.
+    let point = "04bbc34960526ea4d32e940cad2a234148ddc21791a12afbcbac93622046dd44f0\
+                 4519e257236b2a0ce2023f0931f1f386ca7afda64fcde0108c224c51eabf6072";
+    let pem = "-----BEGIN PUBLIC KEY-----\n\
+               MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEu8NJYFJupNMulAytKiNBSN3CF5Gh\n\
+               KvvLrJNiIEbdRPBFGeJXI2sqDOICPwkx8fOGynr9pk/N4BCMIkxR6r9gcg==\n\
+               -----END PUBLIC KEY-----\n";
+    fs::write(desk.path("hut.pem"), pem).unwrap();
+    for (name, key) in [("hut", "hut.pem"), ("van", point)] {
+        desk.add(name, &["--security", "edhoc", "--public-key", key]);
+        let own = Credentials::read(&desk.done(&["export", name])).unwrap();
+        let Half::Edhoc(half) = own.half else { panic!("no EDHOC") };
+        assert!(half.private.is_none());
+    }
+    let refused = desk.run(&["rotate", "van"]);
+    let told = String::from_utf8(refused.stderr).unwrap();
+    assert!(told.contains("needs a new public one") && told.contains("hint: --public-key"), "{told}");
+    desk.done(&["rotate", "van", "--public-key", &format!("02{}", &point[2..66])]);
+    let refused = desk.run(&["rotate", "mast", "--public-key", "02ff"]);
+    let told = String::from_utf8(refused.stderr).unwrap();
+    assert!(told.contains("no public key of P-256"), "{told}");
 }
 
 #[test]
@@ -199,6 +248,7 @@ fn mistakes_are_told_with_what_to_do() {
     let desk = Desk::new("mistakes");
     desk.add("buoy", &[]);
     desk.add("van", &["--security", "dtls-psk"]);
+    desk.add("cart", &["--security", "dtls-psk", "--short-key"]);
     fs::write(desk.path("routes"), "sync\nsend\n").unwrap();
     let add = |more: &[&str]| {
         let words = ["add", "new", "--user", "@buoy:hs", "--token-file", "token", "--unchecked"];
@@ -259,11 +309,24 @@ fn mistakes_are_told_with_what_to_do() {
         (desk.fails(&["export", "buoy", "--format", "aiocoap"]), 2, "need a directory", "-o DIRECTORY"),
         (desk.fails(&["export", "buoy", "--format", "libcoap"]), 1, "has no OSCORE", "--format aiocoap"),
         (
-            desk.fails(&["export", "van", "--format", "aiocoap", "-o", "x"]),
+            desk.fails(&["export", "cart", "--format", "aiocoap", "-o", "x"]),
             2,
             "by where they are for",
             "--gateway HOST",
         ),
+        (
+            desk.fails(&["export", "van", "--format", "aiocoap", "-o", "x", "--gateway", "gw"]),
+            1,
+            "a key of 16 bytes at most",
+            "--short-key",
+        ),
+        (
+            desk.fails(&["export", "cart", "--format", "libcoap"]),
+            1,
+            "that is not text",
+            "without --short-key",
+        ),
+        (add(&["--short-key"]), 2, "for --security dtls-psk alone", ""),
         (desk.fails(&["export", "buoy", "-o", "token"]), 1, "cannot write token", "nothing is written over"),
         (desk.fails(&["export", "buoy", "--gateway", "a b"]), 2, "give a host", ""),
         (
@@ -427,6 +490,33 @@ fn two_gateways_do_not_share_devices() {
         .unwrap();
     let said = String::from_utf8(fourth.stderr).unwrap();
     assert!(said.contains("is there, and is no socket") && said.contains("hint: --control"), "{said}");
+    // Nor is a socket taken away that somebody may listen on by another protocol.
+    let _datagrams = std::os::unix::net::UnixDatagram::bind(desk.path("datagrams")).unwrap();
+    let fifth = Command::new(env!("CARGO_BIN_EXE_lowband"))
+        .env_clear()
+        .args(["gateway", "--homeserver", "http://127.0.0.1:9", "--listen", "127.0.0.1:0"])
+        .args(["--state", &desk.path("other")])
+        .args(["--devices", &desk.path("others"), "--control", &desk.path("datagrams")])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(fifth.stderr).unwrap();
+    assert!(said.contains("cannot use the socket") && said.contains("hint: --control"), "{said}");
+    assert!(desk.0.join("datagrams").exists());
+}
+
+#[test]
+fn gateway_that_says_nothing_is_told_of_and_what_it_may_have_done() {
+    let desk = Desk::new("silent");
+    let listener = std::os::unix::net::UnixListener::bind(desk.path("devices.control")).unwrap();
+    let silent = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        BufReader::new(stream).read_line(&mut String::new()).unwrap();
+    });
+    let (code, said) = desk.fails(&["list"]);
+    silent.join().unwrap();
+    assert!(code == 1 && said.contains("gave no answer"), "{said}");
+    assert!(said.contains("hint: it may have done it all the same"), "{said}");
+    assert!(!desk.0.join("devices").exists(), "the file is the gateway's");
 }
 
 #[test]

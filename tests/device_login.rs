@@ -347,6 +347,17 @@ fn what_a_browser_refuses_is_told() {
 }
 
 #[test]
+fn what_would_do_something_to_the_terminal_is_not_shown_on_it() {
+    let desk = Desk::new("terminal");
+    let mut script = until_code();
+    script[3].2["verification_uri"] = json!("URL/link\u{1b}[2J");
+    let server = Scripted::start(&script);
+    let (code, said) = desk.run(&server.url, &ADD, "");
+    assert!(code == 1 && said.contains("/device is none that is understood"), "{said}");
+    assert!(!said.contains('\u{1b}'), "{said}");
+}
+
+#[test]
 fn token_of_another_user_from_a_browser_is_refused() {
     let desk = Desk::new("oauth-other");
     let mut script = until_code();

@@ -83,7 +83,7 @@ impl World {
                         let response = response.body(Bytes::from(answer.to_string())).unwrap();
                         refresher.fetched(Ok(response), self.now());
                     }
-                    Output::Store(_) => refresher.stored(),
+                    Output::Store(tokens) => assert!(refresher.replace(tokens)),
                     Output::Ready | Output::Failed(_) => {}
                 }
             }

@@ -396,6 +396,50 @@ fn who_offers_nothing_that_is_spoken_is_told_so() {
 }
 
 #[test]
+fn what_anybody_says_in_clear_does_not_disturb_a_session() {
+    let mut pair = Pair::new(psk_config());
+    let client = pair.connect(&psk());
+    pair.run();
+    pair.client.seal(client, b"whole", pair.now).unwrap();
+    pair.collect();
+    let record = pair.up.pop_front().unwrap();
+    // Alerts that would end it, all other kinds of records in either epoch, and what is no record behind one that is.
+    let mut forged = Vec::new();
+    for kind in 20..=26 {
+        for epoch in [0, 1, 2] {
+            for fragment in [&[2, 40][..], &[1, 0], &[1], &[0; 40]] {
+                let header = [kind, 254, 253, 0, epoch, 0, 0, 0, 0, 0, 77, 0, fragment.len() as u8];
+                forged.push([&header[..], fragment].concat());
+            }
+        }
+    }
+    forged.push([&record[..], &[0]].concat());
+    forged.push(forged[..12].concat());
+    for datagram in &forged {
+        pair.server.handle(pair.peer, datagram, pair.now);
+        pair.client.handle(pair.peer, datagram, pair.now);
+    }
+    pair.run();
+    assert_eq!([end(&pair.told[0]), end(&pair.told[1])], [None, None]);
+    talk(&mut pair);
+}
+
+#[test]
+fn who_has_not_shown_where_it_is_takes_nobodys_place() {
+    let mut pair = Pair::new(Config { sessions: 1, ..psk_config() });
+    pair.connect(&psk());
+    pair.run();
+    let mut stranger = Pair::new(Config::default());
+    stranger.connect(&psk());
+    pair.server.handle(address(9), &stranger.up[0], pair.now);
+    pair.collect();
+    let counters = pair.server.counters();
+    assert_eq!((counters.evicted, counters.cookies, pair.server.sessions()), (0, 1, 1));
+    pair.down.clear();
+    talk(&mut pair);
+}
+
+#[test]
 fn the_session_unused_for_longest_gives_way() {
     let mut pair = Pair::new(Config { sessions: 3, ..psk_config() });
     let mut sessions = Vec::new();

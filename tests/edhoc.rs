@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lowband::coap::Address;
+use lowband::coap::Block;
+use lowband::coap::BlockSize;
 use lowband::coap::Code;
 use lowband::coap::Instant;
 use lowband::coap::Kind;
@@ -259,6 +261,18 @@ fn what_is_no_edhoc_is_refused_by_its_code() {
     let json: fn(&mut Request) = |request| request.options.set_uint(OptionNumber::CONTENT_FORMAT, 50);
     assert_eq!(code(json), Code::UNSUPPORTED_CONTENT_FORMAT);
     assert_eq!(code(|request| request.options.push_uint(OptionNumber::ACCEPT, 60)), Code::NOT_ACCEPTABLE);
+    let block = |number, size| Block { number, more: false, size: BlockSize::fitting(size) };
+    for (option, block, expected) in [
+        (OptionNumber::BLOCK2, block(0, 64), Code::CHANGED),
+        (OptionNumber::Q_BLOCK2, Block { more: true, ..block(0, 256) }, Code::CHANGED),
+        (OptionNumber::BLOCK2, block(0, 32), Code::BAD_OPTION),
+        (OptionNumber::BLOCK2, block(1, 64), Code::BAD_OPTION),
+    ] {
+        let mut gateway = Gateway::new(Config::default());
+        let mut request = device(7).request();
+        request.options.push(option, block.encode());
+        assert_eq!(gateway.gets(1, &request).response.code, expected, "{option:?} {block:?}");
+    }
     // Without the format it goes too: others send it so.
     assert_eq!(code(|request| request.options.remove(OptionNumber::CONTENT_FORMAT)), Code::CHANGED);
 }

@@ -29,6 +29,7 @@ struct World {
     lose: fn(usize) -> bool,
     sent: usize,
     agreed: Vec<u64>,
+    spent: Vec<u64>,
     asked: usize,
     now: Instant,
 }
@@ -43,7 +44,16 @@ impl World {
         gateway.answer_edhoc(identity(2), edhoc::Config::default(), rekey, FIRST);
         gateway.admit_credential(DEVICE, identity(7).credential().clone());
         let device = Endpoint::new(config(), [1; 32]);
-        Self { gateway, device, lose, sent: 0, agreed: Vec::new(), asked: 0, now: Instant::START }
+        Self {
+            gateway,
+            device,
+            lose,
+            sent: 0,
+            agreed: Vec::new(),
+            spent: Vec::new(),
+            asked: 0,
+            now: Instant::START,
+        }
     }
 
     /// Lets the device ask, and time pass until it is answered.
@@ -69,7 +79,8 @@ impl World {
             let mut idle = true;
             while let Some(event) = self.gateway.poll_event() {
                 match event {
-                    Event::KeysAgreed { association, number } => {
+                    Event::KeysAgreed { association, number, kid } => {
+                        assert_eq!(kid, [7]);
                         assert_eq!(association, DEVICE);
                         self.agreed.push(number);
                     }
@@ -81,6 +92,10 @@ impl World {
                     Event::KeysUsed { association, number } => {
                         assert_eq!(association, DEVICE);
                         assert!(self.agreed.contains(&number));
+                    }
+                    Event::KeysSpent { association, number } => {
+                        assert_eq!(association, DEVICE);
+                        self.spent.push(number);
                     }
                     other => panic!("{other:?}"),
                 }
@@ -221,6 +236,7 @@ fn keys_are_good_until_a_limit_and_the_device_agrees_on_others() {
     }
     assert!(!ask(&mut world));
     assert!(world.gateway.parameters(FIRST + 2).is_none());
+    assert_eq!(world.spent, [FIRST, FIRST + 1, FIRST + 2]);
     agree(&mut world, 4);
     assert!(ask(&mut world));
 }

@@ -328,6 +328,25 @@ fn after_a_restart_a_device_proves_that_it_is_fresh_and_is_told_the_rest() {
     assert_eq!(world.answers(), 3);
 }
 
+/// Message IDs are not protected: somebody has given a request another, and the device sends it as it was, after a restart.
+#[test]
+fn after_a_restart_a_request_that_was_done_under_another_message_id_is_not_done_again() {
+    let mut world = World::new();
+    world.lose = |up, _| up;
+    world.ask("PUT, /7");
+    let mut changed = Message::decode(&world.seen[0][0]).unwrap();
+    changed.id.0 ^= 0x0200;
+    world.gateway.handle(world.place, &changed.encode(), world.now);
+    world.settle();
+    assert_eq!(world.asked, ["7"]);
+    world.restart(3);
+    world.lose = |_, _| false;
+    world.run(at(300_000));
+    assert_eq!(world.asked, ["7"]);
+    let failed = world.came.iter().any(|event| matches!(event, Event::Failed { .. }));
+    assert!(failed, "it is not known what became of it: {:?}", world.came);
+}
+
 #[test]
 fn in_a_hundred_restarts_at_any_moment_no_nonce_is_used_twice_and_nobody_is_locked_out() {
     let mut world = World::new();
@@ -372,6 +391,9 @@ fn a_response_that_nobody_vouches_for_ends_no_request() {
     world.device.handle(GATEWAY, &forged.encode(), world.now);
     world.lose = |_, _| false;
     world.run(at(60_000));
+    // It is told, as what it is, and nothing else comes of it.
+    let told = world.came.pop_front();
+    assert!(matches!(told, Some(Event::Unprotected { response, .. }) if response.code == Code::NOT_FOUND));
     let Some(Event::Response { response, .. }) = world.came.pop_front() else { panic!("{:?}", world.came) };
     assert_eq!(response.code, Code::CONTENT);
 }

@@ -6,6 +6,7 @@
 #[allow(dead_code, reason = "each test file uses another part of it")]
 mod support;
 
+use lowband::coap::BlockSize;
 use lowband::gateway::FetchId;
 
 use support::Story;
@@ -322,4 +323,56 @@ fn observer_that_is_back_and_has_acknowledged_nothing_gives_way_to_a_new_registr
     gateway.fetches(101_200, &long("s2"));
     let counters = gateway.machine.gateway.counters();
     assert_eq!((counters.observations, counters.replaced), (1, 1));
+}
+
+/// Two registrations of one peer, of which the second is of before a restart of the peer's, for all that is known: both were answered by
+/// the same body in two blocks, which was fetched.
+fn registered_twice() -> Story<Driven> {
+    let mut config = config();
+    config.endpoint.transfers.block = BlockSize::fitting(64);
+    let mut gateway = with(config);
+    let position = "s1_of_so_many_letters_that_it_takes_two_blocks";
+    let large = news(position);
+    for (at, token) in [(0, "0x4a"), (1_000, "0x4b")] {
+        let sync = "GET, /_matrix/client/v3/sync, Observe:0, Accept:50, Access-Token:\"A\"";
+        gateway.gets(at, &format!("CON [MID={at}, TOK={token}], {sync}"));
+        let id = gateway.fetches(at, &format!("GET {SYNC}?timeout=0 Bearer A"));
+        gateway.fetched(at, id, 200, &large);
+        let observe = at / 1_000;
+        let first = format!("2.05, ETag:e, Observe:{observe}, CF:50, 2:0/1/64, `{}`", &large[..64]);
+        gateway.sends(at, &format!("ACK [MID={at}, TOK={token}], {first}"));
+    }
+    gateway.gets(2_000, "CON [MID=2, TOK=0x4c], GET, /_matrix/client/v3/sync, Accept:50, 2:1/0/64");
+    gateway.sends(2_000, "ACK [MID=2]");
+    let last = format!("CON [MID=c, TOK=0x4c], 2.05, ETag:e, CF:50, 2:1/0/64, `{}`", &large[64..]);
+    gateway.sends(2_000, &last);
+    gateway.gets(2_100, "ACK [MID=c]");
+    let poll = gateway.fetches(2_100, &long(position));
+    let counters = gateway.machine.gateway.counters();
+    assert_eq!((counters.observations, counters.absent, counters.replaced), (2, 1, 0));
+    gateway.fetched(200_000, poll, 200, &news("s2"));
+    gateway.sends(200_000, &format!("CON [MID=d, TOK=0x4b], 2.05, Observe:2, CF:50, `{}`", news("s2")));
+    gateway
+}
+
+#[test]
+fn observer_whose_registration_was_overtaken_by_an_older_one_goes_on() {
+    let mut gateway = registered_twice();
+    gateway.gets(200_100, "RST [MID=d]");
+    let poll = gateway.fetches(200_100, &format!("GET {SYNC}?timeout=30000 Bearer A"));
+    gateway.fetched(200_200, poll, 200, &news("s2"));
+    gateway.sends(200_200, &format!("CON [MID=f, TOK=0x4a], 2.05, Observe:3, CF:50, `{}`", news("s2")));
+    gateway.gets(200_300, "ACK [MID=f]");
+    gateway.fetches(200_300, &long("s2"));
+    let counters = gateway.machine.gateway.counters();
+    assert_eq!((counters.observations, counters.absent, counters.replaced), (1, 0, 0));
+}
+
+#[test]
+fn observer_that_has_lost_its_registration_ends_once_the_newer_one_is_certain() {
+    let mut gateway = registered_twice();
+    gateway.gets(200_100, "ACK [MID=d]");
+    gateway.fetches(200_100, &long("s2"));
+    let counters = gateway.machine.gateway.counters();
+    assert_eq!((counters.observations, counters.absent, counters.replaced), (1, 0, 1));
 }

@@ -71,10 +71,13 @@ fn token_of_its_own_is_refused_unless_it_is_allowed() {
     let id = world.asks(&format!("{SYNC}, Access-Token:\"own\""));
     assert_eq!(world.answered(id).code, Code::UNAUTHORIZED);
     assert!(world.calls.is_empty());
+    let id = world.asks(&format!("{SYNC}, ?access_token=own"));
+    assert_eq!(world.answered(id).code, Code::UNAUTHORIZED);
+    assert!(world.calls.is_empty());
+    assert_eq!(world.gateway.counters().device_refusals.token, 2);
     // Nor is it remembered.
     world.asks(SYNC);
     world.called(&format!("{SYNC_CALL} Bearer syt_first"));
-    assert_eq!(world.gateway.counters().device_refusals.token, 1);
 
     let mut world = World::new(NewDevice { allow_token: true, ..buoy() });
     world.is_served(&format!("{SYNC}, Access-Token:\"own\""), &format!("{SYNC_CALL} Bearer own"));
@@ -294,6 +297,29 @@ fn token_that_cannot_be_renewed_is_told_and_an_observation_ends_by_it() {
     world.put(device);
     world.asks(SEND);
     world.called(&format!("{SEND_CALL} Bearer syt_third"));
+}
+
+#[test]
+fn device_that_is_logged_in_while_its_token_is_renewed_keeps_what_it_was_given() {
+    let mut world = World::new(renewable());
+    world.asks(SEND);
+    let call = world.called(&format!("{SEND_CALL} Bearer syt_first"));
+    world.says(call, 401, SOFT);
+    let refresh = world.called("POST /_matrix/client/v3/refresh");
+    let tokens = Tokens { refresh: Some(Secret::new("syr_third")), ..Tokens::access("syt_third") };
+    world.put(Device { tokens: Some(tokens), ..world.kept() });
+    assert_eq!(world.abandoned, [refresh]);
+    let again = world.called(&format!("{SEND_CALL} Bearer syt_third"));
+    world.says(again, 200, "{}");
+    // That one ends too, and is asked for; what the first call brings late is not taken for the answer.
+    world.asks(SYNC);
+    let call = world.called(&format!("{SYNC_CALL} Bearer syt_third"));
+    world.says(call, 401, SOFT);
+    let second = world.called("POST /_matrix/client/v3/refresh");
+    world.says(refresh, 200, r#"{"access_token":"syt_second","refresh_token":"syr_second"}"#);
+    world.says(second, 200, r#"{"access_token":"syt_fourth","refresh_token":"syr_fourth"}"#);
+    world.called(&format!("{SYNC_CALL} Bearer syt_fourth"));
+    assert_eq!(world.kept().tokens.unwrap().refresh, Some(Secret::new("syr_fourth")));
 }
 
 #[test]

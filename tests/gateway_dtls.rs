@@ -382,6 +382,7 @@ fn device_with(keys: Option<lowband::device::Keys>) -> Device {
         revoked: keys.is_none().then_some(Instant::START),
         keys,
         next: None,
+        agreed: Vec::new(),
         link: None,
         routes: Routes::All,
         limits: Limits::default(),

@@ -118,6 +118,15 @@ fn on_the_link_there_is_no_token_user_or_room_and_with_the_key_there_is_all() {
         assert!(seen.contains(shown), "{shown}: {seen}");
     }
     assert!(!seen.contains(TOKEN), "it is left out unless it is asked for");
+    let page = include_str!("../docs/transcripts/inspect.md");
+    let commands = [
+        format!("$ lowband inspect {asked} , {answered}\n{blind}"),
+        format!("$ lowband inspect --key {} {asked} , {answered}\n{seen}", *line),
+    ];
+    for command in &commands {
+        println!("{command}");
+        assert!(page.contains(command), "docs/transcripts/inspect.md should have this:\n{command}");
+    }
     assert!(inspect(&["--show-secrets", "--key", &line, &asked]).contains(TOKEN));
 }
 

@@ -29,7 +29,7 @@ const LAYERS: &[Layer] = &[
     Layer { name: "translate", uses: &["coap", "codec", "device", "matrix"], kind: Kind::Pure },
     Layer { name: "link", uses: &["coap"], kind: Kind::Pure },
     Layer { name: "security", uses: &["coap", "link"], kind: Kind::Pure },
-    Layer { name: "device", uses: &["coap", "matrix"], kind: Kind::Pure },
+    Layer { name: "device", uses: &["coap", "matrix", "security"], kind: Kind::Pure },
     Layer { name: "endpoint", uses: &["coap", "link", "security"], kind: Kind::Pure },
     Layer { name: "inspect", uses: &["coap", "codec", "matrix", "security"], kind: Kind::Pure },
     Layer {

@@ -5,7 +5,9 @@
 
 use std::io::BufRead;
 use std::io::BufReader;
+use std::io::ErrorKind;
 use std::io::Read;
+use std::net::SocketAddr;
 use std::net::UdpSocket;
 use std::process::Child;
 use std::process::Command;
@@ -34,6 +36,16 @@ fn run(flags: &[&str]) -> std::process::Output {
     Command::new(env!("CARGO_BIN_EXE_lowband")).args(["link", "run"]).args(flags).output().unwrap()
 }
 
+/// What comes next. A wait with a limit is given up for any signal (signal(7)).
+fn received(socket: &UdpSocket, buffer: &mut [u8]) -> (usize, SocketAddr) {
+    loop {
+        match socket.recv_from(buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result.unwrap(),
+        }
+    }
+}
+
 #[test]
 fn a_datagram_passes_and_is_accounted_for_in_the_links_own_time() {
     let server = socket();
@@ -55,13 +67,13 @@ fn a_datagram_passes_and_is_accounted_for_in_the_links_own_time() {
     let client = socket();
     client.send_to(&[7; 72], &address).unwrap();
     let mut buffer = [0; 100];
-    let (length, from) = server.recv_from(&mut buffer).unwrap();
+    let (length, from) = received(&server, &mut buffer);
     assert_eq!(buffer[..length], [7; 72]);
     server.send_to(b"answer", from).unwrap();
-    assert_eq!(client.recv(&mut buffer).unwrap(), 6);
+    assert_eq!(received(&client, &mut buffer).0, 6);
     // The only place is taken over.
     socket().send_to(b"other", address).unwrap();
-    assert_eq!(server.recv(&mut buffer).unwrap(), 5);
+    assert_eq!(received(&server, &mut buffer).0, 5);
 
     let status = Command::new("kill").args(["-s", "TERM", &running.0.id().to_string()]).status();
     assert!(status.unwrap().success());

@@ -222,6 +222,103 @@ async fn device_observes_until_it_is_revoked() {
     }
 }
 
+/// How many datagrams `-v` tells of that the device has sent.
+fn sent(told: &str) -> usize {
+    told.lines().filter(|line| line.starts_with("> ")).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn device_agrees_on_its_keys_once_and_again_when_the_gateway_has_lost_them() {
+    let world = World::new("edhoc").await;
+    let (mut gateway, address) = world.gateway("127.0.0.1:0").await;
+    let user = ["--user", "@buoy:localhost", "--token-file", "token", "--unchecked"];
+    world.device(&[&["add", "buoy", "--security", "edhoc"][..], &user].concat()).await;
+    assert!(world.device(&["show", "buoy"]).await.contains("keys agreed on       none"));
+    world.device(&["export", "buoy", "-o", "buoy.toml"]).await;
+    let asks = async |method: &str, path: &str, more: &[&str]| {
+        world.asks(address, method, path, &[&DEVICE[..], &["-v"], more].concat()).await
+    };
+    // message_1, then the request with message_3 before it; from then on the request alone.
+    for datagrams in [2, 1, 1] {
+        let (code, out, told) = asks("GET", "account/whoami", &[]).await;
+        assert!(code == 0 && out.contains("@buoy:"), "{out} {told}");
+        assert_eq!(sent(&told), datagrams, "{told}");
+    }
+    assert!(world.device(&["show", "buoy"]).await.contains("keys agreed on       1 that hold"));
+    let room = world.room.replace('!', "%21");
+    let send = format!("rooms/{room}/send/m.room.message/1");
+    let (code, out, _) = asks("PUT", &send, &["-d", r#"{"msgtype":"m.text","body":"from the buoy"}"#]).await;
+    assert!(code == 0 && out.contains("event_id"), "{out}");
+    let (code, out, _) = asks("POST", "account/password", &["-d", "{}"]).await;
+    assert!(code == 1 && out.contains("M_FORBIDDEN"), "{out}");
+
+    // Killed, it knows them, and asks for proof that the request is fresh.
+    gateway.start_kill().unwrap();
+    gateway.wait().await.unwrap();
+    let (mut gateway, _) = world.gateway(&address.to_string()).await;
+    let (code, _, told) = asks("GET", "account/whoami", &[]).await;
+    assert_eq!((code, sent(&told)), (0, 2), "{told}");
+
+    // Without its state it knows none: told 4.01, the device agrees on others, and what it asked is done once it has.
+    gateway.start_kill().unwrap();
+    gateway.wait().await.unwrap();
+    std::fs::remove_file(world.path("state")).unwrap();
+    let (mut gateway, _) = world.gateway(&address.to_string()).await;
+    for datagrams in [3, 1] {
+        let (code, out, told) = asks("GET", "account/whoami", &[]).await;
+        assert!(code == 0 && out.contains("@buoy:"), "{out} {told}");
+        assert_eq!(sent(&told), datagrams, "{told}");
+    }
+    // What may not be done twice is not made again by itself.
+    gateway.start_kill().unwrap();
+    gateway.wait().await.unwrap();
+    std::fs::remove_file(world.path("state")).unwrap();
+    let (_gateway, _) = world.gateway(&address.to_string()).await;
+    let join = format!("rooms/{room}/join");
+    let (code, _, told) = asks("POST", &join, &["-d", "{}"]).await;
+    assert!(code == 3 && told.contains("does not know the keys any more"), "{told}");
+    let (code, out, told) = asks("POST", &join, &["-d", "{}"]).await;
+    assert!(code == 0 && out.contains("room_id") && sent(&told) == 2, "{out} {told}");
+
+    // A device that has lost its state agrees on others.
+    std::fs::remove_file(world.path("buoy.toml.state")).unwrap();
+    let (code, _, told) = asks("GET", "account/whoami", &[]).await;
+    assert_eq!((code, sent(&told)), (0, 2), "{told}");
+
+    // New keys of its own: the old hold until the new are used.
+    world.device(&["rotate", "buoy"]).await;
+    assert_eq!(asks("GET", "account/whoami", &[]).await.0, 0);
+    world.device(&["export", "buoy", "-o", "new.toml"]).await;
+    let new = ["--credentials", "new.toml", "--timeout", "20"];
+    assert_eq!(world.asks(address, "GET", "account/whoami", &new).await.0, 0);
+    let (code, _, told) = asks("GET", "account/whoami", &[]).await;
+    assert!(code == 3 && told.contains("no keys were agreed on"), "{told}");
+    world.device(&["revoke", "buoy"]).await;
+    let (code, _, told) = world.asks(address, "GET", "account/whoami", &new).await;
+    assert!(code == 3 && told.contains("no keys were agreed on"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn device_that_agrees_on_its_keys_observes() {
+    let world = World::new("edhoc-observes").await;
+    let user = ["--user", "@buoy:localhost", "--token-file", "token", "--unchecked"];
+    world.device(&[&["add", "buoy", "--security", "edhoc"][..], &user].concat()).await;
+    let line = world.device(&["export", "buoy", "--format", "line"]).await;
+    let (_gateway, address) = world.gateway("127.0.0.1:0").await;
+    let url = format!("coap://{address}/_matrix/client/v3/sync");
+    // On such a link a client says how large blocks may be, of message_2 too.
+    let link = ["--link", "hf-100", "--link-speed", "100"];
+    let words = ["request", "GET", &url, "--observe", "--count", "2", "--state", "own", "--credentials"];
+    let mut observer = world.command(&[&words[..], &[line.trim()], &link].concat()).spawn().unwrap();
+    let mut lines = BufReader::new(observer.stdout.take().unwrap()).lines();
+    let mut next = async || time::timeout(Duration::from_secs(20), lines.next_line()).await.unwrap();
+    next().await.unwrap().unwrap();
+    let send = format!("rooms/{}/send/m.room.message/t1", world.room);
+    world.call("PUT", &send, json!({ "msgtype": "m.text", "body": "news" })).await;
+    assert!(next().await.unwrap().unwrap().contains("news"));
+    assert!(observer.wait().await.unwrap().success());
+}
+
 #[tokio::test]
 async fn keys_without_a_place_for_their_state_are_not_used() {
     let world = World::new("place").await;

@@ -202,6 +202,31 @@ async fn whoever_is_no_device_brings_a_token_where_that_is_allowed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_is_made_once_and_a_client_that_knows_its_digest_needs_none_of_its_own() {
+    let world = World::new("made").await;
+    let made = world.run(&["certificate", "new", "gateway.example.org"]).await;
+    let printed = String::from_utf8(made.stdout).unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let mode = std::fs::metadata(world.path("key.pem")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let again = world.run(&["certificate", "new"]).await;
+    let said = String::from_utf8(again.stderr).unwrap();
+    assert!(!again.status.success() && said.contains("nothing is written over"), "{said}");
+
+    let certificate = ["--certificate", "certificate.pem", "--certificate-key", "key.pem"];
+    let open = ["--allow-unprovisioned", "dtls"];
+    let (mut gateway, address) = world.gateway(&[certificate.as_slice(), &open].concat()).await;
+    let pins: Vec<_> = printed.lines().filter_map(|line| line.split_whitespace().last()).collect();
+    assert_eq!(pins.len(), 2, "{printed}");
+    for pin in pins {
+        let client = ["--pin", pin, "--token", &world.token, "--timeout", "20"];
+        let (code, printed, said) = world.asks(address, "GET", "account/whoami", &client).await;
+        assert!(code == 0 && printed.contains("@buoy:localhost"), "{said}");
+    }
+    gateway.kill().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_served_is_said_at_the_start() {
     let world = World::new("start").await;
     world.write_certificate("server");
@@ -220,4 +245,10 @@ async fn what_cannot_be_served_is_said_at_the_start() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success() && said.contains(why) && said.contains(hint), "{said}");
     }
+    // Nor is what nobody would come to write into.
+    let plain = ["gateway", "--homeserver", &homeserver, "--listen", "127.0.0.1:0", "--state", "state"];
+    let output = world.run(&[plain.as_slice(), &["--key-log", "keys"]].concat()).await;
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("no address speaks DTLS"), "{said}");
+    assert!(!std::path::Path::new(&world.path("keys")).exists());
 }

@@ -210,6 +210,33 @@ async fn a_certificate_of_an_unknown_authority_is_refused() {
 }
 
 #[tokio::test]
+async fn beside_a_homeserver_without_tls_others_are_trusted_by_the_systems_certificates() {
+    const SERVER: &str = "LOWBAND_TEST_TLS_SERVER";
+    let beside = config("http", "127.0.0.1:8008".parse().unwrap());
+    if let Ok(address) = std::env::var(SERVER) {
+        let other = config("https", address.parse().unwrap());
+        let upstream = Upstream::new(&beside).unwrap();
+        let answer = upstream.fetch(get(&other, "/echo"), SOON).await.unwrap();
+        return assert_eq!(header(&answer, "x-seen"), "GET /echo HTTP/2.0");
+    }
+    // The system's certificates are those of this file in a process that is told so.
+    let address = Server::with_tls().start().await.to_string();
+    let child = tokio::task::spawn_blocking(move || {
+        std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "beside_a_homeserver_without_tls_others_are_trusted_by_the_systems_certificates",
+            ])
+            .env("SSL_CERT_FILE", vector("ca.pem"))
+            .env(SERVER, address)
+            .output()
+    });
+    let output = child.await.unwrap().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.contains("1 passed"), "{told}");
+}
+
+#[tokio::test]
 async fn a_host_that_accepts_and_does_not_speak_tls_is_given_up_within_the_time_for_a_connection() {
     // The backlog accepts for it.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -544,6 +544,20 @@ fn newer_notification_takes_the_place_of_one_that_is_being_fetched() {
 }
 
 #[test]
+fn blocks_of_a_newer_notification_are_asked_for_at_once_and_those_of_the_older_one_no_more() {
+    let (mut client, id) = observing();
+    client.gets(1_000, "CON [MID=1, TOK=t], 2.05, ETag:0x01, Observe:11, 2:0/1/64, 0..64");
+    client.sends(1_000, "ACK [MID=1]");
+    client.sends(1_000, "CON [MID=b, TOK=u], GET, /x, 2:1/0/64");
+    client.gets(1_500, "CON [MID=2, TOK=t], 2.05, ETag:0x02, Observe:12, 2:0/1/64, 100..164");
+    client.sends(1_500, "ACK [MID=2]");
+    client.sends(1_500, "CON [MID=c, TOK=v], GET, /x, 2:1/0/64");
+    client.gets(3_400, "ACK [MID=c, TOK=v], 2.05, ETag:0x02, 2:1/0/64, 164..200");
+    client.is_notified(3_400, id, "2.05, ETag:0x02, 100..200");
+    client.sends_nothing(100_000);
+}
+
+#[test]
 fn token_of_an_observation_is_not_given_to_others() {
     let (mut client, _) = observing();
     let observed = client.named("t").to_vec();

@@ -400,6 +400,42 @@ fn of_requests_that_were_challenged_together_the_later_may_come_first() {
     }
 }
 
+/// The network doubles a request. Its first copy is challenged, and the second comes when another has proved that it is fresh.
+#[test]
+fn what_was_challenged_is_not_served_when_it_comes_again_as_it_was() {
+    let (mut client, mut server) = Endpoint::pair();
+    server.crash(at(10));
+    let [(first, mut sent), (doubled, _), (later, _)] =
+        [1, 2, 3].map(|id| client.asks(&message(&format!("CON [MID={id}], POST"))));
+    let challenge = server.challenges(&first.message, at(11)).message;
+    server.challenges(&doubled.message, at(11));
+    let response = client.context.open_response(&challenge, &mut sent).unwrap();
+    let proof = answer_challenge(&message("CON [MID=1], POST"), &response).unwrap();
+    // Its number may be below those that were challenged, when it was on its way for long.
+    server.serves(&client.asks(&proof).0.message, at(12));
+    server.challenges(&doubled.message, at(13));
+    server.challenges(&later.message, at(13));
+    let next = client.asks(&message("CON [MID=5], POST")).0.message;
+    server.serves(&next, at(13));
+}
+
+/// The same, where the proof was sent before what was challenged.
+#[test]
+fn what_was_challenged_and_is_newer_than_the_proof_is_not_served_as_it_was() {
+    let (mut client, mut server) = Endpoint::pair();
+    server.crash(at(10));
+    let (first, mut sent) = client.asks(&message("CON [MID=1], POST"));
+    let challenge = server.challenges(&first.message, at(11)).message;
+    let response = client.context.open_response(&challenge, &mut sent).unwrap();
+    let proof = client.asks(&answer_challenge(&message("CON [MID=1], POST"), &response).unwrap()).0.message;
+    let doubled = client.asks(&message("CON [MID=2], POST")).0.message;
+    let next = client.asks(&message("CON [MID=3], POST")).0.message;
+    server.challenges(&doubled, at(12));
+    server.serves(&proof, at(13));
+    server.challenges(&doubled, at(14));
+    server.serves(&next, at(15));
+}
+
 #[test]
 fn a_window_is_whole_again_once_it_has_passed_what_was_lost() {
     let (mut client, mut server) = Endpoint::pair();

@@ -1,5 +1,5 @@
-//! The scenarios of the OSCORE interoperability test specification, version 5 (core-wg.github.io/oscore/test-spec5.html): 1 to 15, which are of
-//! protection and its failures. 0, 16 and 17 are of endpoints that do not protect, and theirs.
+//! The scenarios of the OSCORE interoperability test specification, version 5 (core-wg.github.io/oscore/test-spec5.html), in both roles: 1 to 15
+//! are of protection and its failures; 0, 16 and 17 are of endpoints one of which does not protect.
 
 #![cfg(test)]
 
@@ -7,18 +7,20 @@
 #[allow(dead_code, reason = "each test file uses another part of it")]
 mod support;
 
-use lowband::coap::{Instant, Message, OptionNumber};
+use lowband::coap::{Code, Instant, Kind, Message, OptionNumber, Priority};
+use lowband::endpoint::{Association, Config, Endpoint, Event};
 use lowband::security::oscore::{
     Disclosure, Header, Parameters, Refusal, RequestBinding, ResponseError, SentRequest,
 };
+use support::endpoint::{OTHER, PEER, config};
 use support::notation::{hex, message};
-use support::oscore::Endpoint;
+use support::oscore::Endpoint as Context;
 
 #[test]
 fn scenarios_1_and_2_a_request_with_and_without_an_id_context() {
     for parameters in [context_a(), context_c()] {
-        let mut client = Endpoint::new(&parameters);
-        let mut server = Endpoint::new(&parameters.mirrored());
+        let mut client = Context::new(&parameters);
+        let mut server = Context::new(&parameters.mirrored());
         exchange(
             &mut client,
             &mut server,
@@ -110,7 +112,7 @@ fn scenarios_8_to_11_post_put_and_delete() {
 #[test]
 fn scenario_12_the_server_does_not_know_the_sender() {
     let (_, mut server) = pair();
-    let mut client = Endpoint::new(&Parameters { sender_id: vec![2], ..context_a() });
+    let mut client = Context::new(&Parameters { sender_id: vec![2], ..context_a() });
     let (sealed, _) = client.asks(&message("CON [MID=1], GET, /oscore/hello/1"));
     let refusal = server.opens(&sealed.message, Instant::START).unwrap_err();
     assert_eq!(told(refusal), ("4.01".to_owned(), "Security context not found".to_owned()));
@@ -119,7 +121,7 @@ fn scenario_12_the_server_does_not_know_the_sender() {
 #[test]
 fn scenario_13_the_client_has_another_sender_key() {
     let (_, mut server) = pair();
-    let mut client = Endpoint::new(&with_another_secret());
+    let mut client = Context::new(&with_another_secret());
     let (sealed, _) = client.asks(&message("CON [MID=1], GET, /oscore/hello/1"));
     let refusal = server.opens(&sealed.message, Instant::START).unwrap_err();
     assert_eq!(told(refusal), ("4.00".to_owned(), "Decryption failed".to_owned()));
@@ -128,8 +130,8 @@ fn scenario_13_the_client_has_another_sender_key() {
 #[test]
 fn scenario_14_the_client_has_another_recipient_key() {
     let (mut client, mut server) = pair();
-    let mut other = Endpoint::new(&with_another_secret().mirrored());
-    let mut others_client = Endpoint::new(&with_another_secret());
+    let mut other = Context::new(&with_another_secret().mirrored());
+    let mut others_client = Context::new(&with_another_secret());
     let request = message("CON [MID=1], GET, /oscore/hello/1");
     let (sealed, mut sent) = client.asks(&request);
     server.serves(&sealed.message, Instant::START);
@@ -154,9 +156,87 @@ fn scenario_15_a_request_is_sent_again_by_somebody_else() {
 }
 
 /// A request and its response: each crosses the link as a datagram, and comes as it was.
+/// An endpoint's answer to a datagram from another, or its request.
+fn says(endpoint: &mut Endpoint) -> Message {
+    let (_, datagram) = endpoint.poll_datagram().expect("it says something");
+    Message::decode(&datagram).unwrap()
+}
+
+/// A client with keys, or without, and a server of which the same is true; what the client sends comes to the server, which serves what it
+/// is asked for, and what that says to the client. Returns the request, the response, and what the client has of it.
+fn between(client_protects: bool, server: Server) -> (Message, Message, Vec<Event>) {
+    const KEYS: Association = Association::Device(1);
+    let mut client = Endpoint::new(config(), [1; 32]);
+    let mut serving = Endpoint::new(Config { plain: server != Server::Protected, ..config() }, [2; 32]);
+    if client_protects {
+        client.admit_keys(1, KEYS, context_a()).unwrap();
+    }
+    if server == Server::Protected {
+        serving.admit_keys(1, KEYS, context_a().mirrored()).unwrap();
+    }
+    let whom = if client_protects { KEYS } else { Association::from(PEER) };
+    let asked = support::endpoint::request("GET, /oscore/hello/coap");
+    client.request_to(whom, Priority::Message, PEER, asked, Instant::START);
+    let request = says(&mut client);
+    if server == Server::Unaware {
+        // It knows no option 9, which is critical (RFC 7252 §5.4.1).
+        assert!(request.options.get(OptionNumber::OSCORE).is_some());
+        let refused = Message {
+            code: Code::BAD_OPTION,
+            token: request.token,
+            ..Message::empty(Kind::Acknowledgement, request.id)
+        };
+        client.handle(PEER, &refused.encode(), Instant::START);
+        return (request, refused, std::iter::from_fn(|| client.poll_event()).collect());
+    }
+    serving.handle(OTHER, &request.encode(), Instant::START);
+    while let Some(event) = serving.poll_event() {
+        let Event::Request { key, .. } = event else { panic!("{event:?}") };
+        serving.respond(key, support::endpoint::response("2.05, 0..5"), Instant::START);
+    }
+    let response = says(&mut serving);
+    client.handle(PEER, &response.encode(), Instant::START);
+    (request, response, std::iter::from_fn(|| client.poll_event()).collect())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Server {
+    /// Serves whoever asks.
+    Plain,
+    /// Serves who has its keys.
+    Protected,
+    /// Has never heard of OSCORE.
+    Unaware,
+}
+
+#[test]
+fn scenario_0_neither_protects() {
+    let (request, response, came) = between(false, Server::Plain);
+    assert_eq!((request.code, response.code), (Code::GET, Code::CONTENT));
+    assert!(matches!(&came[..], [Event::Response { .. }]), "{came:?}");
+}
+
+#[test]
+fn scenario_16_the_server_does_not_know_oscore() {
+    let (request, _, came) = between(true, Server::Unaware);
+    assert_eq!(request.code, Code::POST);
+    // Nobody vouches for it: the user is told, and the request goes on until it times out (RFC 8613 §8.4).
+    assert!(
+        matches!(&came[..], [Event::Unprotected { response, .. }] if response.code == Code::BAD_OPTION),
+        "{came:?}"
+    );
+}
+
+#[test]
+fn scenario_17_the_client_does_not_protect_what_is_served_protected_alone() {
+    let (_, response, came) = between(false, Server::Protected);
+    assert_eq!(response.code, Code::UNAUTHORIZED);
+    assert!(matches!(&came[..], [Event::Response { .. }]), "{came:?}");
+}
+
 fn exchange(
-    client: &mut Endpoint,
-    server: &mut Endpoint,
+    client: &mut Context,
+    server: &mut Context,
     request: &str,
     response: &str,
 ) -> (Message, SentRequest, RequestBinding) {
@@ -176,8 +256,8 @@ fn told(refusal: Refusal) -> (String, String) {
     (response.code.to_string(), String::from_utf8(response.payload.to_vec()).unwrap())
 }
 
-fn pair() -> (Endpoint, Endpoint) {
-    (Endpoint::new(&context_a()), Endpoint::new(&context_a().mirrored()))
+fn pair() -> (Context, Context) {
+    (Context::new(&context_a()), Context::new(&context_a().mirrored()))
 }
 
 /// The client's contexts of the specification; those of the server, B and D, are mirrored.

@@ -6,62 +6,42 @@
 #[allow(dead_code, reason = "each test file uses another part of it")]
 mod support;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lowband::coap::{
-    Block, Code, Instant, Kind, Message, OptionNumber, Request, RequestError, Response, TransferLimits,
-};
-use lowband::endpoint::{Config, Endpoint, Event, RequestId};
-use lowband::link::{End, Profile};
+use lowband::coap::{Code, Instant, Kind, Message, OptionNumber, Request, Response, TransferLimits};
+use lowband::endpoint;
+use lowband::endpoint::Endpoint;
+use lowband::link::End;
 use lowband::sim::{Channel, Impairments, Outage};
 
-use support::endpoint::{PEER, config, request, with};
+use support::endpoint::{config, request, with};
 use support::notation::body;
+use support::pair::{Bursts, Pair, hf, over_hf};
 
-/// A client and a server over 100 bit/s by turns, 4 s away from each other.
-struct Pair {
-    client: Endpoint,
-    server: Endpoint,
-    channel: Channel,
-    now: Instant,
-    /// The blocks of the client's that are lost, each once.
-    lost: Vec<u32>,
-    /// How many of the server's answers are lost.
-    lost_answers: usize,
-    /// The block that comes after the one after it, once.
-    late: Option<u32>,
-    held: Option<Vec<u8>>,
-    /// What the server answers, and how much later.
-    answer: Response,
-    thinks: Duration,
-    thinking: Vec<(Instant, lowband::endpoint::RequestKey)>,
-    sent: Vec<(End, Message)>,
-    delivered: Vec<Request>,
-    responses: Vec<(Instant, RequestId, Response)>,
-    failures: Vec<(RequestId, RequestError)>,
+/// A story about a client's blocks, whose server answers with 10 bytes.
+fn pair(bursts: Bursts) -> Pair {
+    answering(Pair::new(End::Peer, bursts))
 }
 
-/// Who speaks in bursts.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Bursts {
-    Both,
-    NotTheServer,
-    NotTheClient,
+fn pair_of(client: endpoint::Config, server: endpoint::Config, impairments: Impairments, seed: u64) -> Pair {
+    answering(Pair::of(End::Peer, client, server, impairments, seed))
 }
 
-fn hf() -> Profile {
-    Profile { loss: 0.0, ..Profile::built_in("hf-100").unwrap() }
+fn answering(mut pair: Pair) -> Pair {
+    pair.answers = vec![Response { payload: body(10).into(), ..Response::new(Code::CHANGED) }];
+    pair
 }
 
-fn over_hf(end: End, bursts: bool) -> Config {
-    let mut terms = hf().terms(end);
-    terms.q_block = bursts;
-    Config {
-        links: BTreeMap::from([("hf-100".to_owned(), terms)]),
-        link: Some("hf-100".to_owned()),
-        ..config()
-    }
+/// The same, after a first short request in blocks: the client knows that the server knows of bursts.
+fn acquainted() -> Pair {
+    let mut pair = pair(Bursts::Both);
+    pair.asks(put("/first", body(300)));
+    pair.runs(600);
+    assert_eq!((pair.responses.len(), pair.delivered.len()), (1, 1));
+    pair.responses.clear();
+    pair.delivered.clear();
+    pair.sent.clear();
+    pair
 }
 
 fn put(path: &str, body: Vec<u8>) -> Request {
@@ -69,139 +49,9 @@ fn put(path: &str, body: Vec<u8>) -> Request {
 }
 
 impl Pair {
-    fn new(bursts: Bursts) -> Self {
-        let client = over_hf(End::Peer, bursts != Bursts::NotTheClient);
-        let server = match bursts {
-            Bursts::NotTheServer => config(),
-            _ => over_hf(End::Gateway, true),
-        };
-        Self::with(client, server, Impairments::default(), 1)
-    }
-
-    fn with(client: Config, server: Config, impairments: Impairments, seed: u64) -> Self {
-        Self {
-            client: Endpoint::new(client, [1; 32]),
-            server: Endpoint::new(server, [2; 32]),
-            channel: Channel::new(hf(), impairments, seed),
-            now: Instant::START,
-            lost: Vec::new(),
-            lost_answers: 0,
-            late: None,
-            held: None,
-            answer: Response { payload: body(10).into(), ..Response::new(Code::CHANGED) },
-            thinks: Duration::ZERO,
-            thinking: Vec::new(),
-            sent: Vec::new(),
-            delivered: Vec::new(),
-            responses: Vec::new(),
-            failures: Vec::new(),
-        }
-    }
-
-    /// The same, after a first short request in blocks: the client knows that the server knows of bursts.
-    fn acquainted() -> Self {
-        let mut pair = Self::new(Bursts::Both);
-        pair.asks(put("/first", body(300)));
-        pair.runs(600);
-        assert_eq!((pair.responses.len(), pair.delivered.len()), (1, 1));
-        pair.responses.clear();
-        pair.delivered.clear();
-        pair.sent.clear();
-        pair
-    }
-
-    fn asks(&mut self, request: Request) -> RequestId {
-        let id = self.client.request(PEER, request, self.now);
-        self.drain();
-        id
-    }
-
-    /// Lets so many seconds pass.
-    fn runs(&mut self, seconds: u64) {
-        let end = self.now + Duration::from_secs(seconds);
-        loop {
-            let answer = self.thinking.first().map(|(at, _)| *at);
-            let due = [self.client.deadline(), self.server.deadline(), self.channel.deadline(), answer];
-            let Some(due) = due.into_iter().flatten().min().filter(|due| *due <= end) else { break };
-            self.now = self.now.max(due);
-            self.client.advance(self.now);
-            self.server.advance(self.now);
-            if self.thinking.first().is_some_and(|(at, _)| *at <= self.now) {
-                let (_, key) = self.thinking.remove(0);
-                self.server.respond(key, self.answer.clone(), self.now);
-            }
-            while let Some(arrival) = self.channel.poll(self.now) {
-                self.arrives(arrival.to, arrival.datagram);
-            }
-            self.drain();
-        }
-        self.now = end;
-    }
-
-    fn arrives(&mut self, to: End, datagram: Vec<u8>) {
-        if to == End::Peer {
-            match self.lost_answers.checked_sub(1) {
-                Some(left) => self.lost_answers = left,
-                None => self.client.handle(PEER, &datagram, self.now),
-            }
-            return;
-        }
-        let number = block(&Message::decode(&datagram).unwrap());
-        if let Some(at) = self.lost.iter().position(|lost| Some(*lost) == number) {
-            self.lost.remove(at);
-            return;
-        }
-        if number.is_some() && self.late == number {
-            self.late = None;
-            self.held = Some(datagram);
-            return;
-        }
-        self.server.handle(PEER, &datagram, self.now);
-        if let Some(held) = self.held.take() {
-            self.server.handle(PEER, &held, self.now);
-        }
-    }
-
-    fn drain(&mut self) {
-        loop {
-            let mut idle = true;
-            while let Some((_, datagram)) = self.client.poll_datagram() {
-                self.sent.push((End::Peer, Message::decode(&datagram).unwrap()));
-                self.channel.send(End::Peer, 1, datagram, self.now);
-            }
-            while let Some((_, datagram)) = self.server.poll_datagram() {
-                self.sent.push((End::Gateway, Message::decode(&datagram).unwrap()));
-                self.channel.send(End::Gateway, 1, datagram, self.now);
-            }
-            while let Some(event) = self.client.poll_event() {
-                match event {
-                    Event::Response { id, response, .. } => self.responses.push((self.now, id, response)),
-                    Event::Failed { id, error } => self.failures.push((id, error)),
-                    other => panic!("{other:?}"),
-                }
-            }
-            while let Some(event) = self.server.poll_event() {
-                idle = false;
-                let Event::Request { key, request, .. } = event else { panic!("{event:?}") };
-                self.delivered.push(request);
-                match self.thinks.is_zero() {
-                    true => self.server.respond(key, self.answer.clone(), self.now),
-                    false => self.thinking.push((self.now + self.thinks, key)),
-                }
-            }
-            if idle {
-                return;
-            }
-        }
-    }
-
     /// The blocks of the client's messages, in the order in which they left, and whether each was confirmable.
-    fn blocks(&self) -> Vec<(u32, bool)> {
-        self.sent
-            .iter()
-            .filter(|(from, _)| *from == End::Peer)
-            .filter_map(|(_, message)| Some((block(message)?, message.kind == Kind::Confirmable)))
-            .collect()
+    fn bursts(&self) -> Vec<(u32, bool)> {
+        self.blocks().map(|(number, message)| (number, message.kind == Kind::Confirmable)).collect()
     }
 
     /// What the server said between the blocks.
@@ -216,15 +66,16 @@ impl Pair {
 
     /// The one request that came, and its answer; when that was there.
     fn is_done(&mut self, body: &[u8]) -> Duration {
-        assert_eq!(self.failures, []);
+        assert_eq!((self.failures.as_slice(), self.reports.as_slice()), ([].as_slice(), [].as_slice()));
         assert_eq!((self.delivered.len(), self.responses.len()), (1, 1));
         let request = self.delivered.remove(0);
         assert_eq!(request.payload, body);
         let of_transfer = [OptionNumber::Q_BLOCK1, OptionNumber::BLOCK1, OptionNumber::SIZE1];
         assert!(of_transfer.iter().all(|number| request.options.get(*number).is_none()), "{request:?}");
         assert_eq!(request.options.get_uint(OptionNumber::CONTENT_FORMAT), Some(60));
-        let (at, _, response) = self.responses.remove(0);
-        assert_eq!((response.code, &response.payload), (self.answer.code, &self.answer.payload));
+        let (at, response) = self.responses.remove(0);
+        let answer = &self.answers[0];
+        assert_eq!((response.code, &response.payload), (answer.code, &answer.payload));
         at.since(Instant::START)
     }
 
@@ -241,18 +92,6 @@ impl Pair {
             assert_eq!(request.payload, body(request.payload.len()));
         }
     }
-
-    /// Nothing is kept by either end.
-    fn is_over(&mut self) {
-        self.runs(30 * 3600);
-        let held = [&self.client, &self.server].map(|endpoint| (endpoint.peers(), endpoint.queued()));
-        assert_eq!(held, [(0, 0), (0, 0)]);
-    }
-}
-
-fn block(message: &Message) -> Option<u32> {
-    let value = message.options.get(OptionNumber::Q_BLOCK1)?;
-    Some(Block::decode(value).unwrap().number).filter(|_| message.code.is_request())
 }
 
 /// These blocks, of which the last is confirmable.
@@ -269,49 +108,49 @@ const ASKED_AGAIN: (Code, Kind) = (Code::REQUEST_ENTITY_INCOMPLETE, Kind::Acknow
 
 #[test]
 fn the_first_block_asks_whether_the_peer_knows_of_bursts() {
-    let mut pair = Pair::new(Bursts::Both);
+    let mut pair = pair(Bursts::Both);
     pair.asks(put("/x", body(2_500)));
     pair.runs(900);
     pair.is_done(&body(2_500));
-    assert_eq!(pair.blocks(), [burst([0]), burst(1..10)].concat());
+    assert_eq!(pair.bursts(), [burst([0]), burst(1..10)].concat());
     assert_eq!(pair.says(), [ASKED_ON]);
     pair.is_over();
 }
 
 #[test]
 fn later_bodies_go_in_one_round_trip() {
-    let mut pair = Pair::acquainted();
+    let mut pair = acquainted();
     pair.asks(put("/x", body(2_500)));
     pair.runs(900);
     pair.is_done(&body(2_500));
-    assert_eq!((pair.blocks(), pair.says()), (burst(0..10), vec![]));
+    assert_eq!((pair.bursts(), pair.says()), (burst(0..10), vec![]));
     pair.is_over();
 }
 
 #[test]
 fn who_was_answered_in_bursts_knows_too() {
-    let mut pair = Pair::new(Bursts::Both);
-    pair.answer = Response { payload: body(600).into(), ..Response::new(Code::CONTENT) };
+    let mut pair = pair(Bursts::Both);
+    pair.answers[0] = Response { payload: body(600).into(), ..Response::new(Code::CONTENT) };
     pair.asks(request("GET, /x"));
     pair.runs(600);
-    pair.answer.payload = body(10).into();
+    pair.answers[0].payload = body(10).into();
     pair.delivered.clear();
     pair.responses.clear();
     pair.asks(put("/x", body(600)));
     pair.runs(600);
     pair.is_done(&body(600));
-    assert_eq!(pair.blocks(), burst(0..3));
+    assert_eq!(pair.bursts(), burst(0..3));
 }
 
 #[test]
 fn every_block_has_what_belongs_to_all_of_them() {
-    let mut pair = Pair::acquainted();
+    let mut pair = acquainted();
     pair.asks(put("/x", body(2_500)));
     pair.asks(put("/x", body(2_500)));
     pair.runs(1_500);
     assert_eq!((pair.delivered.len(), pair.responses.len()), (2, 2));
     let mut tags = Vec::new();
-    for (_, message) in pair.sent.iter().filter(|(_, message)| block(message).is_some()) {
+    for (_, message) in pair.blocks() {
         assert_eq!(message.options.get_uint(OptionNumber::SIZE1), Some(2_500));
         assert!(message.options.get(OptionNumber::BLOCK2).is_none(), "{message:?}");
         tags.push(message.options.get(OptionNumber::REQUEST_TAG).unwrap().to_vec());
@@ -323,11 +162,11 @@ fn every_block_has_what_belongs_to_all_of_them() {
 
 #[test]
 fn the_next_set_follows_when_the_first_is_there() {
-    let mut pair = Pair::acquainted();
+    let mut pair = acquainted();
     pair.asks(put("/x", body(6_000)));
     pair.runs(1_500);
     pair.is_done(&body(6_000));
-    assert_eq!(pair.blocks(), [burst(0..10), burst(10..20), burst(20..24)].concat());
+    assert_eq!(pair.bursts(), [burst(0..10), burst(10..20), burst(20..24)].concat());
     assert_eq!(pair.says(), [ASKED_ON, ASKED_ON]);
     pair.is_over();
 }
@@ -335,7 +174,7 @@ fn the_next_set_follows_when_the_first_is_there() {
 #[test]
 fn what_is_lost_is_sent_again_and_nothing_else() {
     for lost in [vec![0], vec![3], vec![8], vec![0, 1, 2, 3, 4, 5, 6, 7, 8], vec![2, 5], vec![11], vec![14]] {
-        let mut pair = Pair::acquainted();
+        let mut pair = acquainted();
         pair.lost = lost.clone();
         pair.asks(put("/x", body(4_000)));
         pair.runs(2_000);
@@ -345,7 +184,7 @@ fn what_is_lost_is_sent_again_and_nothing_else() {
             true => [burst(0..10), again, burst(10..16)].concat(),
             false => [burst(0..10), burst(10..16), again].concat(),
         };
-        assert_eq!(pair.blocks(), blocks, "{lost:?}");
+        assert_eq!(pair.bursts(), blocks, "{lost:?}");
         let said = if lost.iter().all(|number| *number < 10) {
             [ASKED_AGAIN, ASKED_ON]
         } else {
@@ -358,21 +197,21 @@ fn what_is_lost_is_sent_again_and_nothing_else() {
 
 #[test]
 fn the_block_that_asks_is_repeated() {
-    let mut pair = Pair::acquainted();
+    let mut pair = acquainted();
     pair.lost = vec![4, 9, 15];
     pair.asks(put("/x", body(4_000)));
     pair.runs(2_000);
     pair.is_done(&body(4_000));
     let nine = (9, true);
     let blocks = [burst(0..10), vec![nine], burst([4]), burst(10..16), vec![(15, true)]].concat();
-    assert_eq!(pair.blocks(), blocks);
+    assert_eq!(pair.bursts(), blocks);
     pair.is_over();
 }
 
 #[test]
 fn what_the_server_says_may_be_lost_too() {
     for lost_answers in 1..4 {
-        let mut pair = Pair::acquainted();
+        let mut pair = acquainted();
         (pair.lost, pair.lost_answers) = (vec![3], lost_answers);
         pair.asks(put("/x", body(4_000)));
         pair.runs(6_000);
@@ -384,7 +223,7 @@ fn what_the_server_says_may_be_lost_too() {
 #[test]
 fn blocks_may_come_in_any_order() {
     for late in 0..9 {
-        let mut pair = Pair::acquainted();
+        let mut pair = acquainted();
         pair.late = Some(late);
         pair.asks(put("/x", body(2_500)));
         pair.runs(2_000);
@@ -395,15 +234,15 @@ fn blocks_may_come_in_any_order() {
 
 #[test]
 fn a_server_that_refuses_gets_block1_and_is_not_tried_again() {
-    let mut pair = Pair::new(Bursts::NotTheServer);
+    let mut pair = pair(Bursts::NotTheServer);
     pair.asks(put("/x", body(600)));
     pair.runs(900);
     pair.is_done(&body(600));
-    assert_eq!(pair.blocks(), burst([0]));
+    assert_eq!(pair.bursts(), burst([0]));
     pair.asks(put("/y", body(600)));
     pair.runs(900);
     pair.is_done(&body(600));
-    assert_eq!(pair.blocks(), burst([0]));
+    assert_eq!(pair.bursts(), burst([0]));
     let tagged = |(_, message): &&(End, Message)| message.options.get(OptionNumber::REQUEST_TAG).is_some();
     assert_eq!(pair.sent.iter().filter(tagged).count(), 1);
     // It is the same for answers.
@@ -414,7 +253,7 @@ fn a_server_that_refuses_gets_block1_and_is_not_tried_again() {
 
 #[test]
 fn a_server_that_refused_answers_in_bursts_gets_block1() {
-    let mut pair = Pair::new(Bursts::NotTheServer);
+    let mut pair = pair(Bursts::NotTheServer);
     pair.asks(request("GET, /x"));
     pair.runs(600);
     pair.delivered.clear();
@@ -422,23 +261,23 @@ fn a_server_that_refused_answers_in_bursts_gets_block1() {
     pair.asks(put("/x", body(600)));
     pair.runs(600);
     pair.is_done(&body(600));
-    assert_eq!(pair.blocks(), []);
+    assert_eq!(pair.bursts(), []);
 }
 
 #[test]
 fn a_client_that_does_not_wish_for_it_sends_block1() {
-    let mut pair = Pair::new(Bursts::NotTheClient);
+    let mut pair = pair(Bursts::NotTheClient);
     pair.asks(put("/x", body(4_000)));
     pair.runs(1_800);
     pair.is_done(&body(4_000));
-    assert_eq!(pair.blocks(), []);
+    assert_eq!(pair.bursts(), []);
     pair.is_over();
 }
 
 #[test]
 fn an_answer_in_blocks_follows_a_request_in_bursts() {
-    let mut pair = Pair::acquainted();
-    pair.answer.payload = body(900).into();
+    let mut pair = acquainted();
+    pair.answers[0].payload = body(900).into();
     pair.asks(put("/x", body(900)));
     pair.runs(1_800);
     pair.is_done(&body(900));
@@ -448,7 +287,7 @@ fn an_answer_in_blocks_follows_a_request_in_bursts() {
 #[test]
 fn an_answer_that_takes_long_comes_all_the_same() {
     for (thinks, lost) in [(60, vec![]), (60, vec![2]), (600, vec![1, 9]), (2_000, vec![])] {
-        let mut pair = Pair::acquainted();
+        let mut pair = acquainted();
         (pair.thinks, pair.lost) = (Duration::from_secs(thinks), lost);
         pair.asks(put("/x", body(2_500)));
         pair.runs(6_000);
@@ -464,7 +303,7 @@ fn a_body_survives_a_link_that_is_gone_for_an_hour() {
     for from in [50, 120, 200, 240] {
         let outage = Outage { from: at(from), until: at(from + 3_600) };
         let impairments = Impairments { outages: vec![outage], ..Impairments::default() };
-        let mut pair = Pair::with(over_hf(End::Peer, true), over_hf(End::Gateway, true), impairments, 1);
+        let mut pair = pair_of(over_hf(End::Peer, true), over_hf(End::Gateway, true), impairments, 1);
         pair.asks(put("/x", body(4_000)));
         pair.runs(12_000);
         pair.is_done(&body(4_000));
@@ -474,7 +313,7 @@ fn a_body_survives_a_link_that_is_gone_for_an_hour() {
 
 #[test]
 fn a_first_set_survives_it_too() {
-    let mut pair = Pair::acquainted();
+    let mut pair = acquainted();
     pair.asks(put("/x", body(4_000)));
     pair.runs(100);
     let outage = Outage { from: pair.now, until: pair.now + Duration::from_secs(3_600) };
@@ -486,7 +325,7 @@ fn a_first_set_survives_it_too() {
 
 #[test]
 fn a_server_that_starts_anew_gets_what_it_has_not() {
-    let mut pair = Pair::acquainted();
+    let mut pair = acquainted();
     pair.asks(put("/x", body(4_000)));
     pair.runs(200);
     pair.server = Endpoint::new(over_hf(End::Gateway, true), [3; 32]);
@@ -499,13 +338,13 @@ fn a_server_that_starts_anew_gets_what_it_has_not() {
 fn a_body_over_the_limit_is_refused() {
     let mut server = over_hf(End::Gateway, true);
     server.transfers = TransferLimits { body: 1_000, ..server.transfers };
-    let mut pair = Pair::with(over_hf(End::Peer, true), server, Impairments::default(), 1);
+    let mut pair = pair_of(over_hf(End::Peer, true), server, Impairments::default(), 1);
     pair.asks(put("/x", body(2_500)));
     pair.runs(900);
     assert_eq!((pair.delivered.len(), pair.failures.as_slice()), (0, [].as_slice()));
-    let (_, _, response) = pair.responses.remove(0);
+    let (_, response) = pair.responses.remove(0);
     assert_eq!(response.code, Code::REQUEST_ENTITY_TOO_LARGE);
-    assert_eq!(pair.blocks(), burst([0]));
+    assert_eq!(pair.bursts(), burst([0]));
     pair.is_over();
 }
 
@@ -514,7 +353,7 @@ fn bodies_that_are_too_many_make_room() {
     for (bodies, done) in [(1, 1), (2, 3), (8, 3)] {
         let mut server = over_hf(End::Gateway, true);
         server.transfers = TransferLimits { bodies, ..server.transfers };
-        let mut pair = Pair::with(over_hf(End::Peer, true), server, Impairments::default(), 1);
+        let mut pair = pair_of(over_hf(End::Peer, true), server, Impairments::default(), 1);
         for number in 0..3 {
             pair.asks(put(&format!("/{number}"), body(4_000)));
         }
@@ -539,7 +378,7 @@ fn whatever_the_link_does_a_request_is_done_once_and_ends() {
                 ..Impairments::default()
             };
             let [client, server] = [End::Peer, End::Gateway].map(|end| over_hf(end, bursts));
-            let mut pair = Pair::with(client, server, impairments, seed);
+            let mut pair = pair_of(client, server, impairments, seed);
             pair.thinks = Duration::from_secs(seed % 3 * 40);
             for number in 0..3 {
                 pair.asks(put(&format!("/{number}"), body(300 + 1_700 * number)));
@@ -674,7 +513,7 @@ fn a_link_without_a_pace_has_no_bursts() {
 #[test]
 fn seconds_for_a_body_of_4000_bytes() {
     let seconds = |bursts| {
-        let mut pair = Pair::new(bursts);
+        let mut pair = pair(bursts);
         pair.asks(put("/x", body(4_000)));
         pair.runs(3_000);
         pair.is_done(&body(4_000)).as_secs()

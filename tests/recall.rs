@@ -9,16 +9,23 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lowband::coap::{Instant, Message, MessageId, ObservationId};
-use lowband::endpoint::{Config, Endpoint, Event, Memory, MemoryKey};
+use lowband::coap::{Code, Instant, Kind, Message, MessageId, ObservationId};
+use lowband::endpoint::{Address, Config, Endpoint, Event, Memory, MemoryKey};
+use lowband::link::End;
 
 use support::Story;
-use support::endpoint::{PEER, config, request, with};
+use support::endpoint::{PEER, config, peer, request, with};
+use support::pair::over_hf;
 
 type Memories = BTreeMap<MemoryKey, Memory>;
 
 fn durable() -> Config {
     Config { durable: true, ..config() }
+}
+
+/// One whose peers may send bodies in bursts of blocks.
+fn in_bursts() -> Config {
+    Config { durable: true, ..over_hf(End::Gateway, true) }
 }
 
 /// What has been said since.
@@ -32,10 +39,19 @@ fn keep(endpoint: &mut Endpoint, memories: &mut Memories) {
 }
 
 /// The same endpoint after a `kill -9` and a restart at this time, with other chance.
-fn restarted(mut story: Story<Endpoint>, memories: &mut Memories, at: u64) -> Story<Endpoint> {
+fn restarted(story: Story<Endpoint>, memories: &mut Memories, at: u64) -> Story<Endpoint> {
+    restarted_with(durable(), story, memories, at)
+}
+
+fn restarted_with(
+    config: Config,
+    mut story: Story<Endpoint>,
+    memories: &mut Memories,
+    at: u64,
+) -> Story<Endpoint> {
     keep(&mut story.machine, memories);
     let now = Instant::after_start(Duration::from_millis(at));
-    let mut endpoint = Endpoint::new(durable(), [8; 32]);
+    let mut endpoint = Endpoint::new(config, [8; 32]);
     endpoint.recall(memories.clone(), now);
     keep(&mut endpoint, memories);
     Story::at(endpoint, PEER, at)
@@ -70,6 +86,50 @@ fn a_request_that_was_not_answered_is_reported_again_and_once() {
     story.gets(2_000, "CON [MID=1, TOK=0xaa], PUT, /9, 0..2");
     story.answers(2_100, key, "2.04, 0..30");
     story.sends(2_100, "ACK [MID=1, TOK=0xaa], 2.04, 0..30");
+}
+
+/// A block of 16 bytes of a body of 40.
+fn block(kind: &str, id: u32, number: u32) -> String {
+    let (value, from) = (number << 4 | u32::from(number < 2) << 3, number * 16);
+    let to = 40.min(from + 16);
+    format!(
+        "{kind} [MID={id}, TOK=0xaa], PUT, /9, opt19:0x{value:02x}, opt60:0x28, opt292:0x07, {from}..{to}"
+    )
+}
+
+#[test]
+fn a_request_that_came_in_a_burst_is_not_made_again_of_blocks_that_come_after_the_restart() {
+    let mut story = with(in_bursts());
+    (0..2).for_each(|number| story.gets(u64::from(number) * 1_000, &block("NON", number, number)));
+    story.gets(2_000, &block("CON", 2, 2));
+    story.is_asked(2_000, "PUT, /9, opt292:0x07, 0..40");
+    let mut story = restarted_with(in_bursts(), story, &mut Memories::new(), 3_000);
+    let Event::Request { key, request: asked, recalled, .. } = story.reported(3_000) else { panic!() };
+    assert_eq!((asked, recalled), (request("PUT, /9, opt292:0x07, 0..40"), true));
+    story.gets(4_000, &block("CON", 11, 1));
+    story.sends(4_500, "ACK [MID=11]");
+    story.gets(10_000, &block("NON", 12, 0));
+    story.gets(16_000, &block("NON", 13, 2));
+    story.answers(18_000, key, "2.04, \"done\"");
+    story.sends(18_000, "ACK [MID=2, TOK=0xaa], 2.04, \"done\"");
+    // Nor after another.
+    let mut story = restarted_with(in_bursts(), story, &mut Memories::new(), 30_000);
+    story.gets(40_000, &block("CON", 14, 1));
+    story.sends(40_500, "ACK [MID=14, TOK=0xaa], 2.04, \"done\"");
+}
+
+#[test]
+fn the_answer_to_a_burst_whose_last_block_was_unconfirmed_is_confirmable_after_the_restart() {
+    let mut story = with(in_bursts());
+    story.gets(0, &block("CON", 2, 2));
+    assert_eq!(Message::decode(&story.sent(500)).unwrap().code, Code::REQUEST_ENTITY_INCOMPLETE);
+    (0..2).for_each(|number| story.gets(20_000, &block("NON", number, number)));
+    story.is_asked(20_000, "PUT, /9, opt292:0x07, 0..40");
+    let mut story = restarted_with(in_bursts(), story, &mut Memories::new(), 21_000);
+    let Event::Request { key, .. } = story.reported(21_000) else { panic!() };
+    story.answers(22_000, key, "2.04");
+    let answer = Message::decode(&story.sent(22_000)).unwrap();
+    assert_eq!((answer.kind, answer.code), (Kind::Confirmable, Code::CHANGED));
 }
 
 #[test]
@@ -166,6 +226,42 @@ fn no_message_id_is_used_twice_across_a_thousand_restarts() {
         story.reports(at + 10, Event::Delivered(id));
     }
     story.does(200_000, |endpoint, now| endpoint.end_observation(id, now));
+}
+
+/// The message ID that an endpoint begins with for a new peer.
+fn first_id(story: &mut Story<Endpoint>, address: Address) -> MessageId {
+    story.with(address).gets(0, "CON [MID=1, TOK=0xaa], GET, /7");
+    let key = story.is_asked(0, "GET, /7");
+    story.with(address).sends(1_000, "ACK [MID=1]");
+    story.answers(1_500, key, "2.05");
+    story.with(address).sends(1_500, "CON [MID=first, TOK=0xaa], 2.05");
+    story.with(address).gets(1_500, "ACK [MID=first]");
+    MessageId(u16::from_be_bytes(story.named("first").try_into().unwrap()))
+}
+
+#[test]
+fn a_new_peer_begins_with_a_message_id_that_none_of_those_before_the_restart_has_used() {
+    // What it would begin with, without them.
+    let MessageId(alone) = first_id(&mut Story::at(Endpoint::new(durable(), [8; 32]), PEER, 0), PEER);
+    // The second and the third, in the order of their addresses, make it move to where the first is.
+    let far = alone.wrapping_add(4_500);
+    let next_ids = [far, far.wrapping_sub(514), far.wrapping_sub(257)];
+    let memories = (1..).zip(next_ids).map(|(number, next_id)| {
+        let address = peer(number);
+        let memory = Memory::Peer { next_id, next_sequence: 0, link: None, address };
+        let observation = Memory::Observation {
+            association: address.into(),
+            registration: vec![0x41, 1, 0, 1, 0xaa, 0x60].into(),
+            binding: None,
+        };
+        let id = ObservationId(u64::from(number));
+        [(MemoryKey::Peer(address.into()), memory), (MemoryKey::Observation(id), observation)]
+    });
+    let mut endpoint = Endpoint::new(durable(), [8; 32]);
+    endpoint.recall(memories.flatten(), Instant::START);
+    assert_eq!((endpoint.peers(), endpoint.counters().unreadable), (3, 0));
+    let MessageId(first) = first_id(&mut Story::at(endpoint, PEER, 0), peer(9));
+    assert!(next_ids.iter().all(|next| first.wrapping_sub(*next) < 0x8000 && first != *next), "{first}");
 }
 
 #[test]

@@ -455,6 +455,8 @@ impl World {
                 Event::Reachable(_)
                 | Event::Unreachable(_)
                 | Event::KeysAgreed { .. }
+                | Event::KeysSpent { .. }
+                | Event::Unprotected { .. }
                 | Event::KeysUsed { .. } => {}
                 Event::Response { id, notification, .. } => {
                     assert!(self.requests.contains(&id), "a response to nothing");

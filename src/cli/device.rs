@@ -18,6 +18,8 @@ use lowband::device::Summary;
 use lowband::net::Clock;
 use lowband::net::control::Answer;
 use lowband::net::control::Command;
+#[cfg(unix)]
+use lowband::net::control::ControlError;
 use lowband::net::desk;
 use lowband::net::devices::DeviceStore;
 
@@ -122,8 +124,13 @@ impl Desk {
             Ok(Some(answer)) => return refuse_failed(answer),
             Ok(None) => {}
             Err(error) => {
-                return Err(Failure::new(error)
-                    .hint("the gateway's own user, or root, may ask; --control names another socket"));
+                let hint = match error {
+                    ControlError::NoAnswer(_) => {
+                        "it may have done it all the same: lowband device list tells; see its log"
+                    }
+                    _ => "the gateway's own user, or root, may ask; --control names another socket",
+                };
+                return Err(Failure::new(error).hint(hint));
             }
         }
         let place = &self.config.place;

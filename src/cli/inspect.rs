@@ -97,8 +97,10 @@ fn reader(key: &str) -> Result<Reader, Failure> {
     };
     let wrong = |error: &dyn std::fmt::Display| Failure::new(format_args!("cannot use the keys: {error}"));
     let credentials = Credentials::read(&text).map_err(|error| wrong(&error))?;
-    let Half::Oscore(keys) = credentials.half else {
-        return Err(wrong(&"they are for DTLS, whose sessions have keys of their own"));
+    let keys = match credentials.half {
+        Half::Oscore(keys) => keys,
+        Half::Edhoc(_) => return Err(wrong(&"they are for EDHOC, by which others are agreed on each time")),
+        Half::DtlsPsk(_) => return Err(wrong(&"they are for DTLS, whose sessions have keys of their own")),
     };
     let parameters = parameters(&keys).map_err(|error| wrong(&error))?;
     Reader::new(&parameters).map_err(|error| wrong(&error))

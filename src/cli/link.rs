@@ -35,7 +35,7 @@ pub(crate) fn run(args: LinkArgs) -> Result<(), Failure> {
 }
 
 /// How many times as fast a link is, as an argument.
-fn speed() -> clap::builder::RangedI64ValueParser<u32> {
+pub(super) fn speed() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=i64::from(Profile::MAX_SPEED))
 }
 

@@ -3,6 +3,7 @@
 //! A subcommand `name` is `name.rs` with `NameArgs` and `run(NameArgs) -> Result<(), Failure>`, a variant of [`Command`] and a
 //! line in [`run`]. It uses what the library makes public, and nothing else of it.
 
+mod certificate;
 mod check_config;
 mod config;
 mod decode;
@@ -49,6 +50,7 @@ enum Command {
     CheckConfig(check_config::CheckConfigArgs),
     Request(request::RequestArgs),
     Device(device::DeviceArgs),
+    Certificate(certificate::CertificateArgs),
     Demo(demo::DemoArgs),
     Link(link::LinkArgs),
     Sim(sim::SimArgs),
@@ -66,6 +68,7 @@ pub(crate) fn run() -> ExitCode {
         Command::CheckConfig(args) => check_config::run(args),
         Command::Request(args) => request::run(args),
         Command::Device(args) => device::run(args),
+        Command::Certificate(args) => certificate::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Link(args) => link::run(args),
         Command::Sim(args) => sim::run(args),

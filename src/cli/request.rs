@@ -109,7 +109,7 @@ pub(crate) struct RequestArgs {
     #[arg(long)]
     announce_link: bool,
     /// How many times faster than that the link is
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=Profile::MAX_SPEED as i64))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::link::speed())]
     link_speed: u32,
     /// How long to wait for the answer (with --observe: for the first), in seconds; as CoAP itself gives up, if not given
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
@@ -230,8 +230,7 @@ async fn call(
     let terms = link.terms(End::Peer);
     // The peer may take as long to acknowledge that an observation has ended as it may for anything else.
     let closing = terms.parameters.longest_timeout().mul_f64(terms.parameters.ack_random_factor);
-    let mut config = endpoint::Config { link: Some(link.name.clone()), ..endpoint::Config::default() };
-    config.links.insert(link.name.clone(), terms.clone());
+    let mut config = endpoint::Config::over(&link.name, terms.clone());
     config.sealed_links.insert(link.name.clone(), link.clone().sealed(SEALING).terms(End::Peer));
     if let Some(block) = args.block {
         config.transfers.block = block;
@@ -342,7 +341,12 @@ impl Call<'_> {
         let failure = Failure::unanswered(format_args!("no answer from {}: {error}", self.remote));
         match error {
             RequestError::Refused => failure.hint("is the gateway running, and on this port?"),
-            RequestError::Failed(_) if self.args.credentials.is_some() => failure.hint(UNKNOWN_KEYS),
+            RequestError::Failed(_) | RequestError::Agreement(_) if self.args.credentials.is_some() => {
+                failure.hint(UNKNOWN_KEYS)
+            }
+            RequestError::NoKeys => {
+                failure.hint("others are agreed on when it is asked again; it may have been done")
+            }
             _ => failure,
         }
     }

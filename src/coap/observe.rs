@@ -27,6 +27,8 @@ pub struct Observation {
     pub plan: Plan,
     /// The value of Observe in its last notification.
     pub sequence: u32,
+    /// Whether the peer has acknowledged a message with its token.
+    pub confirmed: bool,
     /// Whether its last notification was reset.
     pub reset: bool,
 }
@@ -39,7 +41,7 @@ impl Observations {
     /// Registers; an observation with the same token is replaced, and returned (RFC 7641 §4.1).
     pub fn register(&mut self, token: Token, id: ObservationId, plan: Plan) -> Option<ObservationId> {
         self.by_token
-            .insert(token, Box::new(Observation { id, plan, sequence: 0, reset: false }))
+            .insert(token, Box::new(Observation { id, plan, sequence: 0, confirmed: false, reset: false }))
             .map(|replaced| replaced.id)
     }
 
@@ -59,6 +61,12 @@ impl Observations {
         observation.sequence = self.sequence;
         self.sequence = (self.sequence + 1) & SEQUENCE_MASK;
         Some((*token, observation))
+    }
+
+    /// Says that the peer has acknowledged a message with its token.
+    pub fn confirm(&mut self, id: ObservationId) {
+        let observation = self.by_token.values_mut().find(|observation| observation.id == id);
+        observation.into_iter().for_each(|observation| observation.confirmed = true);
     }
 
     /// The observation and its token.

@@ -133,6 +133,7 @@ mod tests {
             user_id: "@buoy:hs".into(),
             keys: None,
             next: None,
+            agreed: Vec::new(),
             link: None,
             routes: Routes::Messaging,
             limits: Limits {

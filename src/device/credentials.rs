@@ -14,6 +14,8 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::Device;
+use super::Edhoc;
+use super::EdhocHalf;
 use super::Keys;
 use super::Name;
 use super::Oscore;
@@ -22,6 +24,8 @@ use super::Secret;
 use super::Security;
 use super::SecurityError;
 use super::security::hex;
+use crate::security::edhoc::Credential;
+use crate::security::edhoc::PublicKey;
 
 /// What a device needs to speak with its gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +45,8 @@ pub struct Credentials {
 pub enum Half {
     /// A security context of OSCORE. `device_id` is the Sender ID here, `gateway_id` the Recipient ID.
     Oscore(Oscore),
+    /// A static key by which keys for OSCORE are agreed on.
+    Edhoc(EdhocHalf),
     /// A shared key for DTLS.
     DtlsPsk(Psk),
 }
@@ -58,6 +64,10 @@ mod label {
     pub(super) const HKDF: i128 = 8;
     pub(super) const IDENTITY: i128 = 9;
     pub(super) const KEY: i128 = 10;
+    pub(super) const KID: i128 = 11;
+    pub(super) const PRIVATE: i128 = 12;
+    pub(super) const GATEWAY_KID: i128 = 13;
+    pub(super) const GATEWAY_KEY: i128 = 14;
 }
 
 impl Credentials {
@@ -67,16 +77,26 @@ impl Credentials {
     pub const LONGEST: usize = 4096;
     const CHECK: usize = 4;
 
-    /// A device's half: of the keys that it has not used yet, where it was given such, else of those that it uses.
+    /// A device's half: of the keys that it has not used yet, where it was given such, else of those that it uses. `own` is what devices
+    /// that agree on keys know the gateway by.
     ///
     /// # Errors
     /// It is revoked, or its keys are a certificate's, which nobody but itself has.
-    pub fn of(device: &Device, gateway: Option<String>) -> Result<Self, CredentialsError> {
+    pub fn of(
+        device: &Device,
+        gateway: Option<String>,
+        own: Option<&Credential>,
+    ) -> Result<Self, CredentialsError> {
         let Some(Keys { security, .. }) = device.next.as_ref().or(device.keys.as_ref()) else {
             return Err(CredentialsError::Revoked);
         };
         let half = match security {
             Security::Oscore(oscore) => Half::Oscore(oscore.clone()),
+            Security::Edhoc(Edhoc { credential, private }) => Half::Edhoc(EdhocHalf {
+                kid: credential.kid().to_vec(),
+                private: private.clone(),
+                gateway: own.cloned().ok_or(CredentialsError::NoGateway)?,
+            }),
             Security::DtlsPsk(psk) => Half::DtlsPsk(psk.clone()),
             Security::DtlsCertificate(_) => return Err(CredentialsError::Certificate),
         };
@@ -115,6 +135,12 @@ impl Credentials {
                 if oscore.hkdf != Oscore::HKDF_SHA_256 {
                     map.push((label::HKDF, oscore.hkdf.into()));
                 }
+            }
+            Half::Edhoc(EdhocHalf { kid, private, gateway }) => {
+                map.push((label::KID, kid.as_slice().into()));
+                map.extend(private.as_ref().map(|private| (label::PRIVATE, private.expose().into())));
+                map.push((label::GATEWAY_KID, gateway.kid().into()));
+                map.push((label::GATEWAY_KEY, gateway.key().to_sec1().as_slice().into()));
             }
             Half::DtlsPsk(psk) => {
                 map.push((label::IDENTITY, psk.identity.as_str().into()));
@@ -172,6 +198,7 @@ impl Credentials {
                     oscore.hkdf,
                 );
             }
+            Half::Edhoc(half) => text.push_str(&edhoc_table(half)),
             Half::DtlsPsk(psk) => {
                 let _ = writeln!(
                     text,
@@ -188,8 +215,8 @@ impl Credentials {
     fn read_file(text: &str) -> Result<Self, CredentialsError> {
         // What toml says of a file has a part of it in it, which may be a key.
         let file: File = toml::from_str(text).map_err(|_| CredentialsError::File)?;
-        let half = match (file.oscore, file.dtls_psk) {
-            (Some(oscore), None) => Half::Oscore(Oscore {
+        let half = match (file.oscore, file.edhoc, file.dtls_psk) {
+            (Some(oscore), None, None) => Half::Oscore(Oscore {
                 secret: bytes(oscore.master_secret)?,
                 salt: bytes(oscore.master_salt)?,
                 device_id: hex::decode(&oscore.sender_id).ok_or(CredentialsError::File)?,
@@ -197,7 +224,8 @@ impl Credentials {
                 algorithm: oscore.algorithm,
                 hkdf: oscore.hkdf,
             }),
-            (None, Some(psk)) => Half::DtlsPsk(Psk { identity: psk.identity, key: bytes(psk.key)? }),
+            (None, Some(edhoc), None) => Half::Edhoc(edhoc.half()?),
+            (None, None, Some(psk)) => Half::DtlsPsk(Psk { identity: psk.identity, key: bytes(psk.key)? }),
             _ => return Err(CredentialsError::File),
         };
         let name = file.name.parse().map_err(|_| CredentialsError::File)?;
@@ -208,6 +236,10 @@ impl Credentials {
         let security = match &self.half {
             Half::Oscore(oscore) => Security::Oscore(oscore.clone()),
             Half::DtlsPsk(psk) => Security::DtlsPsk(psk.clone()),
+            Half::Edhoc(half) => {
+                half.check()?;
+                return Ok(self);
+            }
         };
         security.check()?;
         Ok(self)
@@ -232,8 +264,16 @@ impl Map {
         let name = name.parse().map_err(|_| CredentialsError::Line)?;
         let gateway = self.text(label::GATEWAY)?;
         let link = self.text(label::LINK)?;
-        let half = match self.bytes(label::SECRET)? {
-            Some(secret) => Half::Oscore(Oscore {
+        let half = match (self.bytes(label::SECRET)?, self.bytes(label::KID)?) {
+            (None, Some(kid)) => Half::Edhoc(EdhocHalf {
+                kid,
+                private: self.bytes(label::PRIVATE)?.map(Secret::new),
+                gateway: gateway_of(
+                    &self.bytes(label::GATEWAY_KID)?.ok_or(CredentialsError::Line)?,
+                    &self.bytes(label::GATEWAY_KEY)?.ok_or(CredentialsError::Line)?,
+                )?,
+            }),
+            (Some(secret), None) => Half::Oscore(Oscore {
                 secret: Secret::new(secret),
                 salt: Secret::new(self.bytes(label::SALT)?.unwrap_or_default()),
                 device_id: self.bytes(label::DEVICE_ID)?.ok_or(CredentialsError::Line)?,
@@ -241,7 +281,8 @@ impl Map {
                 algorithm: self.number(label::ALGORITHM)?.unwrap_or(Oscore::AES_CCM_16_64_128),
                 hkdf: self.number(label::HKDF)?.unwrap_or(Oscore::HKDF_SHA_256),
             }),
-            None => Half::DtlsPsk(Psk {
+            (Some(_), Some(_)) => return Err(CredentialsError::Newer),
+            (None, None) => Half::DtlsPsk(Psk {
                 identity: self.text(label::IDENTITY)?.ok_or(CredentialsError::Line)?,
                 key: Secret::new(self.bytes(label::KEY)?.ok_or(CredentialsError::Line)?),
             }),
@@ -280,6 +321,7 @@ struct File {
     gateway: Option<String>,
     link: Option<String>,
     oscore: Option<OscoreTable>,
+    edhoc: Option<EdhocTable>,
     dtls_psk: Option<PskTable>,
 }
 
@@ -295,6 +337,48 @@ struct OscoreTable {
     algorithm: i32,
     #[serde(default = "default_hkdf")]
     hkdf: i32,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct EdhocTable {
+    kid: String,
+    private_key: Option<String>,
+    gateway_kid: String,
+    gateway_key: String,
+}
+
+impl EdhocTable {
+    fn half(self) -> Result<EdhocHalf, CredentialsError> {
+        let read = |text: &str| hex::decode(text).ok_or(CredentialsError::File);
+        Ok(EdhocHalf {
+            kid: read(&self.kid)?,
+            private: self.private_key.map(bytes).transpose()?,
+            gateway: gateway_of(&read(&self.gateway_kid)?, &read(&self.gateway_key)?)?,
+        })
+    }
+}
+
+fn edhoc_table(half: &EdhocHalf) -> Zeroizing<String> {
+    let private = match &half.private {
+        Some(private) => {
+            let private = Zeroizing::new(hex::encode(private.expose()));
+            Zeroizing::new(format!("private-key = \"{}\"\n", *private))
+        }
+        None => Zeroizing::new("# The device has made it itself: private-key = \"…\"\n".to_owned()),
+    };
+    Zeroizing::new(format!(
+        "\n[edhoc]\n# Method 3, cipher suite 2: keys of P-256, in hexadecimal.\nkid = \"{}\"\n{}gateway-kid = \"{}\"\ngateway-key = \"{}\"\n",
+        hex::encode(&half.kid),
+        *private,
+        hex::encode(half.gateway.kid()),
+        hex::encode(&half.gateway.key().to_sec1()),
+    ))
+}
+
+fn gateway_of(kid: &[u8], key: &[u8]) -> Result<Credential, CredentialsError> {
+    let key = PublicKey::from_sec1(key).map_err(|_| SecurityError::PublicKey)?;
+    Ok(Edhoc::credential(kid, key)?)
 }
 
 #[derive(Deserialize)]
@@ -322,6 +406,9 @@ pub enum CredentialsError {
     /// The device's half is a private key that only it has.
     #[error("the key of a certificate never leaves its device: there is nothing to export")]
     Certificate,
+    /// It agrees on keys with a gateway that has none itself.
+    #[error("the gateway has no key for EDHOC")]
+    NoGateway,
     /// More than any device has.
     #[error("credentials are shorter than {} bytes", Credentials::LONGEST)]
     TooLong,
@@ -365,6 +452,44 @@ mod tests {
         Credentials { half, gateway: None, link: None, ..oscore() }
     }
 
+    /// RFC 9529 §3.1: SK_I, and the public key of CRED_R.
+    fn edhoc() -> Credentials {
+        let hex = |text: &str| hex::decode(text).unwrap();
+        let half = Half::Edhoc(EdhocHalf {
+            kid: vec![0],
+            private: Some(Secret::new(hex(
+                "fb13adeb6518cee5f88417660841142e830a81fe334380a953406a1305e8706b",
+            ))),
+            gateway: gateway_of(
+                &[0x20],
+                &hex("02bbc34960526ea4d32e940cad2a234148ddc21791a12afbcbac93622046dd44f0"),
+            )
+            .unwrap(),
+        });
+        Credentials { half, gateway: None, link: None, ..oscore() }
+    }
+
+    #[test]
+    fn edhoc_half_is_a_key_of_the_device_and_one_of_the_gateway_and_both_fit() {
+        let credentials = edhoc();
+        let Half::Edhoc(half) = &credentials.half else { panic!("no EDHOC") };
+        assert_eq!(half.identity().unwrap().credential().kid(), [0]);
+        assert_eq!(
+            *half.gateway.key().y(),
+            *hex::decode("4519e257236b2a0ce2023f0931f1f386ca7afda64fcde0108c224c51eabf6072").unwrap()
+        );
+        assert!(
+            !format!("{credentials:?}").contains("fb13") && !format!("{credentials:?}").contains("251, 19")
+        );
+        let file = credentials.to_file();
+        let wrong = |from: &str, to: &str| Credentials::read(&file.replace(from, to)).unwrap_err();
+        assert_eq!(wrong("gateway-kid = \"20\"", "gateway-kid = \"00\""), SecurityError::SameIds.into());
+        assert_eq!(wrong("kid = \"00\"", "kid = \"\""), SecurityError::Kid(0).into());
+        assert_eq!(wrong("private-key = \"fb", "private-key = \""), SecurityError::PrivateKey.into());
+        assert_eq!(wrong("gateway-key = \"02", "gateway-key = \"09"), SecurityError::PublicKey.into());
+        assert_eq!(wrong("gateway-key", "key"), CredentialsError::File);
+    }
+
     #[test]
     fn line_is_as_documented() {
         let line = oscore().to_line();
@@ -376,7 +501,7 @@ mod tests {
 
     #[test]
     fn both_forms_are_read_as_they_are_written() {
-        for credentials in [oscore(), psk()] {
+        for credentials in [oscore(), psk(), edhoc()] {
             assert_eq!(Credentials::read(&credentials.to_line()), Ok(credentials.clone()));
             assert_eq!(
                 Credentials::read(&format!("\n {} \n", *credentials.to_line())),

@@ -4,6 +4,7 @@
 //! nothing is used that a restart would not know.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -12,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::Device;
 use super::DeviceError;
+use super::Edhoc;
 use super::History;
 use super::KeyNumber;
 use super::Keys;
@@ -26,15 +28,22 @@ use super::Security;
 use super::SecurityError;
 use super::Tokens;
 use crate::coap::Instant;
+use crate::security::edhoc::ConnectionId;
+use crate::security::edhoc::Identity;
+use crate::security::edhoc::KeyPair;
+use crate::security::edhoc::PublicKey;
 
 /// The devices, by name and by what their keys are known by.
 #[derive(Debug, Default)]
 pub struct Devices {
     devices: BTreeMap<Name, Device>,
     by_oscore_id: BTreeMap<Vec<u8>, Name>,
+    by_kid: BTreeMap<Vec<u8>, Name>,
     by_identity: BTreeMap<String, Name>,
     by_pin: BTreeMap<Pin, Name>,
     next_number: u64,
+    /// Who the gateway is for devices that agree on keys; none until there is one.
+    identity: Option<Identity>,
 }
 
 /// Random bytes for one device's keys, and for no other's.
@@ -58,6 +67,8 @@ impl Material {
 impl Devices {
     /// The most devices, those included that are revoked.
     pub const LIMIT: usize = 10_000;
+    /// The most keys that were agreed on and are kept of a device: what is on its way or observed under the older goes on.
+    pub const AGREED: usize = 2;
     /// The length of a Master Salt.
     const SALT: usize = 8;
 
@@ -105,6 +116,16 @@ impl Devices {
         self.next_number
     }
 
+    /// Who the gateway is for devices that agree on keys by EDHOC.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
+    /// Takes in who the gateway is, before the first device that agrees on keys is made.
+    pub fn set_identity(&mut self, identity: Identity) {
+        self.identity = Some(identity);
+    }
+
     /// Whose OSCORE Sender ID this is (`kid`), and the keys that go with it.
     pub fn by_oscore_id(&self, id: &[u8]) -> Option<(&Device, &Keys, &Oscore)> {
         let device = self.devices.get(self.by_oscore_id.get(id)?)?;
@@ -150,6 +171,7 @@ impl Devices {
             user_id: new.user_id,
             keys: Some(self.make(new.kind, material)?),
             next: None,
+            agreed: Vec::new(),
             link: new.link,
             routes: new.routes,
             limits: new.limits,
@@ -163,8 +185,8 @@ impl Devices {
         Ok(device)
     }
 
-    /// The device with new keys of the same kind beside the old, which hold until it first uses the new. `pin` is that of the new
-    /// certificate, where the keys are one.
+    /// The device with new keys of the same kind and length beside the old, which hold until it first uses the new. `pin` is that of the new
+    /// certificate, where the keys are one; `public_key` the new one of a device that makes its keys itself.
     ///
     /// # Errors
     /// It is revoked, it has not yet used the keys that it was given last, or it needs a certificate.
@@ -180,12 +202,22 @@ impl Devices {
         if device.next.is_some() && rotation.unused == Unused::Keep {
             return Err(DevicesError::Unused(name.clone()));
         }
-        let kind = match (&keys.security, rotation.pin) {
-            (Security::Oscore(_), None) => Kind::Oscore,
-            (Security::DtlsPsk(_), None) => Kind::DtlsPsk,
-            (Security::DtlsCertificate(_), Some(pin)) => Kind::DtlsCertificate(pin),
-            (Security::DtlsCertificate(_), None) => return Err(DevicesError::NeedsCertificate(name.clone())),
-            (_, Some(_)) => return Err(DevicesError::TakesNoCertificate(name.clone())),
+        let kind = match (&keys.security, rotation.pin, rotation.public_key) {
+            (Security::Oscore(_), None, None) => Kind::Oscore,
+            (Security::DtlsPsk(psk), None, None) if psk.key.expose().len() == Psk::SHORT => {
+                Kind::DtlsShortPsk
+            }
+            (Security::DtlsPsk(_), None, None) => Kind::DtlsPsk,
+            (Security::Edhoc(Edhoc { private: None, .. }), None, None) => {
+                return Err(DevicesError::NeedsPublicKey(name.clone()));
+            }
+            (Security::Edhoc(_), None, public_key) => Kind::Edhoc(public_key),
+            (Security::DtlsCertificate(_), Some(pin), None) => Kind::DtlsCertificate(pin),
+            (Security::DtlsCertificate(_), None, None) => {
+                return Err(DevicesError::NeedsCertificate(name.clone()));
+            }
+            (_, _, Some(_)) => return Err(DevicesError::TakesNoPublicKey(name.clone())),
+            (_, Some(_), None) => return Err(DevicesError::TakesNoCertificate(name.clone())),
         };
         let next = Some(self.make(kind, material)?);
         let device = Device { next, rotated: Some(now), ..device.clone() };
@@ -201,13 +233,39 @@ impl Devices {
         Some(Device { keys: Some(next.clone()), next: None, ..device.clone() })
     }
 
+    /// The device with keys that it has agreed on by others of its keys, which the gateway has begun to use. With the first by new ones
+    /// that it was given, all before are gone; else those before the last two. None where it has no such keys, or has these already.
+    pub fn agreed(&self, name: &Name, by: KeyNumber, number: KeyNumber, oscore: Oscore) -> Option<Device> {
+        let device = self.devices.get(name)?;
+        let keys = Keys { number, security: Security::Oscore(oscore), history: History::Begun };
+        let is_of = |of: &Option<Keys>| of.as_ref().is_some_and(|keys| keys.number == by && is_edhoc(keys));
+        if is_of(&device.next) {
+            return Some(Device {
+                keys: device.next.clone(),
+                next: None,
+                agreed: vec![keys],
+                ..device.clone()
+            });
+        }
+        if !is_of(&device.keys) || device.agreed.iter().any(|before| before.number >= number) {
+            return None;
+        }
+        let kept = device.agreed.iter().rev().take(Self::AGREED - 1).rev().cloned();
+        Some(Device { agreed: kept.chain([keys]).collect(), ..device.clone() })
+    }
+
     /// The device with keys marked as used that were not before; none where there are no such.
     pub fn begun(&self, name: &Name) -> Option<Device> {
         self.with_history(name, |keys| keys.history == History::Fresh, History::Begun)
     }
 
-    /// The device with these keys marked as of no use any more.
+    /// The device with these keys marked as of no use any more; without them, where it has agreed on them and can agree on others.
     pub fn lost(&self, name: &Name, number: KeyNumber) -> Option<Device> {
+        let device = self.devices.get(name)?;
+        if device.agreed.iter().any(|keys| keys.number == number) {
+            let others = device.agreed.iter().filter(|keys| keys.number != number);
+            return Some(Device { agreed: others.cloned().collect(), ..device.clone() });
+        }
         self.with_history(name, |keys| keys.number == number, History::Lost)
     }
 
@@ -237,7 +295,8 @@ impl Devices {
         if device.revoked.is_some() {
             return Err(DevicesError::Revoked(name.clone()));
         }
-        Ok(Device { keys: None, next: None, tokens: None, revoked: Some(now), ..device.clone() })
+        let agreed = Vec::new();
+        Ok(Device { keys: None, next: None, agreed, tokens: None, revoked: Some(now), ..device.clone() })
     }
 
     /// The device with new tokens.
@@ -260,6 +319,7 @@ impl Devices {
             let name = device.name.clone();
             match &keys.security {
                 Security::Oscore(oscore) => drop(self.by_oscore_id.insert(oscore.device_id.clone(), name)),
+                Security::Edhoc(edhoc) => drop(self.by_kid.insert(edhoc.credential.kid().to_vec(), name)),
                 Security::DtlsPsk(psk) => drop(self.by_identity.insert(psk.identity.clone(), name)),
                 Security::DtlsCertificate(pin) => drop(self.by_pin.insert(*pin, name)),
             }
@@ -270,6 +330,7 @@ impl Devices {
     /// Takes a device out, and all that it was known by.
     pub fn take(&mut self, name: &Name) -> Option<Device> {
         self.by_oscore_id.retain(|_, owner| owner != name);
+        self.by_kid.retain(|_, owner| owner != name);
         self.by_identity.retain(|_, owner| owner != name);
         self.by_pin.retain(|_, owner| owner != name);
         self.devices.remove(name)
@@ -279,7 +340,9 @@ impl Devices {
         let number = self.next_number;
         let security = match kind {
             Kind::Oscore => Security::Oscore(self.make_oscore(material)?),
+            Kind::Edhoc(public_key) => Security::Edhoc(self.make_edhoc(public_key, material)?),
             Kind::DtlsPsk => Security::DtlsPsk(make_psk(number, material)),
+            Kind::DtlsShortPsk => Security::DtlsPsk(make_short_psk(number, material)),
             Kind::DtlsCertificate(pin) => Security::DtlsCertificate(pin),
         };
         Ok(Keys { number: KeyNumber(number), security, history: History::Fresh })
@@ -289,7 +352,10 @@ impl Devices {
         let ids = std::iter::once(Vec::new())
             .chain((0..=u8::MAX).map(|id| vec![id]))
             .chain((0..=u16::MAX).map(|id| id.to_be_bytes().to_vec()));
-        let mut free = ids.filter(|id| !self.by_oscore_id.contains_key(id));
+        // Those that were agreed on come and go, and one that both have costs a try for each message.
+        let agreed: BTreeSet<_> = self.devices.values().flat_map(agreed_ids).collect();
+        let mut free =
+            ids.filter(|id| !self.by_oscore_id.contains_key(id) && !agreed.contains(id.as_slice()));
         let device_id = free.next().ok_or(DevicesError::Full)?;
         let gateway_id = if device_id.is_empty() { vec![0] } else { Vec::new() };
         Ok(Oscore {
@@ -302,6 +368,21 @@ impl Devices {
         })
     }
 
+    fn make_edhoc(&self, public_key: Option<PublicKey>, material: &Material) -> Result<Edhoc, DevicesError> {
+        let own = self.identity.as_ref().ok_or(DevicesError::NoIdentity)?.credential().kid();
+        // An id that is short as a connection identifier is so here.
+        let is_free = |kid: &ConnectionId| kid.as_bytes() != own && !self.by_kid.contains_key(kid.as_bytes());
+        let kid = ConnectionId::choose(0, is_free).ok_or(DevicesError::Full)?;
+        Ok(match public_key {
+            Some(key) => Edhoc::of_public(kid.as_bytes(), key)?,
+            None => {
+                let seed = material.part::<0, 32>();
+                let seed = seed.expose().try_into().expect("it has 32 bytes");
+                Edhoc::of_pair(kid.as_bytes(), &KeyPair::generate(seed))?
+            }
+        })
+    }
+
     /// Whether the device can be, and be beside the others.
     fn check(&self, device: &Device) -> Result<(), DevicesError> {
         device.check()?;
@@ -309,6 +390,7 @@ impl Devices {
             keys.security.check()?;
             let owner = match &keys.security {
                 Security::Oscore(oscore) => self.by_oscore_id.get(&oscore.device_id),
+                Security::Edhoc(edhoc) => self.by_kid.get(edhoc.credential.kid()),
                 Security::DtlsPsk(psk) => self.by_identity.get(&psk.identity),
                 Security::DtlsCertificate(pin) => self.by_pin.get(pin),
             };
@@ -327,6 +409,18 @@ impl Devices {
     }
 }
 
+fn is_edhoc(keys: &Keys) -> bool {
+    matches!(keys.security, Security::Edhoc(_))
+}
+
+/// The ids by which a device names the keys that it has agreed on.
+fn agreed_ids(device: &Device) -> impl Iterator<Item = &[u8]> {
+    device.agreed.iter().filter_map(|keys| match &keys.security {
+        Security::Oscore(oscore) => Some(oscore.device_id.as_slice()),
+        _ => None,
+    })
+}
+
 /// The identity is the keys' number: short, the same never again, and it tells an eavesdropper no name. The key is 192 bits in 32
 /// printable characters: a key's length costs nothing on the link.
 fn make_psk(number: u64, material: &Material) -> Psk {
@@ -334,6 +428,11 @@ fn make_psk(number: u64, material: &Material) -> Psk {
     let bytes = material.part::<24, 24>();
     let key = base64ct::Base64UrlUnpadded::encode_string(bytes.expose());
     Psk { identity: base_36(number), key: Secret::new(key) }
+}
+
+/// The same with a key of 128 bits, which are no text: as text they would be fewer.
+fn make_short_psk(number: u64, material: &Material) -> Psk {
+    Psk { identity: base_36(number), key: material.part::<24, { Psk::SHORT }>() }
 }
 
 fn base_36(mut number: u64) -> String {
@@ -355,6 +454,9 @@ pub struct Rotation {
     pub unused: Unused,
     /// Its new certificate.
     pub pin: Option<Pin>,
+    /// Its new public key for EDHOC, where it makes its keys itself.
+    #[serde(default)]
+    pub public_key: Option<PublicKey>,
 }
 
 /// What becomes of new keys that a device has not used.
@@ -389,6 +491,15 @@ pub enum DevicesError {
     /// Its keys are no certificate.
     #[error("device {0} has no certificate, and takes none")]
     TakesNoCertificate(Name),
+    /// It makes its keys itself.
+    #[error("device {0} has its private key itself, and needs a new public one")]
+    NeedsPublicKey(Name),
+    /// Its keys are none that have a public half.
+    #[error("device {0} agrees on no keys, and takes no public key")]
+    TakesNoPublicKey(Name),
+    /// The gateway has no key itself that devices could know.
+    #[error("the gateway has no key for EDHOC")]
+    NoIdentity,
     /// The new certificate is the old one.
     #[error("device {0} has this certificate already")]
     SameCertificate(Name),

@@ -140,11 +140,6 @@ impl Allowance {
     pub fn airtime(&mut self, spent: Duration, now: Instant) {
         self.airtime.add(spent, now);
     }
-
-    /// The airtime of the last 24 hours.
-    pub fn airtime_used(&self, now: Instant) -> Duration {
-        self.airtime.used(now)
-    }
 }
 
 /// A bucket that holds a minute's requests, and fills in a minute.
@@ -159,7 +154,9 @@ impl Requests {
 
     fn take(&mut self, limit: u32, now: Instant) -> Result<(), Excess> {
         let each = Self::MINUTE / limit.max(1);
-        let full = self.full.max(now) + each;
+        // An empty one is full in a minute: later than that is by a clock that was set back.
+        self.full = self.full.clamp(now, now + Self::MINUTE);
+        let full = self.full + each;
         let missing = full.since(now);
         if missing > Self::MINUTE {
             return Err(Excess::Requests { limit, wait: missing - Self::MINUTE });
@@ -181,9 +178,10 @@ impl Airtime {
     fn add(&mut self, spent: Duration, now: Instant) {
         let hour = hour(now);
         self.hours.retain(|(past, _)| counts(*past, now));
+        // Those that are later than now, by a clock that was set back, are of the present hour: a day later they are forgotten as well.
+        self.hours.iter_mut().for_each(|(past, _)| *past = hour.min(*past));
         match self.hours.back_mut() {
-            // One that is later than now, by a clock that was set back, goes on until the time has come to it.
-            Some((last, sum)) if *last >= hour => *sum = sum.saturating_add(spent),
+            Some((last, sum)) if *last == hour => *sum = sum.saturating_add(spent),
             _ => self.hours.push_back((hour, spent)),
         }
     }
@@ -287,7 +285,24 @@ mod tests {
         assert!(end.since(at(0.0)) > DAY && end.since(at(0.0)) <= DAY + HOUR);
         assert!(allowance.request(&limits, end - Duration::from_nanos(1)).is_err());
         assert_eq!(allowance.request(&limits, end), Ok(()));
-        assert_eq!(allowance.airtime_used(end), Duration::from_secs(40));
+        assert_eq!(allowance.airtime.used(end), Duration::from_secs(40));
+    }
+
+    #[test]
+    fn clock_that_was_set_back_refuses_nobody_for_longer_than_the_limits_do() {
+        let mut allowance = Allowance::default();
+        let limits = Limits { airtime_per_day: Some(Duration::from_secs(100)), ..requests(1) };
+        for hour in 0..3 {
+            let then = at(1e9 + f64::from(hour) * 3_600.0);
+            allowance.airtime(Duration::from_secs(33), then);
+            allowance.request(&limits, then).unwrap();
+        }
+        let Err(Excess::Requests { wait, .. }) = allowance.request(&limits, at(0.0)) else { panic!() };
+        assert_eq!(wait, Duration::from_secs(60));
+        allowance.airtime(Duration::from_secs(1), at(0.0));
+        let Err(Excess::Airtime { wait, .. }) = allowance.request(&limits, at(60.0)) else { panic!() };
+        assert!(wait <= DAY + HOUR);
+        assert_eq!(allowance.request(&limits, at(60.0) + wait), Ok(()));
     }
 
     #[test]

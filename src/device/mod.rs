@@ -7,6 +7,7 @@
 mod admission;
 mod credentials;
 mod devices;
+mod edhoc;
 mod limits;
 mod name;
 mod record;
@@ -34,6 +35,8 @@ pub use devices::DevicesError;
 pub use devices::Material;
 pub use devices::Rotation;
 pub use devices::Unused;
+pub use edhoc::Edhoc;
+pub use edhoc::EdhocHalf;
 pub use limits::Allowance;
 pub use limits::Excess;
 pub use limits::Limits;
@@ -74,6 +77,9 @@ pub struct Device {
     pub keys: Option<Keys>,
     /// The keys that it has been given and not used yet. Once it has, they are in the place of the others.
     pub next: Option<Keys>,
+    /// The keys for OSCORE that it has agreed on by the keys that it uses, the newest last: those before the last two are gone.
+    #[serde(default)]
+    pub agreed: Vec<Keys>,
     /// The link that it is behind, by its profile's name; the listener's, if none.
     pub link: Option<String>,
     /// What it may ask the homeserver.
@@ -93,7 +99,7 @@ pub struct Device {
 }
 
 impl Device {
-    /// All keys that are accepted: those it uses, and those it may begin to use.
+    /// All keys that are accepted: those it uses, and those it may begin to use. Those that were agreed on are beside.
     pub fn accepted(&self) -> impl Iterator<Item = &Keys> {
         self.keys.iter().chain(&self.next)
     }

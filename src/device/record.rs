@@ -15,6 +15,8 @@ use chacha20poly1305::XChaCha20Poly1305;
 use chacha20poly1305::XNonce;
 use chacha20poly1305::aead::Aead;
 use chacha20poly1305::aead::Payload;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use sha2::Digest;
 use sha2::Sha256;
 use thiserror::Error;
@@ -22,6 +24,7 @@ use zeroize::Zeroizing;
 
 use super::Device;
 use super::Name;
+use crate::security::edhoc::Identity;
 
 /// The key that devices are sealed with.
 #[derive(Clone)]
@@ -34,6 +37,8 @@ const VERSION: u8 = 1;
 const NONCE: usize = 24;
 /// What goes before a device's name, so that nothing else is ever sealed with the same associated data.
 const DOMAIN: &[u8] = b"lowband device record\0";
+/// The same before nothing, where it is the gateway's own key that is sealed.
+const IDENTITY: &[u8] = b"lowband edhoc identity\0";
 
 impl SealingKey {
     /// The length of a key.
@@ -68,11 +73,19 @@ impl SealingKey {
 
     /// Seals a device. No two may be sealed with one nonce.
     pub fn seal(&self, device: &Device, nonce: Nonce) -> Vec<u8> {
-        let mut plain = Zeroizing::new(Vec::with_capacity(1024));
-        ciborium::into_writer(device, &mut *plain).expect("a vector takes all that is written");
-        let aad = associated_data(&device.name);
-        let payload = Payload { msg: &plain, aad: &aad };
-        let sealed = self.cipher().encrypt(&XNonce::from(nonce), payload).expect("a device is short");
+        self.seal_as(device, &associated_data(&device.name), nonce)
+    }
+
+    /// Seals the key that devices know the gateway by. The same goes for its nonce.
+    pub fn seal_identity(&self, identity: &Identity, nonce: Nonce) -> Vec<u8> {
+        self.seal_as(identity, &[IDENTITY, &[VERSION]].concat(), nonce)
+    }
+
+    fn seal_as(&self, what: &impl Serialize, aad: &[u8], nonce: Nonce) -> Vec<u8> {
+        let mut plain = Zeroizing::new(Vec::with_capacity(2048));
+        ciborium::into_writer(what, &mut *plain).expect("a vector takes all that is written");
+        let payload = Payload { msg: &plain, aad };
+        let sealed = self.cipher().encrypt(&XNonce::from(nonce), payload).expect("a record is short");
         [&[VERSION], nonce.as_slice(), &sealed].concat()
     }
 
@@ -81,18 +94,29 @@ impl SealingKey {
     /// # Errors
     /// See [`RecordError`].
     pub fn open(&self, name: &Name, record: &[u8]) -> Result<Device, RecordError> {
+        let device: Device = self.open_as(&associated_data(name), record)?;
+        if device.name == *name { Ok(device) } else { Err(RecordError::Content) }
+    }
+
+    /// Opens what was sealed as the gateway's own key.
+    ///
+    /// # Errors
+    /// See [`RecordError`].
+    pub fn open_identity(&self, record: &[u8]) -> Result<Identity, RecordError> {
+        self.open_as(&[IDENTITY, &[VERSION]].concat(), record)
+    }
+
+    fn open_as<T: DeserializeOwned>(&self, aad: &[u8], record: &[u8]) -> Result<T, RecordError> {
         let (&version, rest) = record.split_first().ok_or(RecordError::Short)?;
         if version != VERSION {
             return Err(RecordError::Version(version));
         }
         let (nonce, sealed) = rest.split_first_chunk::<NONCE>().ok_or(RecordError::Short)?;
-        let aad = associated_data(name);
-        let payload = Payload { msg: sealed, aad: &aad };
+        let payload = Payload { msg: sealed, aad };
         let plain =
             self.cipher().decrypt(&XNonce::from(*nonce), payload).map_err(|_| RecordError::Changed)?;
         let plain = Zeroizing::new(plain);
-        let device: Device = ciborium::from_reader(plain.as_slice()).map_err(|_| RecordError::Content)?;
-        if device.name == *name { Ok(device) } else { Err(RecordError::Content) }
+        ciborium::from_reader(plain.as_slice()).map_err(|_| RecordError::Content)
     }
 
     fn cipher(&self) -> XChaCha20Poly1305 {
@@ -123,7 +147,7 @@ pub enum RecordError {
     /// It is not what was sealed under this key and name.
     #[error("it was changed after it was written")]
     Changed,
-    /// It opens, and is no device of this name.
+    /// It opens, and is no device of this name, or not what it is to be.
     #[error("it was written by another program")]
     Content,
 }
@@ -165,6 +189,18 @@ mod tests {
             let record = key(1).seal(&device, [9; 24]);
             assert_eq!(key(1).open(&device.name, &record), Ok(device));
         }
+    }
+
+    #[test]
+    fn key_of_the_gateway_is_sealed_as_itself_and_as_no_device() {
+        let identity = Identity::generate("", &[0x20], [5; 32]).unwrap();
+        let record = key(1).seal_identity(&identity, [9; 24]);
+        assert_eq!(key(1).open_identity(&record).unwrap().credential(), identity.credential());
+        assert_eq!(key(2).open_identity(&record).unwrap_err(), RecordError::Changed);
+        assert_eq!(key(1).open(&"a".parse().unwrap(), &record).unwrap_err(), RecordError::Changed);
+        let device = key(1).seal(&device(Kind::Oscore), [9; 24]);
+        assert_eq!(key(1).open_identity(&device).unwrap_err(), RecordError::Changed);
+        assert!((0..record.len()).all(|length| key(1).open_identity(&record[..length]).is_err()));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! 401, [`Refresher::unauthorized`] what to do. Whatever they say, drain [`Refresher::poll`] then.
 //!
 //! ```text
-//!            authorize: expiry is near          fetched: tokens            stored
+//!            authorize: expiry is near          fetched: tokens            replace
 //!   Valid ─────────────────────────────▶ Asking ───────────────▶ Storing ─────────▶ Valid, next generation
 //!     ▲     unauthorized: soft logout       │ │
 //!     └──────── fetched: no answer ─────────┘ └─ fetched: refused ─▶ Ended
@@ -80,7 +80,7 @@ pub enum Verdict {
 pub enum Output {
     /// Make this call, and hand in [`Refresher::fetched`] once.
     Fetch(Request<Bytes>),
-    /// Put these into the file, and call [`Refresher::stored`] when they are there.
+    /// Put these into the file, and call [`Refresher::replace`] with them when they are there.
     Store(Tokens),
     /// There is a new token: authorize those that wait.
     Ready,
@@ -143,13 +143,18 @@ impl Refresher {
         }
     }
 
-    /// Takes tokens that came by another way: the device was logged in again.
-    pub fn replace(&mut self, tokens: Tokens) {
-        if tokens == self.tokens {
-            return;
+    /// Takes tokens as they are in the file now: those of [`Output::Store`], or others, if the device was logged in again. Whether they
+    /// are others; what a call under way brings is of no use then, and must not be handed in.
+    #[must_use]
+    pub fn replace(&mut self, tokens: Tokens) -> bool {
+        // Of when they end more may be known here than in the file.
+        let is_known = tokens.access == self.tokens.access && tokens.refresh == self.tokens.refresh;
+        if is_known && !self.is_storing(&tokens) {
+            return false;
         }
         self.tokens = tokens;
         self.next_generation();
+        true
     }
 
     /// What to make a request with.
@@ -227,24 +232,20 @@ impl Refresher {
                 None => self.rest("the answer has no access token".to_owned(), now),
             };
         }
-        let refused = status.is_client_error()
+        let said = describe(response.body());
+        let refuses = status.is_client_error()
             && !matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
-        match refused {
-            true => self.end(&describe(status, response.body())),
-            false => self.rest(describe(status, response.body()), now),
+        match said {
+            Some(said) if refuses => self.end(&said),
+            Some(said) => self.rest(said, now),
+            // In no words of either interface: a proxy, which knows nothing of tokens.
+            None => self.rest(format!("HTTP {}", status.as_u16()), now),
         }
     }
 
     /// Whether these are the tokens of [`Output::Store`], and have not become needless meanwhile.
     pub fn is_storing(&self, tokens: &Tokens) -> bool {
         matches!(&self.state, State::Storing(storing) if storing == tokens)
-    }
-
-    /// The tokens of [`Output::Store`] are on the disk.
-    pub fn stored(&mut self) {
-        let State::Storing(tokens) = &self.state else { return };
-        self.tokens = tokens.clone();
-        self.next_generation();
     }
 
     /// What to do next.
@@ -354,8 +355,8 @@ struct MatrixError {
     soft_logout: bool,
 }
 
-/// What a refusal says, by either interface (RFC 6749 §5.2).
-fn describe(status: StatusCode, body: &[u8]) -> String {
+/// What a refusal says, by either interface (RFC 6749 §5.2); none where it says nothing.
+fn describe(body: &[u8]) -> Option<String> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Refusal {
@@ -366,10 +367,7 @@ fn describe(status: StatusCode, body: &[u8]) -> String {
     let refusal: Refusal = serde_json::from_slice(body).unwrap_or_default();
     let parts = [refusal.errcode, refusal.error, refusal.error_description];
     let said: Vec<String> = parts.into_iter().flatten().filter(|part| !part.is_empty()).collect();
-    match said.as_slice() {
-        [] => format!("HTTP {}", status.as_u16()),
-        said => one_line(&said.join(": ")),
-    }
+    (!said.is_empty()).then(|| one_line(&said.join(": ")))
 }
 
 /// Words of others, as far as they go on one line of an answer.

@@ -1,4 +1,4 @@
-//! The keys of a device: for OSCORE (RFC 8613), DTLS with a shared key (RFC 4279), or DTLS with a certificate.
+//! The keys of a device: for OSCORE (RFC 8613), given or agreed on by EDHOC (RFC 9528), DTLS with a shared key (RFC 4279), or DTLS with a certificate.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,9 @@ use serde::Deserialize;
 use serde::Serialize;
 use thiserror::Error;
 
+use super::Edhoc;
 use super::Secret;
+use crate::security::edhoc::PublicKey;
 
 /// How a device's messages are protected, and by what.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +17,8 @@ use super::Secret;
 pub enum Security {
     /// OSCORE: no handshake, for radio links.
     Oscore(Oscore),
+    /// OSCORE, with keys that are agreed on by EDHOC.
+    Edhoc(Edhoc),
     /// DTLS with a key that both have.
     DtlsPsk(Psk),
     /// DTLS with the device's certificate.
@@ -26,6 +30,7 @@ impl Security {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Oscore(_) => "oscore",
+            Self::Edhoc(_) => "edhoc",
             Self::DtlsPsk(_) => "dtls-psk",
             Self::DtlsCertificate(_) => "dtls-certificate",
         }
@@ -38,20 +43,26 @@ impl Security {
     pub fn check(&self) -> Result<(), SecurityError> {
         match self {
             Self::Oscore(oscore) => oscore.check(),
+            Self::Edhoc(edhoc) => edhoc.check(),
             Self::DtlsPsk(psk) => psk.check(),
             Self::DtlsCertificate(_) => Ok(()),
         }
     }
 }
 
-/// What kind of keys a device is to get. Keys are made by the gateway, but for a certificate's, which stays with the device.
+/// What kind of keys a device is to get. Keys are made by the gateway, but for a certificate's and those whose public half is given, which
+/// stay with the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// [`Security::Oscore`].
     Oscore,
+    /// [`Security::Edhoc`], of a device that has made its key itself where its public half is given.
+    Edhoc(Option<PublicKey>),
     /// [`Security::DtlsPsk`].
     DtlsPsk,
+    /// The same with a key of 16 bytes that are no text, for clients that take no longer one.
+    DtlsShortPsk,
     /// [`Security::DtlsCertificate`].
     DtlsCertificate(Pin),
 }
@@ -116,14 +127,18 @@ impl Oscore {
 pub struct Psk {
     /// The identity (RFC 4279 §2): printable, and unique among all that the gateway accepts.
     pub identity: String,
-    /// The key: 16 to 32 bytes. Those made here are printable, since there are programs that take keys as text alone.
+    /// The key: 16 to 32 bytes. Those made here are printable, since there are programs that take keys as text alone, or short, since
+    /// there are others that take 16 bytes at most.
     pub key: Secret,
 }
 
 impl Psk {
+    /// As many bytes as an implementation has to take that is as small as can be: those of an AES-128 key.
+    pub const SHORT: usize = 16;
+
     fn check(&self) -> Result<(), SecurityError> {
         let length = self.key.expose().len();
-        if !(16..=32).contains(&length) {
+        if !(Self::SHORT..=32).contains(&length) {
             return Err(SecurityError::KeyLength(length));
         }
         let is_plain = self.identity.bytes().all(|byte| byte.is_ascii_graphic());
@@ -189,8 +204,17 @@ pub enum SecurityError {
     /// An id is too long.
     #[error("an OSCORE id of {0} bytes is too long")]
     IdLength(usize),
+    /// An EDHOC id is empty, or too long.
+    #[error("an EDHOC key id has 1 to {max} bytes, not {0}", max = crate::security::edhoc::Credential::LONGEST_KID)]
+    Kid(usize),
+    /// A private key is none, or another's.
+    #[error("the private key is none of P-256, or belongs to another public key")]
+    PrivateKey,
+    /// A public key is none.
+    #[error("the public key is none of P-256")]
+    PublicKey,
     /// Both ends have the same id.
-    #[error("device and gateway have the same OSCORE id")]
+    #[error("device and gateway have the same id")]
     SameIds,
     /// An algorithm that is not known.
     #[error("algorithm {0} is not known")]

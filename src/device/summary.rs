@@ -20,12 +20,15 @@ pub struct Summary {
     pub name: Name,
     /// See [`Device::user_id`].
     pub user_id: String,
-    /// `oscore`, `dtls-psk` or `dtls-certificate`; none once it is revoked.
+    /// `oscore`, `edhoc`, `dtls-psk` or `dtls-certificate`; none once it is revoked.
     pub security: Option<String>,
-    /// What its keys are known by: an OSCORE id in hexadecimal, a PSK identity, or a fingerprint.
+    /// What its keys are known by: an OSCORE or EDHOC id in hexadecimal, a PSK identity, or a fingerprint.
     pub id: Option<String>,
     /// The same of the keys that it has not used yet.
     pub next_id: Option<String>,
+    /// How many keys it has agreed on that hold.
+    #[serde(default)]
+    pub agreed: usize,
     /// Whether keys of it are refused because it is not known any more what they were used for ([`History::Lost`]).
     #[serde(default)]
     pub keys_lost: bool,
@@ -75,6 +78,7 @@ impl From<&Device> for Summary {
             security: device.keys.as_ref().map(|keys| keys.security.name().to_owned()),
             id: device.keys.as_ref().map(id),
             next_id: device.next.as_ref().map(id),
+            agreed: device.agreed.len(),
             keys_lost: device.accepted().any(|keys| keys.history == History::Lost),
             link: device.link.clone(),
             routes: device.routes.clone(),
@@ -92,6 +96,7 @@ impl From<&Device> for Summary {
 fn id(keys: &Keys) -> String {
     match &keys.security {
         Security::Oscore(oscore) => hex::encode(&oscore.device_id),
+        Security::Edhoc(edhoc) => hex::encode(edhoc.credential.kid()),
         Security::DtlsPsk(psk) => psk.identity.clone(),
         Security::DtlsCertificate(pin) => pin.to_string(),
     }

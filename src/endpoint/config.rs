@@ -53,6 +53,15 @@ pub struct Config {
 }
 
 impl Config {
+    /// How an endpoint behaves whose peers are all at the other end of a link of this name.
+    pub fn over(link: &str, terms: Terms) -> Self {
+        Self {
+            links: BTreeMap::from([(link.to_owned(), terms)]),
+            link: Some(link.to_owned()),
+            ..Self::default()
+        }
+    }
+
     /// The name of the link of a peer that has announced none.
     pub(super) fn link_of(&self, address: Address) -> Option<&str> {
         address.of_listener(&self.listeners).or(self.link.as_ref()).map(String::as_str)

@@ -11,6 +11,7 @@ use super::memory::{Memory, MemoryKey};
 use super::verified::Credit;
 use super::{Address, Association, Endpoint, Event};
 use crate::coap::{Code, Instant, Kind, Message, MessageId, Outgoing, Response};
+use crate::security::edhoc::Agreed;
 use crate::security::oscore::{
     Challenges, Context, Disclosure, Header, Opened, Parameters, ParametersError, Refusal, State,
 };
@@ -35,6 +36,8 @@ pub(super) struct Devices {
     links: BTreeMap<Association, String>,
     /// What their messages have taken up of their links, and nobody has asked for yet.
     airtime: BTreeMap<Association, Duration>,
+    /// What has to go before requests that make keys known, until their peer takes it.
+    pub(super) agreed: BTreeMap<Association, (KeysNumber, Box<Agreed>)>,
     challenges: Arc<Challenges>,
 }
 
@@ -61,6 +64,7 @@ impl Devices {
             in_session: BTreeSet::new(),
             links: BTreeMap::new(),
             airtime: BTreeMap::new(),
+            agreed: BTreeMap::new(),
             challenges: Arc::new(challenges),
         }
     }
@@ -181,6 +185,8 @@ impl Endpoint {
     /// Forgets keys. What was observed with them ends, untold.
     pub fn revoke_keys(&mut self, number: KeysNumber, now: Instant) {
         let Some(Keys { association, parameters, .. }) = self.devices.keys.remove(&number) else { return };
+        self.forget_agreement(number);
+        self.devices.agreed.retain(|_, (of, _)| *of != number);
         remove(&mut self.devices.by_kid, &parameters.recipient_id, number);
         remove(&mut self.devices.of, &association, number);
         self.forget(MemoryKey::Context(number));
@@ -282,17 +288,18 @@ impl Endpoint {
         length: usize,
         now: Instant,
     ) {
-        let numbers: Vec<_> = Header::of(&message)
+        let header = Header::of_request(&message);
+        let numbers: Vec<_> = header
+            .as_ref()
             .ok()
-            .and_then(|header| self.devices.by_kid.get(header.kid.as_deref()?))
+            .and_then(|(header, _)| self.devices.by_kid.get(header.kid.as_deref()?))
             .into_iter()
             .flatten()
             .copied()
             .collect();
-        let mut refusal = Header::of(&message).map_or_else(Refusal::from, |_| Refusal::UnknownContext);
+        let mut refusal = header.err().unwrap_or(Refusal::UnknownContext);
         for number in numbers {
-            if self.is_spent(number, now) {
-                self.revoke_keys(number, now);
+            if self.revoke_spent(number, now) {
                 continue;
             }
             let Some(Keys { association, .. }) = self.devices.keys.get(&number) else { continue };
@@ -434,7 +441,7 @@ impl Endpoint {
             return false;
         };
         let peer = self.peers.get(&association);
-        peer.is_some_and(|peer| peer.protection.is_recalled(message.id, number, partial_iv))
+        peer.is_some_and(|peer| peer.protection.is_recalled(number, partial_iv))
     }
 
     /// Answers a request of so many bytes without taking its sender in.

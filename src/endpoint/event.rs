@@ -40,6 +40,23 @@ pub enum Event {
         association: Association,
         /// Their number.
         number: KeysNumber,
+        /// The id of the credential that it has agreed by.
+        kid: Vec<u8>,
+    },
+    /// Keys that were agreed on have reached a limit, and are revoked.
+    KeysSpent {
+        /// Whose they were.
+        association: Association,
+        /// Their number.
+        number: KeysNumber,
+    },
+    /// An error came without protection from one whose messages are protected: that it does not know the keys, most likely. Anybody may have
+    /// said so; our requests go on.
+    Unprotected {
+        /// Whom we asked.
+        association: Association,
+        /// What came.
+        response: Response,
     },
     /// All of an observation's last notification, or of the answer to its registration, was acknowledged.
     Delivered(ObservationId),

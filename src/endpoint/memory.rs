@@ -11,7 +11,6 @@ use super::peer::{Asked, Peer};
 use super::{Address, Association, Binding, Endpoint, Event, KeysNumber, Pending, RequestKey};
 use crate::coap::{
     Instant, Kind, Message, MessageId, ObservationId, OptionNumber, Options, Priority, Request,
-    ServerTransfers,
 };
 use crate::security::oscore::State;
 
@@ -92,6 +91,7 @@ pub(super) fn whole(message: &Message, request: &Request) -> Message {
             number,
             OptionNumber::BLOCK1
                 | OptionNumber::BLOCK2
+                | OptionNumber::Q_BLOCK1
                 | OptionNumber::Q_BLOCK2
                 | OptionNumber::SIZE2
                 | OptionNumber::OBSERVE
@@ -149,6 +149,8 @@ impl Endpoint {
                 self.forget(key);
             }
         }
+        let next_ids: Vec<_> = self.peers.values().map(|peer| peer.exchanges.next_id()).collect();
+        self.first_ids.avoid_all(&next_ids);
         // Only now: a peer of which nothing else was remembered is not kept.
         for association in self.peers.keys().copied().collect::<Vec<_>>() {
             self.with_peer(association, now, |_, _| {});
@@ -176,10 +178,6 @@ impl Endpoint {
         }
         let peer = self.peers.get_mut(&association).ok_or(Unreadable)?;
         peer.exchanges.resume_ids(MessageId(next_id));
-        // A new peer may be one of these with a new address: see `admit`.
-        if next_id.wrapping_sub(self.first_id.0) < Self::IDS_USED {
-            self.first_id = MessageId(next_id.wrapping_add(Self::IDS_APART));
-        }
         peer.observations.resume(next_sequence);
         if link.is_some() {
             peer.announce(link.as_deref(), &self.config);
@@ -203,9 +201,9 @@ impl Endpoint {
         // Its repeats may be answered as it was.
         self.recall_credit(association, &message, now);
         let peer = self.peers.get_mut(&association).ok_or(Unreadable)?;
-        let (request, plan) = ServerTransfers::recall(&message, &peer.transfers);
+        let (request, plan) = peer.server.recall(&message, &peer.transfers, now);
         peer.recall(message.id, binding.as_ref());
-        let mut asked = Asked::of(&message, binding);
+        let mut asked = Asked::of_whole(&message, binding);
         let Some(answer) = answer else {
             peer.exchanges.recall(&message, None, expires, now);
             let (key, bytes) = (RequestKey(number), request.payload.len());
@@ -237,10 +235,14 @@ impl Endpoint {
         now: Instant,
     ) -> Result<(), Unreadable> {
         let message = Message::decode(registration).map_err(|_| Unreadable)?;
+        // It lives as long as its keys.
+        if binding.as_ref().is_some_and(|binding| !self.has_keys(binding.keys())) {
+            return Err(Unreadable);
+        }
         self.admit_recalled(association, now);
         self.next_number = self.next_number.max(id.0);
         let peer = self.peers.get_mut(&association).ok_or(Unreadable)?;
-        let (_, plan) = ServerTransfers::recall(&message, &peer.transfers);
+        let (_, plan) = peer.server.recall(&message, &peer.transfers, now);
         peer.observations.register(message.token, id, plan);
         peer.bind(id, binding.as_ref());
         self.observations.insert(id, association);

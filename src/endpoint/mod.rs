@@ -1,17 +1,19 @@
 //! One socket's CoAP: all layers, many peers, both roles.
 //!
 //! Sans-IO: after every call that takes `now`, drain [`Endpoint::poll_memory`], [`Endpoint::poll_datagram`] and
-//! [`Endpoint::poll_event`] until `None`, then sleep until [`Endpoint::deadline`]. Security will open and seal datagrams between here
-//! and the network; a peer's state hangs on its [`Association`].
+//! [`Endpoint::poll_event`] until `None`, then sleep until [`Endpoint::deadline`]. OSCORE protects messages here; sessions of DTLS seal
+//! datagrams between here and the network. A peer's state hangs on its [`Association`].
 
 mod address;
 mod agreement;
 mod config;
 mod devices;
 mod event;
+mod ids;
 mod memory;
 mod pacer;
 mod peer;
+mod pending;
 mod queues;
 mod sending;
 mod sessions;
@@ -26,8 +28,8 @@ use tracing::debug;
 
 pub use crate::coap::Address;
 use crate::coap::{
-    Instant, Kind, Message, MessageId, ObservationId, Observe, Outgoing, Plan, Priority, Request,
-    RequestError, Response, Step, Token,
+    Instant, Kind, Message, MessageId, ObservationId, Outgoing, Priority, Request, RequestError, Response,
+    Step, Token,
 };
 use crate::security::oscore::{Challenges, Sealed, Used, is_protected};
 pub use address::Association;
@@ -36,10 +38,12 @@ pub use config::Config;
 use devices::Devices;
 pub use devices::KeysNumber;
 pub use event::{Counters, Event, RequestId, RequestKey};
+use ids::FirstIds;
 pub use memory::{Memory, MemoryKey};
 use pacer::Pacers;
 pub use peer::{Binding, PeerAirtime};
 use peer::{Outcome, Peer};
+use pending::Pending;
 use queues::{Places, Queues};
 pub use sessions::Stranger;
 use verified::{Credit, Verified};
@@ -63,8 +67,7 @@ pub struct Endpoint {
     observations: BTreeMap<ObservationId, Association>,
     requests: BTreeMap<RequestId, Association>,
     next_number: u64,
-    /// The message ID that the next new peer begins with.
-    first_id: MessageId,
+    first_ids: FirstIds,
     datagrams: VecDeque<(Association, Address, Vec<u8>)>,
     /// Datagrams that are no messages, and whose turn it was.
     raw: VecDeque<(Address, Vec<u8>)>,
@@ -74,23 +77,7 @@ pub struct Endpoint {
     counters: Counters,
 }
 
-/// A peer's request between its arrival and its answer.
-#[derive(Debug)]
-struct Pending {
-    association: Association,
-    request: peer::Asked,
-    plan: Plan,
-    observe: Option<Observe>,
-    bytes: usize,
-    /// Its message, where it is to be remembered.
-    memory: Option<Message>,
-}
-
 impl Endpoint {
-    /// How many message IDs lie between the first of one peer and of the next.
-    const IDS_APART: u16 = 257;
-    /// How many a peer may have used before those that are reserved, and a peer of it may still remember.
-    const IDS_USED: u16 = 4096;
     /// How long a peer may take to answer a challenge, at least.
     const FRESH: Duration = Duration::from_secs(4 * 3600);
 
@@ -98,7 +85,7 @@ impl Endpoint {
     pub fn new(config: Config, seed: [u8; 32]) -> Self {
         let mut chance = ChaCha8Rng::from_seed(seed);
         // RFC 7252 §4.4: it begins with one that cannot be guessed.
-        let first_id = MessageId(chance.next_u32() as u16);
+        let first_ids = FirstIds::starting_at(MessageId(chance.next_u32() as u16));
         let mut secret = [0; 32];
         chance.fill_bytes(&mut secret);
         let devices = Devices::new(Challenges::new(secret, Self::FRESH));
@@ -108,7 +95,7 @@ impl Endpoint {
             strangers: 0,
             config,
             chance,
-            first_id,
+            first_ids,
             peers: BTreeMap::new(),
             devices,
             agreements: None,
@@ -244,7 +231,9 @@ impl Endpoint {
         self.set_credit(association, None);
         self.requests.insert(id, association);
         let token = self.fresh_token(association);
+        let agreed = self.devices.agreed.remove(&association);
         self.with_peer(association, now, |peer, _| {
+            agreed.into_iter().for_each(|(number, agreed)| peer.precede(number, agreed));
             peer.request(id.0, request, token, priority, now);
         });
         id
@@ -261,53 +250,6 @@ impl Endpoint {
     pub fn abandon(&mut self, id: RequestId, now: Instant) {
         let Some(association) = self.requests.remove(&id) else { return };
         self.with_peer(association, now, |peer, _| drop(peer.forget(id.0, now)));
-    }
-
-    /// Answers a peer's request.
-    pub fn respond(&mut self, key: RequestKey, response: Response, now: Instant) {
-        let Some(Pending { association, mut request, plan, memory, .. }) = self.take_pending(key) else {
-            return;
-        };
-        let remembered =
-            memory.map(|message| (message, request.whole_answer(&response), request.binding.clone()));
-        let mut separate = false;
-        self.with_peer(association, now, |peer, _| {
-            separate = peer.respond(&mut request, plan, response, None, now);
-        });
-        if let Some((message, answer, binding)) = remembered {
-            self.remember_answer(association, &message, &answer, (separate, binding));
-        }
-    }
-
-    /// Answers a peer's registration and takes it as an observer (RFC 7641 §4.1), unless it has too many observations
-    /// already or did not ask: then it is answered all the same. The answer's arrival is reported.
-    pub fn accept_observation(
-        &mut self,
-        key: RequestKey,
-        response: Response,
-        now: Instant,
-    ) -> Option<ObservationId> {
-        let Pending { association, mut request, plan, observe, memory, .. } = self.take_pending(key)?;
-        let id = ObservationId(self.number());
-        let mut accepted = false;
-        self.with_peer(association, now, |peer, config| {
-            let fits = peer.make_room(&plan, config.observations, now);
-            accepted = fits && observe == Some(Observe::Register) && response.code.is_success();
-            if accepted {
-                peer.register(&request, id, plan.clone(), now);
-            }
-            peer.respond(&mut request, plan, response, accepted.then_some(id), now);
-        });
-        if let Some(message) = memory {
-            // What it is answered is the observation's to remember.
-            let acknowledgement = Message::empty(Kind::Acknowledgement, message.id);
-            self.remember_answer(association, &message, &acknowledgement, (false, None));
-            if accepted {
-                self.remember_observation(id, association, &message);
-            }
-        }
-        accepted.then(|| self.observations.insert(id, association));
-        accepted.then_some(id)
     }
 
     /// Sends a notification, which is confirmable; its end is reported as [`Event::Delivered`] or [`Event::Undelivered`]. One with
@@ -339,6 +281,13 @@ impl Endpoint {
     pub fn token(&self, id: ObservationId) -> Option<Token> {
         let (token, _) = self.peers.get(self.observations.get(&id)?)?.observations.get(id)?;
         Some(token)
+    }
+
+    /// Whether its peer certainly knows of an observation: it has acknowledged a message with the observation's token. Blocks are
+    /// fetched by other tokens, and may have been for another observation of the same events.
+    pub fn is_confirmed(&self, id: ObservationId) -> bool {
+        let peer = self.observations.get(&id).and_then(|association| self.peers.get(association));
+        peer.and_then(|peer| peer.observations.get(id)).is_some_and(|(_, observation)| observation.confirmed)
     }
 
     /// Whose an observation is.
@@ -496,6 +445,7 @@ impl Endpoint {
         }
         if let Some(peer) = self.peers.get_mut(&association) {
             peer.rest();
+            self.first_ids.avoid(peer.exchanges.next_id());
         }
         self.remember_peer(association);
         self.place(association);
@@ -550,6 +500,10 @@ impl Endpoint {
             Outcome::Client(step) => self.report_client(step),
             Outcome::BadOption => self.counters.bad_options += 1,
             Outcome::Unopened => self.counters.unopened += 1,
+            Outcome::Unprotected(response) => {
+                self.counters.unopened += 1;
+                self.events.push_back(Event::Unprotected { association, response });
+            }
             Outcome::Unexpected => self.counters.unexpected_responses += 1,
             Outcome::Challenged => self.counters.challenges += 1,
             Outcome::AnswerDropped => self.counters.answers_dropped += 1,
@@ -573,53 +527,6 @@ impl Endpoint {
         }
     }
 
-    /// Reports a peer's request, or refuses it where too many wait.
-    fn admit_request(
-        &mut self,
-        association: Association,
-        mut asked: peer::Asked,
-        request: Request,
-        plan: Plan,
-        memory: Option<Message>,
-        now: Instant,
-    ) {
-        let Some(peer) = self.peers.get_mut(&association) else { return };
-        if request.observe == Some(Observe::Deregister) {
-            // RFC 7641 §3.6: it may overtake the answer to the registration that it takes back.
-            let same =
-                |key: &&RequestKey| self.pending.get(key).is_some_and(|it| it.request.token == asked.token);
-            for key in peer.pending.iter().filter(same).copied().collect::<Vec<_>>() {
-                self.pending.entry(key).and_modify(|pending| pending.observe = None);
-            }
-        }
-        let bytes = request.payload.len();
-        if peer.pending.len() >= self.config.pending || self.pending_bytes + bytes > self.config.bytes {
-            self.counters.requests_refused += 1;
-            peer.respond(&mut asked, plan, peer::too_busy(), None, now);
-            return;
-        }
-        self.next_number += 1;
-        let key = RequestKey(self.next_number);
-        peer.pending.insert(key);
-        self.pending_bytes += bytes;
-        self.counters.requests += 1;
-        let observe = request.observe;
-        if let Some(message) = &memory {
-            self.remember_request(association, message, asked.binding.clone());
-        }
-        self.pending.insert(key, Pending { association, request: asked, plan, observe, bytes, memory });
-        self.events.push_back(Event::Request { key, association, request, recalled: false });
-    }
-
-    fn take_pending(&mut self, key: RequestKey) -> Option<Pending> {
-        let pending = self.pending.remove(&key)?;
-        if let Some(peer) = self.peers.get_mut(&pending.association) {
-            peer.pending.remove(&key);
-        }
-        self.pending_bytes -= pending.bytes;
-        Some(pending)
-    }
-
     /// Makes room for a new peer; `false` where there is none.
     fn admit(&mut self, association: Association, address: Address, now: Instant) -> bool {
         if self.peers.len() >= self.config.peers {
@@ -627,10 +534,7 @@ impl Endpoint {
             self.drop_peer(expendable);
         }
         let mut peer = Peer::new(address, &self.config, self.chance.next_u64(), now);
-        // A peer that was given another address does not know it, and takes us for the one that it spoke with before: what we say now
-        // must not have the ids of what we said then.
-        peer.exchanges.resume_ids(self.first_id);
-        self.first_id = MessageId(self.first_id.0.wrapping_add(Self::IDS_APART));
+        peer.exchanges.resume_ids(self.first_ids.take());
         peer.protection.contexts = self.devices.take(association);
         if let Some(link) = self.devices.link(association) {
             peer.assign(Some(link), &self.config);

@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::{Address, Association};
 use crate::coap::{Instant, Message, OptionNumber, Outgoing, Priority};
 use crate::link::Pace;
@@ -52,12 +54,29 @@ impl Queued {
     }
 }
 
+/// A datagram in a queue.
+#[derive(Debug)]
+struct Waiting {
+    queued: Queued,
+    /// The block that it is, where it is one of a burst.
+    block: Option<Block>,
+}
+
+/// A block of a burst (RFC 9177), which is not confirmed: each has an ID of its own, and what is asked for again may have another token.
+#[derive(Debug, PartialEq, Eq)]
+struct Block {
+    /// The value of Q-Block2.
+    place: Vec<u8>,
+    etag: Vec<u8>,
+    payload: Bytes,
+}
+
 /// One channel: nothing leaves before what left before it is all out.
 #[derive(Debug)]
 struct Pacer {
     pace: Pace,
     /// The most pressing first, and of those one of each peer by turns.
-    queue: BTreeMap<(Priority, u64, u64), Queued>,
+    queue: BTreeMap<(Priority, u64, u64), Waiting>,
     next: u64,
     free_at: Instant,
     /// When the last datagram began to leave.
@@ -104,7 +123,7 @@ impl Pacers {
     pub(super) fn pop(&mut self, now: Instant) -> Option<(Channel, Queued)> {
         let (_, channel) = self.due.first().filter(|(due, _)| *due <= now).cloned()?;
         let pacer = self.channels.get_mut(&channel)?;
-        let (_, queued) = pacer.queue.pop_first()?;
+        let (_, Waiting { queued, .. }) = pacer.queue.pop_first()?;
         self.place(&channel);
         Some((channel, queued))
     }
@@ -184,18 +203,20 @@ impl Pacer {
     }
 
     fn push(&mut self, queued: Queued, limit: usize) -> Option<Queued> {
+        let block = Block::of(&queued.outgoing.datagram);
         // What waits already need not wait twice: a reply, however often its request is repeated, and a block, though it is asked for.
-        let waits = |other: &Queued| {
-            other.association == queued.association
-                && (other.outgoing.datagram == queued.outgoing.datagram
-                    || is_same_block(&other.outgoing.datagram, &queued.outgoing.datagram))
+        let waits = |other: &Waiting| {
+            other.queued.association == queued.association
+                && (other.queued.outgoing.datagram == queued.outgoing.datagram
+                    || block.is_some() && other.block == block)
         };
         if queued.outgoing.exchange.is_none() && self.queue.values().any(waits) {
             return None;
         }
         self.next += 1;
-        self.queue.insert((queued.outgoing.priority, self.turn(&queued), self.next), queued);
-        if self.queue.len() > limit { self.queue.pop_last().map(|(_, last)| last) } else { None }
+        let place = (queued.outgoing.priority, self.turn(&queued), self.next);
+        self.queue.insert(place, Waiting { queued, block });
+        if self.queue.len() > limit { self.queue.pop_last().map(|(_, last)| last.queued) } else { None }
     }
 
     /// The turn of a datagram among those that are as pressing: the next that its peer has none in, so that many for one peer hold
@@ -204,14 +225,14 @@ impl Pacer {
         let priority = queued.outgoing.priority;
         let mut others = self.queue.range((priority, 0, 0)..=(priority, u64::MAX, u64::MAX));
         let first = others.clone().next().map_or(0, |((_, turn, _), _)| *turn);
-        let last = others.rfind(|(_, other)| other.association == queued.association);
+        let last = others.rfind(|(_, other)| other.queued.association == queued.association);
         last.map_or(first, |((_, turn, _), _)| turn + 1)
     }
 
     /// When the first of the queue may leave.
     fn ready(&self) -> Option<Instant> {
         let (_, first) = self.queue.first_key_value()?;
-        let airtime = self.pace.sending.of(first.length(&self.pace));
+        let airtime = self.pace.sending.of(first.queued.length(&self.pace));
         Some(self.free_at.max(self.budget.ready(airtime)))
     }
 
@@ -220,19 +241,15 @@ impl Pacer {
     }
 }
 
-/// Whether both are the same block of a burst (RFC 9177), which are not confirmed; each has an ID of its own, and what is asked for
-/// again may have another token.
-fn is_same_block(one: &[u8], other: &[u8]) -> bool {
-    let is_unconfirmed = |datagram: &[u8]| datagram.first().is_some_and(|first| first & 0x30 == 0x10);
-    if !is_unconfirmed(one) || !is_unconfirmed(other) {
-        return false;
-    }
-    let block = |datagram: &[u8]| {
-        let message = Message::decode(datagram).ok().filter(|message| message.code.is_response())?;
+impl Block {
+    /// The block that a datagram is; `None` for any other.
+    fn of(datagram: &[u8]) -> Option<Self> {
+        let is_unconfirmed = datagram.first().is_some_and(|first| first & 0x30 == 0x10);
+        let message = is_unconfirmed.then(|| Message::decode(datagram).ok()).flatten()?;
         let of = |number| message.options.get(number).map(<[u8]>::to_vec);
-        Some((of(OptionNumber::Q_BLOCK2)?, of(OptionNumber::ETAG)?, message.payload))
-    };
-    block(one).is_some_and(|one| block(other) == Some(one))
+        let (place, etag) = (of(OptionNumber::Q_BLOCK2)?, of(OptionNumber::ETAG)?);
+        message.code.is_response().then_some(Self { place, etag, payload: message.payload })
+    }
 }
 
 /// How much longer this end may be on the air, under a duty cycle: a bucket that fills slowly. It is so small, and fills so

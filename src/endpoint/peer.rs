@@ -5,6 +5,7 @@ mod link;
 mod observing;
 mod options;
 mod protection;
+mod requesting;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -16,13 +17,13 @@ use super::queues::Places;
 use super::verified::Credit;
 use super::{Address, Config, RequestKey};
 use crate::coap::{
-    Answer, Answered, Busy, ClientTransfers, Code, Delivery, Event, ExchangeId, Exchanges, Instant, Kind,
-    Message, MessageId, ObservationId, Observations, OptionNumber, Plan, Priority, Received, Reply, Request,
+    Answered, Busy, ClientTransfers, Code, Delivery, Event, ExchangeId, Exchanges, Instant, Kind, Message,
+    MessageId, ObservationId, Observations, OptionNumber, Plan, Priority, Received, Reply, Request,
     RequestError, Response, ServerTransfers, Step, Token, TransferLimits,
 };
 pub(super) use credit::Reflected;
 pub(super) use link::Terms;
-use options::{is_known_in_request, is_known_in_response, is_of_bursts};
+use options::{is_known_in_request, is_of_bursts};
 pub use protection::Binding;
 use protection::Protection;
 
@@ -96,6 +97,16 @@ impl Asked {
         Self { token: message.token, message: (message.kind, message.id), is_safe, unwanted, binding }
     }
 
+    /// The same of a message that completes a request. The last block that was missing of a burst may come unconfirmed; the answer to
+    /// all of them is not to be lost for it.
+    pub(super) fn of_whole(message: &Message, binding: Option<Binding>) -> Self {
+        let mut asked = Self::of(message, binding);
+        if message.options.get(OptionNumber::Q_BLOCK1).is_some() {
+            asked.message.0 = Kind::Confirmable;
+        }
+        asked
+    }
+
     /// A response to it as one message, whatever its length.
     pub(super) fn whole_answer(&self, response: &Response) -> Message {
         Message {
@@ -153,6 +164,8 @@ pub(super) enum Outcome {
     AnswerDropped,
     /// A response that could not be opened.
     Unopened,
+    /// An error that came without protection.
+    Unprotected(Response),
     /// It was asked to show where it is.
     Challenged,
 }
@@ -241,7 +254,9 @@ impl Peer {
             self.announce(str::from_utf8(link).ok(), config);
         }
         let mut asked = Asked::of(&message, binding);
-        match self.server.receive(&message, &self.transfers, now) {
+        let received = self.server.receive(&message, &self.transfers, now);
+        self.bind_body(&asked);
+        match received {
             Received::Answer(reply) if self.is_beyond(&asked, &reply) => self.challenge(&mut asked, now),
             Received::Answer(reply) => {
                 self.answer(&mut asked, reply, now);
@@ -251,10 +266,7 @@ impl Peer {
                 self.challenge(&mut asked, now);
             }
             Received::Request(request, plan) => {
-                if message.options.get(OptionNumber::Q_BLOCK1).is_some() {
-                    // The last block that was missing may come unconfirmed; the answer to all of them is not to be lost for it.
-                    asked.message.0 = Kind::Confirmable;
-                }
+                let asked = Asked::of_whole(&message, asked.binding);
                 // RFC 7641 §4.1: a registration with the same token takes the place of the one before; Observe 1 removes it.
                 if request.observe.is_some()
                     && let Some(id) = self.observations.remove(asked.token)
@@ -284,99 +296,12 @@ impl Peer {
         }
     }
 
-    fn receive_response(&mut self, message: Message, fresh: Token, now: Instant) {
-        let (kind, id, token) = (message.kind, message.id, message.token);
-        if !self.client.contains(token) {
-            // RFC 7252 §5.3.2: a response that is not expected is rejected.
-            self.reject(kind, id);
-            return self.outcomes.push_back(Outcome::Unexpected);
-        }
-        // An answer is under way that says the same, or knows better, and the message for it goes on until it comes.
-        if kind == Kind::NonConfirmable && self.client.hears_again(&message) {
-            return;
-        }
-        // §4.2: the response says that the request has arrived, even where the acknowledgement is lost.
-        let request = self
-            .purposes
-            .iter()
-            .find(|(_, purpose)| **purpose == Purpose::Request(token))
-            .map(|(exchange, _)| *exchange);
-        if let Some(exchange) = request {
-            self.purposes.remove(&exchange);
-            self.exchanges.forget(exchange, now);
-        }
-        if let Some(again) = self.answer_to_challenge(&message) {
-            if kind == Kind::Confirmable {
-                self.exchanges.acknowledge(id);
-            }
-            return self.send_request(Vec::new(), again, Priority::Message, now);
-        }
-        let in_bursts = self.transfers.q_block;
-        let is_known = |number| is_known_in_response(number) || in_bursts && is_of_bursts(number);
-        let step = match message.options.clone().understood(is_known) {
-            Ok(options) => self.client.receive(&Message { options, ..message }, fresh, &self.transfers, now),
-            Err(number) => {
-                self.outcomes.push_back(Outcome::BadOption);
-                self.reject(kind, id);
-                self.client.fail(token, RequestError::UnknownOption(number))
-            }
-        };
-        if kind == Kind::Confirmable {
-            self.exchanges.acknowledge(id);
-        }
-        self.follow(step, now);
-    }
-
-    /// Resets a response. One in an acknowledgement has an ID of ours, which a message of the peer's may have too.
-    fn reject(&mut self, kind: Kind, id: MessageId) {
-        if kind == Kind::Confirmable {
-            self.exchanges.reject(id);
-        }
-    }
-
-    /// Does what follows from a step of a request of ours.
-    fn follow(&mut self, step: Step, now: Instant) {
-        self.follow_with(step, Priority::Message, now);
-    }
-
-    fn follow_with(&mut self, step: Step, priority: Priority, now: Instant) {
-        match step {
-            Step::Send(message) => self.send_request(Vec::new(), message, priority, now),
-            Step::SendBurst { before, last } => self.send_request(before, last, priority, now),
-            step => {
-                self.outcomes.push_back(Outcome::Client(step));
-                self.forget_unwanted(now);
-            }
-        }
-    }
-
-    /// Sends a request's message, after the other blocks of its burst.
-    fn send_request(&mut self, before: Vec<Message>, message: Message, priority: Priority, now: Instant) {
-        let (token, answer) = (message.token, Answer::to(message.code));
-        let before: Result<Vec<_>, _> = before.into_iter().map(|block| self.sealed_request(block)).collect();
-        let sealed = before.and_then(|before| Ok((before, self.sealed_request(message)?)));
-        let sent = sealed
-            .and_then(|(before, message)| self.exchanges.send_after(before, message, answer, priority, now));
-        match sent {
-            Ok(exchange) => drop(self.purposes.insert(exchange, Purpose::Request(token))),
-            Err(_) => {
-                let step = self.client.fail(token, RequestError::Busy);
-                self.follow(step, now);
-            }
-        }
-    }
-
-    /// What nobody waits for is repeated no more.
-    fn forget_unwanted(&mut self, now: Instant) {
-        let in_use = self.client.tokens();
-        self.forget_purposes(
-            now,
-            |purpose| matches!(purpose, Purpose::Request(token) if !in_use.contains(token)),
-        );
-    }
-
     fn acknowledged(&mut self, exchange: ExchangeId, now: Instant) {
-        match self.purposes.remove(&exchange) {
+        let purpose = self.purposes.remove(&exchange);
+        if let Some(Purpose::Beginning(id, _) | Purpose::End(id, _)) = purpose {
+            self.observations.confirm(id);
+        }
+        match purpose {
             Some(Purpose::Request(token)) => self.client.acknowledged(token, &self.transfers, now),
             Some(Purpose::End(id, delivery) | Purpose::Rest(id, delivery)) => {
                 self.observations.note_reset(id, false);
@@ -459,57 +384,6 @@ impl Peer {
             self.failed(exchange, RequestError::TooLong { length, most }, now);
         }
         known
-    }
-
-    /// Starts a request of ours.
-    pub(super) fn request(
-        &mut self,
-        id: u64,
-        request: Request,
-        token: Token,
-        priority: Priority,
-        now: Instant,
-    ) {
-        if priority == Priority::Background {
-            self.supersede(&request, now);
-        }
-        let first = self.client.start(id, request, token, &self.transfers, now);
-        // Bodies that have begun go on before others begin: their server need not hold all of them.
-        let behind = matches!(&first, Step::SendBurst { .. });
-        self.follow_with(first, if behind { priority.max(Priority::Notification) } else { priority }, now);
-    }
-
-    /// Fails the earlier request for the same path that has not left yet: what it says holds no more.
-    fn supersede(&mut self, request: &Request, now: Instant) {
-        let unsent = |(exchange, purpose): (&ExchangeId, &Purpose)| match purpose {
-            Purpose::Request(token)
-                if self.exchanges.is_unsent(*exchange) && self.client.has_path_of(*token, request) =>
-            {
-                Some((*exchange, *token))
-            }
-            _ => None,
-        };
-        let Some((exchange, token)) = self.purposes.iter().find_map(unsent) else { return };
-        self.purposes.remove(&exchange);
-        self.exchanges.forget(exchange, now);
-        let step = self.client.fail(token, RequestError::Superseded);
-        self.outcomes.push_back(Outcome::Client(step));
-    }
-
-    /// Forgets a request of ours, or deregisters an observation.
-    pub(super) fn cancel(&mut self, id: u64, now: Instant) {
-        if let Some(message) = self.forget(id, now) {
-            // It is best effort: a peer that does not hear it gets a reset for its next notification.
-            let sealed = self.sealed_request(message);
-            let _ = sealed.and_then(|sealed| self.exchanges.send(sealed, Priority::Message, now));
-        }
-    }
-
-    /// Forgets a request of ours; returns what would tell the peer so, where it is an observation.
-    pub(super) fn forget(&mut self, id: u64, now: Instant) -> Option<Message> {
-        let message = self.client.cancel(id, &self.transfers);
-        self.forget_unwanted(now);
-        message
     }
 
     /// Answers a request; for an observer, with its first notification. Returns whether in a confirmable message of its own.
@@ -615,7 +489,8 @@ impl Peer {
         self.exchanges.advance(now);
         self.server.expire(now);
         while let Some((token, reply)) = self.server.ask_for_missing(&self.transfers, now) {
-            if self.exchanges.send_unconfirmed(message(token, reply), now).is_err() {
+            let sealed = self.sealed_for_body(token, message(token, reply));
+            if sealed.and_then(|message| self.exchanges.send_unconfirmed(message, now)).is_err() {
                 self.outcomes.push_back(Outcome::AnswerDropped);
             }
         }

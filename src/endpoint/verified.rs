@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::devices::KeysNumber;
 use super::peer::{Binding, Reflected};
 use super::{Address, Association, Endpoint};
@@ -88,6 +90,12 @@ fn challenge(echo: [u8; Challenges::LENGTH]) -> Options {
     let mut options = Options::new();
     options.push(OptionNumber::ECHO, echo);
     options
+}
+
+/// The answer to a request that has to show where it comes from.
+fn challenge_to(request: &Message, echo: [u8; Challenges::LENGTH]) -> Message {
+    let (kind, id, token) = (request.kind, request.id, request.token);
+    Message { kind, code: Code::UNAUTHORIZED, id, token, options: challenge(echo), payload: Bytes::new() }
 }
 
 /// Whom an Echo value is for: what an address is shown by is of no use to show that a message is fresh.
@@ -181,14 +189,7 @@ impl Endpoint {
         now: Instant,
     ) {
         let echo = self.devices.challenges().value(&subject(host(address)), now);
-        let answer = Message {
-            kind: message.kind,
-            code: Code::UNAUTHORIZED,
-            id: message.id,
-            token: message.token,
-            options: challenge(echo),
-            payload: Default::default(),
-        };
+        let answer = challenge_to(message, echo);
         self.counters.challenges += 1;
         self.answer_stranger(address, message.kind, answer, length, now);
     }
@@ -231,14 +232,7 @@ impl Endpoint {
         now: Instant,
     ) {
         let echo = self.devices.challenges().value(&subject(host(address)), now);
-        let answer = Message {
-            kind: request.kind,
-            code: Code::UNAUTHORIZED,
-            id: request.id,
-            token: request.token,
-            options: challenge(echo),
-            payload: Default::default(),
-        };
+        let answer = challenge_to(request, echo);
         self.counters.challenges += 1;
         let mut sealed = None;
         self.with_peer(association, now, |peer, _| {

@@ -121,8 +121,8 @@ impl Gateway {
     }
 
     /// A peer that did not answer was heard of: its observers ask at once what they have missed. Of several of the same events only the
-    /// newest does, and no other until that one has acknowledged, or is gone: the peer has most likely lost the others, and blocks of
-    /// what they are told could not be told apart. None does while the peer registers anew, which may take their place.
+    /// newest does, and no other until that one has acknowledged by its own token, or is gone: the peer has most likely lost the others,
+    /// and blocks of what they are told could not be told apart. None does while the peer registers anew, which may take their place.
     pub(super) fn reachable(&mut self, peer: Association, now: Instant) {
         if self.is_registering(peer) {
             return;
@@ -131,7 +131,7 @@ impl Gateway {
         let mut newest = BTreeMap::new();
         for (id, observation) in self.observations_of(peer) {
             let (newest, busy) = newest.entry(observation.feed).or_insert((None, false));
-            *busy |= observation.is_busy();
+            *busy |= observation.is_busy() || !observation.is_absent() && !self.endpoint.is_confirmed(id);
             // They come in the order of their registration.
             *newest = Some(id).filter(|_| observation.is_absent()).or(*newest);
         }

@@ -69,6 +69,13 @@ impl Gateway {
         }
     }
 
+    /// Gives up the call for a device's next token: it has been given others.
+    pub(super) fn abandon_renewal(&mut self, account: Association) {
+        let is_its = |fetch: &Fetch| matches!(fetch, Fetch::Refresh(of) if *of == account);
+        let call = self.fetches.iter().find(|(_, fetch)| is_its(fetch)).map(|(id, _)| *id);
+        self.abandon(call);
+    }
+
     /// What a call for a new token came to.
     pub(super) fn refreshed(
         &mut self,

@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::device;
 use crate::endpoint;
 use crate::security::dtls;
+use crate::security::edhoc;
 
 /// What was counted since the start, and what is held now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -12,6 +13,8 @@ use crate::security::dtls;
 pub struct Counters {
     /// The CoAP side.
     pub endpoint: endpoint::Counters,
+    /// Keys that devices agree on.
+    pub edhoc: edhoc::Counters,
     /// What is below it, at listeners with DTLS.
     pub dtls: dtls::Counters,
     /// Calls of the homeserver.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
+use super::agreement::kid_of_agreed;
 use super::dtls::DtlsKeys;
 use super::memory::Key;
 use super::shaping::ShapeId;
@@ -20,6 +21,7 @@ use crate::device::{
     Tokens,
 };
 use crate::endpoint::{Association, KeysNumber};
+use crate::matrix::query;
 use crate::security::oscore::{Algorithm, Hkdf, Parameters, Secret};
 use crate::translate::Call;
 
@@ -47,8 +49,17 @@ pub(super) struct Served {
 pub enum DeviceChange {
     /// It has used the keys that it was given last: the others are of no use any more.
     Used(KeyNumber),
-    /// What keys were used for is not known: they are not used again.
+    /// What keys were used for is not known, or a limit of theirs is reached: they are not used again.
     Lost(KeyNumber),
+    /// It has agreed on keys, which are used already.
+    Agreed {
+        /// By which of its keys.
+        by: KeyNumber,
+        /// Their number.
+        number: KeyNumber,
+        /// What they are.
+        oscore: Box<Oscore>,
+    },
     /// It has other tokens. No request is made with them before they are in the file.
     Renewed(Tokens),
 }
@@ -98,6 +109,7 @@ impl Gateway {
         }
         let accepted: BTreeSet<_> = oscore(device).map(|(keys, _)| keys.number).collect();
         let before = self.devices.served.remove(&association);
+        self.set_credentials(association, (before.as_ref().map(|served| &served.device), device), now);
         for (keys, _) in before.iter().flat_map(|served| oscore(&served.device)) {
             if !accepted.contains(&keys.number) {
                 self.endpoint.revoke_keys(keys.number.0, now);
@@ -114,12 +126,12 @@ impl Gateway {
             Some(Served { allowance, refresher, .. }) => (allowance, refresher),
             None => (Allowance::default(), None),
         };
-        let refresher = self.refresher(refresher, device.tokens.as_ref());
+        let refresher = self.refresher(association, refresher, device.tokens.as_ref());
         self.devices.names.insert(device.name.clone(), association);
         self.devices.served.insert(association, Served { device: device.clone(), allowance, refresher });
         self.endpoint.admit_device(association);
         for (keys, oscore) in oscore(device) {
-            self.admit_keys(device, association, keys, oscore);
+            self.admit_keys(device, association, (keys, oscore), now);
         }
         self.set_dtls_keys(association, DtlsKeys::of(device), now);
         self.endpoint.set_link(association, link, now);
@@ -164,19 +176,33 @@ impl Gateway {
         refresher.is_some_and(|refresher| refresher.is_storing(tokens))
     }
 
-    fn refresher(&self, before: Option<Refresher>, tokens: Option<&Tokens>) -> Option<Refresher> {
+    fn refresher(
+        &mut self,
+        association: Association,
+        before: Option<Refresher>,
+        tokens: Option<&Tokens>,
+    ) -> Option<Refresher> {
         let tokens = tokens?.clone();
         match before {
             Some(mut refresher) => {
-                refresher.replace(tokens);
+                if refresher.replace(tokens) {
+                    self.abandon_renewal(association);
+                }
                 Some(refresher)
             }
             None => Some(Refresher::new(&self.config.homeserver.to_string(), tokens)),
         }
     }
 
-    fn admit_keys(&mut self, device: &Device, association: Association, keys: &Keys, oscore: &Oscore) {
+    fn admit_keys(
+        &mut self,
+        device: &Device,
+        association: Association,
+        (keys, oscore): (&Keys, &Oscore),
+        now: Instant,
+    ) {
         let number = keys.number;
+        self.endpoint.pass_over(number.0);
         if self.endpoint.has_keys(number.0) {
             return;
         }
@@ -186,26 +212,35 @@ impl Gateway {
             History::Begun if !self.devices.restored => return,
             History::Begun | History::Lost => return self.refuse_lost(device, keys),
         }
-        self.admit_parameters(&device.name, association, number, oscore);
+        self.admit_parameters(device, association, (number, oscore), now);
     }
 
     fn admit_parameters(
         &mut self,
-        name: &Name,
+        device: &Device,
         association: Association,
-        number: KeyNumber,
-        oscore: &Oscore,
+        (number, oscore): (KeyNumber, &Oscore),
+        now: Instant,
     ) {
-        let admitted =
-            parameters(oscore).map(|parameters| self.endpoint.admit_keys(number.0, association, parameters));
-        match admitted {
-            Some(Ok(())) => {}
-            Some(Err(error)) => warn!(device = %name, %error, "device has keys that cannot be used"),
-            None => warn!(device = %name, "device has keys of an algorithm that is not known"),
+        let Some(parameters) = parameters(oscore) else {
+            return warn!(device = %device.name, "device has keys of an algorithm that is not known");
+        };
+        let admitted = match is_agreed(device, number) {
+            true => {
+                let of = (association, kid_of_agreed(device));
+                self.endpoint.admit_agreed(number.0, of, parameters, now)
+            }
+            false => self.endpoint.admit_keys(number.0, association, parameters),
+        };
+        if let Err(error) = admitted {
+            warn!(device = %device.name, %error, "device has keys that cannot be used");
         }
     }
 
     fn refuse_lost(&mut self, device: &Device, keys: &Keys) {
+        if is_agreed(device, keys.number) {
+            return self.refuse_agreed(&device.name, keys.number);
+        }
         warn!(
             device = %device.name,
             "device is refused: what its keys were used for is not in the state file, and they would be used twice; lowband device rotate gives it others"
@@ -217,14 +252,15 @@ impl Gateway {
     }
 
     /// Admits the keys that were used before, now that it is known of which it is known what for.
-    pub(super) fn admit_begun(&mut self, known: &BTreeSet<KeysNumber>) {
+    pub(super) fn admit_begun(&mut self, known: &BTreeSet<KeysNumber>, now: Instant) {
         self.devices.restored = true;
+        known.iter().for_each(|number| self.endpoint.pass_over(*number));
         let devices: Vec<_> =
             self.devices.served.iter().map(|(of, served)| (*of, served.device.clone())).collect();
         for (association, device) in devices {
             for (keys, oscore) in oscore(&device).filter(|(keys, _)| keys.history == History::Begun) {
                 match known.contains(&keys.number.0) {
-                    true => self.admit_parameters(&device.name, association, keys.number, oscore),
+                    true => self.admit_parameters(&device, association, (keys.number, oscore), now),
                     false => self.refuse_lost(&device, keys),
                 }
             }
@@ -262,7 +298,7 @@ impl Gateway {
             return Ok(None);
         }
         let Some(served) = self.devices.get(association) else { return Err(Refused::Revoked) };
-        let brings = served.device.allow_token && call.authorization.is_some();
+        let brings = has_token_in_query(call) || served.device.allow_token && call.authorization.is_some();
         if !brings {
             call.authorization = None;
         }
@@ -328,6 +364,7 @@ impl Gateway {
     fn dismiss(&mut self, association: Association, now: Instant) {
         let Some(Served { device, .. }) = self.devices.served.remove(&association) else { return };
         self.devices.names.remove(&device.name);
+        self.revoke_credentials(&device, now);
         for (keys, _) in oscore(&device) {
             self.endpoint.revoke_keys(keys.number.0, now);
         }
@@ -364,12 +401,27 @@ fn association_of(device: &Device) -> Association {
     Association::Device(u64::from_be_bytes(number.try_into().expect("a part of 8 bytes")))
 }
 
-/// A device's keys of OSCORE.
+/// A device's keys of OSCORE, those included that it has agreed on.
 fn oscore(device: &Device) -> impl Iterator<Item = (&Keys, &Oscore)> {
-    device.accepted().filter_map(|keys| match &keys.security {
+    device.accepted().chain(&device.agreed).filter_map(|keys| match &keys.security {
         Security::Oscore(oscore) => Some((keys, oscore)),
-        Security::DtlsPsk(_) | Security::DtlsCertificate(_) => None,
+        Security::Edhoc(_) | Security::DtlsPsk(_) | Security::DtlsCertificate(_) => None,
     })
+}
+
+/// Whether a call has an access token of its device's own.
+pub(super) fn has_token(call: &Call) -> bool {
+    call.authorization.is_some() || has_token_in_query(call)
+}
+
+/// Homeservers take it from there too, as the specification of old had it.
+fn has_token_in_query(call: &Call) -> bool {
+    query::get(&call.query, "access_token").is_some()
+}
+
+/// Whether a device has agreed on these keys.
+fn is_agreed(device: &Device, number: KeyNumber) -> bool {
+    device.agreed.iter().any(|keys| keys.number == number)
 }
 
 /// The gateway's half of a device's keys; none where an algorithm is not known.

@@ -27,7 +27,7 @@ pub struct Access {
 
 /// What a device shows when it opens a session.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum DtlsIdentity {
+pub(super) enum DtlsIdentity {
     /// The identity of its key.
     Psk(Vec<u8>),
     /// The digest of its certificate, or of the certificate's public key.
@@ -49,7 +49,7 @@ impl DtlsKeys {
     pub(super) fn of(device: &Device) -> Vec<Self> {
         let keys = device.accepted().filter_map(|keys| {
             let (identity, key) = match &keys.security {
-                Security::Oscore(_) => return None,
+                Security::Oscore(_) | Security::Edhoc(_) => return None,
                 Security::DtlsPsk(psk) => {
                     (DtlsIdentity::Psk(psk.identity.clone().into()), psk.key.expose().to_vec())
                 }
@@ -128,12 +128,6 @@ impl Gateway {
             }
             secure.devices.insert(identity, Known { device, number });
         }
-    }
-
-    /// By what a device has opened the session that it has now; none where it has none.
-    pub fn dtls_identity(&self, device: Association) -> Option<&DtlsIdentity> {
-        let secure = self.secure.as_ref()?;
-        secure.sessions.get(secure.of.get(&device)?)?.identity.as_ref()
     }
 
     /// Ends all sessions, and tells the peers: the last thing before the process ends.

@@ -4,6 +4,7 @@
 
 mod absence;
 mod absent;
+mod agreement;
 mod authorization;
 mod config;
 mod counters;
@@ -37,8 +38,8 @@ pub use config::Config;
 pub use counters::Counters;
 pub use devices::DeviceChange;
 use devices::Devices;
+pub use dtls::Access;
 use dtls::Secure;
-pub use dtls::{Access, DtlsIdentity};
 use feed::{Checked, FeedId, Feeds};
 use memory::{Key, Memories};
 pub use memory::{is_of_keys, is_of_request, record_of_keys};
@@ -122,7 +123,8 @@ pub enum Output {
         /// The call.
         id: FetchId,
     },
-    /// Write into the file of devices what has become of one, then hand it in by [`Gateway::set_device`]; keys that are lost need not be.
+    /// Write into the file of devices what has become of one, then hand it in by [`Gateway::set_device`]; keys that are lost need not be, and those that were agreed on
+    /// are written only if [`Gateway::has_keys`] holds by then.
     Device {
         /// Which.
         name: Name,
@@ -257,6 +259,7 @@ impl Gateway {
     pub fn counters(&self) -> Counters {
         Counters {
             endpoint: *self.endpoint.counters(),
+            edhoc: self.endpoint.edhoc_counters().unwrap_or_default(),
             peers: self.endpoint.peers(),
             sessions: self.sessions.len(),
             devices: self.devices.len(),
@@ -306,11 +309,15 @@ impl Gateway {
                 endpoint::Event::Deregistered(id) => self.deregistered(id, now),
                 endpoint::Event::Reachable(peer) => drop(heard.insert(peer)),
                 endpoint::Event::Unreachable(peer) => self.wait_for(peer, now),
-                // They are admitted; a restart has the device agree on others.
-                endpoint::Event::KeysAgreed { .. } => {}
+                endpoint::Event::KeysAgreed { association, number, kid } => {
+                    self.keys_agreed(association, number, &kid);
+                }
+                endpoint::Event::KeysSpent { association, number } => self.keys_spent(association, number),
                 endpoint::Event::KeysUsed { association, number } => self.keys_used(association, number),
                 // The gateway makes no requests of its own to peers.
-                endpoint::Event::Response { .. } | endpoint::Event::Failed { .. } => {}
+                endpoint::Event::Response { .. }
+                | endpoint::Event::Failed { .. }
+                | endpoint::Event::Unprotected { .. } => {}
             }
         }
         heard

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use super::Gateway;
+use super::devices::has_token;
 use super::feed::Checked;
 use super::memory::{Key, Record, StoredDelta, StoredObservation, StoredPosition};
 use super::observation::{Observation, Position};
@@ -44,7 +45,7 @@ impl Gateway {
             MemoryKey::Context(number) => Some(*number),
             _ => None,
         });
-        self.admit_begun(&known.collect());
+        self.admit_begun(&known.collect(), now);
         self.endpoint.recall(memories, now);
         for (id, stored) in observations {
             self.restore_observation(id, *stored, now);
@@ -75,7 +76,7 @@ impl Gateway {
         };
         let format = call.format;
         let shape = self.shaping.of(self.endpoint.link(peer));
-        let served = self.devices.get(peer).filter(|_| call.authorization.is_none());
+        let served = self.devices.get(peer).filter(|_| !has_token(&call));
         let account = served.filter(|served| served.refresher.is_some()).map(|_| peer);
         let feed = self.feeds.of(call, shape, account, now);
         let told = stored.delta.as_ref().map(|delta| (delta.response(), delta.sequence));

@@ -441,7 +441,11 @@ impl Gateway {
         let registered = observation.is_new();
         observation.delivered(now);
         self.remember(id, None);
-        self.replace_unacknowledged(id, registered, now);
+        // What was fetched in blocks may have been for an older one, which the peer has and this one not: a registration that comes late
+        // may be of before a restart of the peer's.
+        if self.endpoint.is_confirmed(id) {
+            self.replace_unacknowledged(id, registered, now);
+        }
         let Some(observation) = self.observations.get(&id) else { return };
         let (feed, peer) = (observation.feed, observation.association);
         self.reachable(peer, now);

@@ -28,16 +28,19 @@ use super::keyring::Keyring;
 use crate::coap;
 use crate::coap::Code;
 use crate::coap::Observe;
-use crate::coap::Priority;
 use crate::coap::Response;
 use crate::endpoint;
 use crate::endpoint::Address;
 use crate::endpoint::Endpoint;
 use crate::endpoint::Event;
 use crate::endpoint::RequestId;
+use crate::security::edhoc::InitiatorError;
+use agreement::Again;
+use agreement::Agreeing;
 use secure::Secure;
 pub use secure::Security;
 
+mod agreement;
 mod secure;
 
 /// A CoAP client of one peer. Clones share its socket.
@@ -134,6 +137,7 @@ impl Client {
         let driver = Driver {
             machine,
             keyring,
+            agreeing: Agreeing::default(),
             clock,
             address,
             secure,
@@ -274,6 +278,12 @@ pub enum RequestError {
     /// There is no session of DTLS: the peer does not answer, or one of both is not whom the other wants.
     #[error("no secure session: {0}")]
     Session(&'static str),
+    /// Keys could not be agreed on.
+    #[error("no keys were agreed on: {0}")]
+    Agreement(#[from] InitiatorError),
+    /// What is protected with the keys is not taken, or was not to be made again with others.
+    #[error("the gateway does not know the keys any more")]
+    NoKeys,
     /// What the keys are used for cannot be written into its file.
     #[error("nothing can be sent: the state of the keys cannot be written")]
     Unkept,
@@ -386,11 +396,14 @@ struct Waiting {
     key: Key,
     waiter: Waiter,
     answered: bool,
+    /// How it is made again under other keys, where these are agreed on.
+    again: Option<Again>,
 }
 
 struct Driver {
     machine: Endpoint,
     keyring: Option<Keyring>,
+    agreeing: Agreeing,
     clock: Clock,
     address: Address,
     /// The session of DTLS, where there is to be one.
@@ -421,6 +434,7 @@ impl Driver {
             }
         };
         let now = self.clock.now();
+        self.give_up_agreeing(&RequestError::Closed);
         for id in std::mem::take(&mut self.waiting).into_keys() {
             self.machine.cancel(id, now);
         }
@@ -450,11 +464,13 @@ impl Driver {
                 if self.waits_for_session() {
                     return self.hold(key, request, waiter);
                 }
-                let peer = if self.keyring.is_some() { Keyring::PEER } else { self.address.into() };
-                let id = self.machine.request_to(peer, Priority::Message, self.address, request, now);
-                self.waiting.insert(id, Waiting { key, waiter, answered: false });
+                if self.waits_for_keys() {
+                    return self.hold_for_keys(key, request, waiter);
+                }
+                self.ask(key, request, waiter, 0);
             }
-            Command::Cancel { key } | Command::Forget { key } if self.release(key) => {}
+            Command::Cancel { key } | Command::Forget { key }
+                if self.release(key) || self.release_held(key) => {}
             Command::Cancel { key } => {
                 if let Some(id) = self.take(key) {
                     self.machine.cancel(id, now);
@@ -502,6 +518,7 @@ impl Driver {
         debug!(remote = %self.address.remote, %error, "cannot receive");
         if error.kind() == io::ErrorKind::ConnectionRefused {
             self.give_up_session(&RequestError::Refused);
+            self.give_up_agreeing(&RequestError::Refused);
             let unanswered = self.waiting.iter().filter(|(_, waiting)| !waiting.answered);
             let unanswered: Vec<_> = unanswered.map(|(id, _)| *id).collect();
             for id in unanswered {
@@ -534,6 +551,7 @@ impl Driver {
 
     /// What the keys are used for cannot be kept: nothing is asked with them.
     fn give_up(&mut self) {
+        self.give_up_agreeing(&RequestError::Unkept);
         for id in self.waiting.keys().copied().collect::<Vec<_>>() {
             self.machine.abandon(id, self.clock.now());
             self.tell(id, Err(RequestError::Unkept), Then::Forget);
@@ -543,16 +561,19 @@ impl Driver {
     fn report(&mut self) {
         while let Some(event) = self.machine.poll_event() {
             match event {
+                Event::Response { id, response, .. } if self.hears_of_run(id, &response) => {}
                 Event::Response { id, response, notification: true } => {
                     self.tell(id, Ok(response), Then::Keep)
                 }
                 Event::Response { id, response, notification: false } => {
                     self.tell(id, Ok(response), Then::Forget)
                 }
+                Event::Failed { id, error } if self.misses_run(id, &error.into()) => {}
                 Event::Failed { id, error } => {
                     self.doubt_session(error);
                     self.tell(id, Err(error.into()), Then::Forget);
                 }
+                Event::Unprotected { response, .. } => self.doubt_keys(&response),
                 // A client has no resources; a peer that asks all the same is told so.
                 Event::Request { key, .. } => {
                     let response = Response::new(Code::NOT_FOUND);
@@ -564,6 +585,7 @@ impl Driver {
                 | Event::Reachable(_)
                 | Event::Unreachable(_)
                 | Event::KeysAgreed { .. }
+                | Event::KeysSpent { .. }
                 | Event::KeysUsed { .. } => {}
             }
         }

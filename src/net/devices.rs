@@ -28,14 +28,19 @@ use crate::device::CredentialsError;
 use crate::device::Device;
 use crate::device::Devices;
 use crate::device::DevicesError;
+use crate::device::Edhoc;
 use crate::device::KeyNumber;
+use crate::device::Kind;
 use crate::device::Material;
 use crate::device::Name;
 use crate::device::NameError;
+use crate::device::Oscore;
 use crate::device::RecordError;
 use crate::device::SealingKey;
 use crate::device::Secret;
 use crate::device::Tokens;
+use crate::security::edhoc::Identity;
+use crate::security::edhoc::KeyPair;
 
 /// The devices, in memory and in their file.
 pub struct DeviceStore {
@@ -63,7 +68,10 @@ pub struct Changed(pub Name);
 impl DeviceStore {
     const DEVICES: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("devices");
     const META: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("meta");
+    const IDENTITY: &'static str = "edhoc-identity";
     const KEY_ID: &'static str = "key-id";
+    /// Of one byte in messages; no device has it.
+    const OWN_KID: &'static [u8] = &[0x20];
     const NEXT_NUMBER: &'static str = "next-number";
 
     /// Opens the file, and makes an empty one for its owner alone where there is none. A key is needed, and made, when the first device
@@ -82,11 +90,12 @@ impl DeviceStore {
             (None, Some(_)) => return Err(DeviceStoreError::NoKey),
             (key, _) => key,
         };
-        let devices = match &key {
-            Some(key) => open_all(key, kept.records)?,
-            None => Vec::new(),
+        let (devices, identity) = match &key {
+            Some(key) => (open_all(key, kept.records)?, open_identity(key, kept.identity.as_deref())?),
+            None => (Vec::new(), None),
         };
-        let devices = Devices::restore(devices, kept.next_number).map_err(DeviceStoreError::Content)?;
+        let mut devices = Devices::restore(devices, kept.next_number).map_err(DeviceStoreError::Content)?;
+        identity.into_iter().for_each(|identity| devices.set_identity(identity));
         Ok(Self { place: place.clone(), database: Some(database), key, devices })
     }
 
@@ -108,6 +117,7 @@ impl DeviceStore {
         command: Command,
         now: Instant,
     ) -> Result<(Answer, Option<Changed>), DeviceStoreError> {
+        let had_key = self.key.is_some();
         let device = match command {
             Command::List => {
                 return Ok((Answer::Devices(self.devices.iter().map(Into::into).collect()), None));
@@ -116,19 +126,24 @@ impl DeviceStore {
                 return Ok((Answer::Device(Box::new(self.devices.get(&name)?.into())), None));
             }
             Command::Export { name, gateway } => {
-                let credentials = Credentials::of(self.devices.get(&name)?, gateway)?;
+                let own = self.devices.identity().map(Identity::credential);
+                let credentials = Credentials::of(self.devices.get(&name)?, gateway, own)?;
                 return Ok((Answer::Credentials(Secret::new(credentials.to_line().as_str())), None));
             }
             Command::Forget { name } => {
                 self.forget(&name)?;
                 return Ok((Answer::Forgotten, Some(Changed(name))));
             }
-            Command::Add(new) => self.devices.added(*new, &material()?, now)?,
+            Command::Add(new) => {
+                if let Kind::Edhoc(_) = new.kind {
+                    self.make_identity()?;
+                }
+                self.devices.added(*new, &material()?, now)?
+            }
             Command::Rotate { name, rotation } => self.devices.rotated(&name, rotation, &material()?, now)?,
             Command::Revoke { name } => self.devices.revoked(&name, now)?,
             Command::Renew { name, tokens } => self.devices.renewed(&name, *tokens)?,
         };
-        let had_key = self.key.is_some();
         let (summary, name) = ((&device).into(), device.name.clone());
         self.write(device)?;
         let answer = match (&self.place.key, had_key) {
@@ -144,6 +159,22 @@ impl DeviceStore {
     /// It cannot be written; the old keys hold on.
     pub fn used(&mut self, name: &Name, number: KeyNumber) -> Result<Option<Changed>, DeviceStoreError> {
         let Some(device) = self.devices.used(name, number) else { return Ok(None) };
+        self.write(device)?;
+        Ok(Some(Changed(name.clone())))
+    }
+
+    /// A device has agreed on keys by others of its keys, and they are used from now on. They outlast a restart from then on, as far as what
+    /// they are used for does.
+    ///
+    /// # Errors
+    /// It cannot be written; a restart would not know these keys, and the device agree on others.
+    pub fn agreed(
+        &mut self,
+        name: &Name,
+        by: KeyNumber,
+        (number, oscore): (KeyNumber, Oscore),
+    ) -> Result<Option<Changed>, DeviceStoreError> {
+        let Some(device) = self.devices.agreed(name, by, number, oscore) else { return Ok(None) };
         self.write(device)?;
         Ok(Some(Changed(name.clone())))
     }
@@ -185,14 +216,41 @@ impl DeviceStore {
         error.hint(&self.place)
     }
 
-    /// Writes a device, then takes it in.
-    fn write(&mut self, device: Device) -> Result<(), DeviceStoreError> {
-        let key = match &mut self.key {
+    /// Sees to it that the gateway has a key that devices can know it by: it is made with the first that needs it.
+    fn make_identity(&mut self) -> Result<(), DeviceStoreError> {
+        if self.devices.identity().is_some() {
+            return Ok(());
+        }
+        let mut seed = [0; 32];
+        random(&mut seed)?;
+        let pair = KeyPair::generate(seed);
+        let credential = Edhoc::credential(Self::OWN_KID, pair.public()).map_err(DevicesError::from)?;
+        let identity = Identity::new(pair, credential).expect("the credential is of this pair");
+        let (mut nonce, key) = ([0; 24], self.sealing_key()?.clone());
+        random(&mut nonce)?;
+        let record = key.seal_identity(&identity, nonce);
+        self.transact(|transaction| {
+            let mut meta = transaction.open_table(Self::META)?;
+            meta.insert(Self::KEY_ID, key.id().as_slice())?;
+            meta.insert(Self::IDENTITY, record.as_slice())?;
+            Ok(())
+        })?;
+        self.devices.set_identity(identity);
+        Ok(())
+    }
+
+    fn sealing_key(&mut self) -> Result<&SealingKey, DeviceStoreError> {
+        Ok(match &mut self.key {
             Some(key) => key,
             none => none.insert(self.place.key.make()?),
-        };
+        })
+    }
+
+    /// Writes a device, then takes it in.
+    fn write(&mut self, device: Device) -> Result<(), DeviceStoreError> {
         let mut nonce = [0; 24];
         random(&mut nonce)?;
+        let key = self.sealing_key()?;
         let record = key.seal(&device, nonce);
         let id = key.id();
         let numbers = device.accepted().map(|keys| keys.number.0.saturating_add(1));
@@ -252,6 +310,7 @@ impl fmt::Debug for DeviceStore {
 /// What stands in a file.
 struct Kept {
     key_id: Option<Vec<u8>>,
+    identity: Option<Vec<u8>>,
     next_number: u64,
     records: Vec<(String, Vec<u8>)>,
 }
@@ -262,11 +321,12 @@ impl Kept {
     }
 
     fn try_read(database: &Database) -> Result<Self, redb::Error> {
-        let mut kept = Self { key_id: None, next_number: 0, records: Vec::new() };
+        let mut kept = Self { key_id: None, identity: None, next_number: 0, records: Vec::new() };
         let transaction = database.begin_read()?;
         match transaction.open_table(DeviceStore::META) {
             Ok(meta) => {
                 kept.key_id = meta.get(DeviceStore::KEY_ID)?.map(|id| id.value().to_vec());
+                kept.identity = meta.get(DeviceStore::IDENTITY)?.map(|record| record.value().to_vec());
                 let next = meta.get(DeviceStore::NEXT_NUMBER)?;
                 let next = next.and_then(|next| Some(u64::from_be_bytes(next.value().try_into().ok()?)));
                 kept.next_number = next.unwrap_or_default();
@@ -294,6 +354,10 @@ fn open_all(key: &SealingKey, records: Vec<(String, Vec<u8>)>) -> Result<Vec<Dev
         key.open(&name, &record).map_err(|source| DeviceStoreError::Record { name, source })
     };
     records.into_iter().map(open).collect()
+}
+
+fn open_identity(key: &SealingKey, record: Option<&[u8]>) -> Result<Option<Identity>, DeviceStoreError> {
+    record.map(|record| key.open_identity(record).map_err(DeviceStoreError::Identity)).transpose()
 }
 
 fn material() -> Result<Material, DeviceStoreError> {
@@ -330,6 +394,9 @@ pub enum DeviceStoreError {
         /// Why not.
         source: RecordError,
     },
+    /// The gateway's own key does not open.
+    #[error("the gateway's key for EDHOC cannot be read: {0}")]
+    Identity(RecordError),
     /// A device under a name that is none.
     #[error("the file of devices is damaged: {0}")]
     Name(NameError),
@@ -357,7 +424,11 @@ impl DeviceStoreError {
             Self::Store(StoreError::Locked) => {
                 "a gateway may be running without --control, or another `lowband device`".to_owned()
             }
-            Self::Store(StoreError::Database(_)) | Self::Record { .. } | Self::Name(_) | Self::Content(_) => {
+            Self::Store(StoreError::Database(_))
+            | Self::Record { .. }
+            | Self::Identity(_)
+            | Self::Name(_)
+            | Self::Content(_) => {
                 format!(
                     "put back a copy of {devices} from a backup, or take it away and add the devices again"
                 )
@@ -387,6 +458,7 @@ fn devices_hint(error: &DevicesError) -> Option<String> {
             )
         }
         DevicesError::NeedsCertificate(_) => "--certificate FILE, or --fingerprint HEX".to_owned(),
+        DevicesError::NeedsPublicKey(_) => "--public-key HEX".to_owned(),
         DevicesError::Full => "lowband device revoke NAME --forget makes room".to_owned(),
         DevicesError::Device(crate::device::DeviceError::NoToken) => {
             "--token-file FILE, --login, or --allow-token".to_owned()

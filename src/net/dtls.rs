@@ -8,6 +8,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::PrivateKeyDer;
@@ -23,9 +24,12 @@ use crate::gateway::Gateway;
 use crate::security::dtls;
 use crate::security::dtls::Certificate;
 use crate::security::dtls::Dtls;
+use crate::security::dtls::IssueError;
+use crate::security::dtls::Issued;
 use crate::security::dtls::Keys;
 use crate::security::dtls::Link;
 use crate::security::dtls::Pins;
+use crate::security::dtls::Subject;
 use crate::security::dtls::Trust;
 
 /// How a gateway serves DTLS.
@@ -143,6 +147,23 @@ pub fn read_certificate(certificate: &Path, key: &Path) -> Result<Certificate, S
     made.map_err(|source| StartError::Unusable { path: certificate.to_owned(), source })
 }
 
+/// Makes a certificate that signs itself, with a key of its own, from the system's randomness; good for some time from a moment on, which
+/// is counted from 1970.
+///
+/// # Errors
+/// See [`IssueError`]; or the system has no randomness.
+pub fn make_certificate(subject: &Subject, from: Duration, lifetime: Duration) -> io::Result<Issued> {
+    let mut material = Zeroizing::new([0; Issued::MATERIAL]);
+    for _ in 0..4 {
+        getrandom::fill(material.as_mut_slice()).map_err(|error| io::Error::other(error.to_string()))?;
+        match Issued::new(subject, from, lifetime, &material) {
+            Err(IssueError::Material) => {}
+            made => return made.map_err(io::Error::other),
+        }
+    }
+    Err(io::Error::other(IssueError::Material))
+}
+
 fn unreadable(path: &Path, source: io::Error) -> StartError {
     StartError::Unreadable { path: path.to_owned(), source }
 }
@@ -222,11 +243,7 @@ impl StartError {
             Self::Permissions { path, .. } => Some(format!("chmod 600 {}", path.display())),
             Self::NoCertificate { .. } => Some("a PEM file with a CERTIFICATE section".into()),
             Self::NoKey { .. } => Some("a PEM file with a PRIVATE KEY or EC PRIVATE KEY section".into()),
-            Self::Unusable { .. } => Some(
-                "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj /CN=lowband -keyout key.pem \
-                 -out certificate.pem"
-                    .into(),
-            ),
+            Self::Unusable { .. } => Some("lowband certificate new makes one that is good enough".into()),
             _ => None,
         }
     }

@@ -117,6 +117,9 @@ impl Server {
             None => None,
         };
         let desk = config.devices.as_ref().map(Desk::open).transpose()?;
+        if let Some(identity) = desk.as_ref().and_then(|desk| desk.store.devices().identity()) {
+            machine.answer_edhoc(identity);
+        }
         // Keys come before what they were used for.
         for device in desk.iter().flat_map(|desk| desk.store.devices().iter()) {
             machine.set_device(device, clock.now());

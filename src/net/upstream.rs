@@ -37,6 +37,7 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::time;
 use tower_service::Service;
+use tracing::debug;
 
 use crate::gateway::FetchError;
 
@@ -178,7 +179,7 @@ impl fmt::Debug for Upstream {
 /// How to reach the homeserver, and the bounds.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The homeserver's base URL; only its scheme matters here: `https` needs certificates.
+    /// The homeserver's base URL; only its scheme matters here: `https` cannot do without certificates.
     pub homeserver: Uri,
     /// Trust only the certificates in this PEM file, and none of the system's.
     pub homeserver_ca: Option<PathBuf>,
@@ -240,7 +241,11 @@ fn trust(config: &Config) -> Result<rustls::ClientConfig, ConfigError> {
         None if config.homeserver.scheme_str() == Some("https") => {
             builder.with_native_roots().map_err(ConfigError::SystemCertificates)?
         }
-        None => builder.with_root_certificates(rustls::RootCertStore::empty()),
+        // The homeserver needs none. Whoever else renews devices' tokens (OAuth 2.0) does, and is not trusted where there are none.
+        None => builder.clone().with_native_roots().unwrap_or_else(|error| {
+            debug!(%error, "there are no certificates of the system's");
+            builder.with_root_certificates(rustls::RootCertStore::empty())
+        }),
     };
     Ok(builder.with_no_client_auth())
 }

@@ -72,6 +72,7 @@ pub fn device(name: &str, number: u64, keys: &Parameters) -> Option<Device> {
         user_id: format!("@{name}:example.org"),
         keys: Some(Keys { number: KeyNumber(number), security, history: History::Fresh }),
         next: None,
+        agreed: Vec::new(),
         link: None,
         routes: Routes::All,
         limits: Limits::default(),

@@ -22,7 +22,7 @@ use super::script::{Script, ScriptName};
 use super::security;
 use super::security::{Attacker, Security};
 use super::timeline::{Timeline, describe};
-use crate::coap::{ACKNOWLEDGEMENT, Instant};
+use crate::coap::{ACKNOWLEDGEMENT, Instant, TransferLimits};
 use crate::device::History;
 use crate::endpoint;
 use crate::endpoint::Address;
@@ -485,16 +485,15 @@ impl World {
 
 /// How one end speaks.
 fn endpoint_config(profile: &Profile, end: End, transmission: Transmission) -> endpoint::Config {
-    let (mut config, terms) = (endpoint::Config::default(), profile.terms(end));
+    let terms = profile.terms(end);
     match transmission {
-        Transmission::Link => {
-            config.links.insert(profile.name.clone(), terms);
-            config.link = Some(profile.name.clone());
-        }
+        Transmission::Link => endpoint::Config::over(&profile.name, terms),
         // Without blocks that the link carries nothing longer would pass at all.
-        Transmission::Rfc7252 => config.transfers.block = terms.block,
+        Transmission::Rfc7252 => {
+            let transfers = TransferLimits { block: terms.block, ..TransferLimits::default() };
+            endpoint::Config { transfers, ..endpoint::Config::default() }
+        }
     }
-    config
 }
 
 /// For `lowband inspect` to explain.

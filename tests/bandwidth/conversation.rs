@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use lowband::coap;
+use lowband::coap::Airtime;
 use lowband::coap::Instant;
 use lowband::coap::Observe;
 use lowband::coap::Priority;
@@ -49,6 +50,8 @@ pub struct Conversation {
     gateway: Gateway,
     device: Endpoint,
     channel: Channel,
+    /// How many bytes a record adds to each datagram.
+    sealing: usize,
     ledger: Ledger,
     /// What the homeserver answers to whatever it is asked, but for long polls.
     answer: Value,
@@ -155,12 +158,9 @@ impl Conversation {
     fn new(profile: &Profile, security: Security) -> Self {
         let mut association = Association::from(gateway_address());
         let config = |end| {
+            let config = endpoint::Config::over(&profile.name, profile.terms(end));
             // Nobody has to show where it is.
-            let mut config = endpoint::Config { trusted: true, ..endpoint::Config::default() };
-            config.links.insert(profile.name.clone(), profile.terms(end));
-            config.link = Some(profile.name.clone());
-            config.durable = security != Security::None;
-            config
+            endpoint::Config { trusted: true, durable: security != Security::None, ..config }
         };
         let mut gateway = gateway::Config::new("http://homeserver".parse().unwrap());
         gateway.endpoint = config(End::Gateway);
@@ -183,6 +183,7 @@ impl Conversation {
             gateway,
             device,
             channel: Channel::new(calm, Impairments::default(), 3),
+            sealing: profile.sealing,
             ledger: Ledger::default(),
             answer: json!({}),
             answers: BTreeMap::new(),
@@ -294,7 +295,8 @@ impl Conversation {
             self.gateway.handle(Input::Fetched { id, result: Ok(response) }, self.now);
             self.drain();
         }
-        while let Some(arrival) = self.channel.poll(self.now) {
+        while let Some(mut arrival) = self.channel.poll(self.now) {
+            arrival.datagram.truncate(arrival.datagram.len() - self.sealing);
             match arrival.to {
                 End::Gateway => {
                     let address = Address { remote: DEVICE, local: GATEWAY };
@@ -343,8 +345,11 @@ impl Conversation {
         }
     }
 
-    fn send(&mut self, from: End, datagram: Vec<u8>) {
-        self.ledger.enter(from, 0, &datagram, self.channel.airtime(from));
+    fn send(&mut self, from: End, mut datagram: Vec<u8>) {
+        let airtime = Airtime { sealing: self.sealing, ..self.channel.airtime(from) };
+        self.ledger.enter(from, 0, &datagram, airtime);
+        // As long as its record.
+        datagram.resize(datagram.len() + self.sealing, 0);
         let passage = self.channel.send(from, 0, datagram, self.now);
         assert!(matches!(passage.fate, Fate::Arrives(_)), "{}: {passage:?}", self.link);
     }

@@ -14,6 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use lowband::link::Profile;
+use lowband::security::dtls::SEALING;
 use lowband::sim::Security;
 
 use conversation::Conversation;
@@ -22,7 +23,7 @@ use operations::Operation;
 
 const LINKS: [&str; 7] = ["lan", "hf-100", "lora-sf12", "sbd", "certus-100", "nb-iot-ntn", "geo-600ms"];
 
-/// The links on which OSCORE is counted as well.
+/// The links on which OSCORE and DTLS are counted as well.
 const PROTECTED: [&str; 2] = ["hf-100", "lora-sf12"];
 
 /// Calls of a device that is known already, by their names in `operations.jsonl`.
@@ -108,11 +109,25 @@ fn rows(links: &[&'static str]) -> Vec<Row> {
             let introductions = introductions(&profile).len();
             let all = costs(&profile, Security::Oscore).into_iter().map(row);
             rows.extend(all.enumerate().map(|(number, row)| (number + introductions, row)));
+            let row =
+                |(operation, cost)| Row { operation, profile: "dtls", link, cost: within_records(cost) };
+            let all = costs(&profile.clone().sealed(SEALING), Security::None).into_iter().map(row);
+            rows.extend(all.enumerate().map(|(number, row)| (number + introductions, row)));
         }
     }
     // By operation, and then as the links are given; first what is in clear.
-    rows.sort_by_key(|(number, row)| (*number, row.profile));
+    rows.sort_by_key(|(number, row)| {
+        (*number, ["msc3079", "oscore", "dtls"].iter().position(|own| *own == row.profile))
+    });
     rows.into_iter().map(|(_, row)| row).collect()
+}
+
+/// The same cost with what a link is told of DTLS, each datagram's record, where it belongs. The handshake was before.
+fn within_records(mut cost: Cost) -> Cost {
+    let records = cost.account.datagrams * SEALING as u64;
+    cost.account.link -= records;
+    cost.account.security += records;
+    cost
 }
 
 /// What those operations take with which a device makes itself known.
@@ -149,8 +164,9 @@ fn costs(profile: &Profile, security: Security) -> Vec<(&'static str, Cost)> {
 fn table(rows: &[Row]) -> String {
     let mut table = "\
 # Datagrams, bytes by layer, and seconds of airtime, both directions together; and the seconds from an operation's beginning until the
-# device had all of it. Nothing is lost. Under oscore (the device has an id of one byte) the options that are
-# encrypted are in the body. Written by LOWBAND_UPDATE=1 cargo test --test bandwidth
+# device had all of it. Nothing is lost. Under oscore (the device has an id of one byte) the options that are encrypted are in the body.
+# Under dtls (by key) each datagram is in a record of 29 bytes more; the handshake was before.
+# Written by LOWBAND_UPDATE=1 cargo test --test bandwidth
 "
     .to_owned();
     let columns =

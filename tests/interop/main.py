@@ -6,6 +6,8 @@ import sys
 import traceback
 
 import by_aiocoap
+import by_aiocoap_dtls
+import by_aiocoap_edhoc
 import by_aiocoap_oscore
 import by_aiocoap_slowly
 import by_dtls
@@ -18,9 +20,11 @@ CONVERSATIONS = {
     "libcoap": by_libcoap,
     "aiocoap": by_aiocoap,
     "aiocoap-oscore": by_aiocoap_oscore,
+    "aiocoap-edhoc": by_aiocoap_edhoc,
     "libcoap-hf-100": by_libcoap_slowly,
     "aiocoap-hf-100": by_aiocoap_slowly,
     "libcoap-dtls": by_dtls,
+    "aiocoap-dtls": by_aiocoap_dtls,
 }
 
 

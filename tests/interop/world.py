@@ -49,7 +49,7 @@ class World:
         """Kills it, and starts another at the same place."""
         self.gateway_process.kill()
         self.gateway_process.wait(PATIENCE)
-        self.start_gateway(self.gateway.removeprefix(f"{self.SCHEME}://"))
+        self.start_gateway(self.gateway)
 
     def __exit__(self, *_):
         self.gateway_process.terminate()

@@ -6,13 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 
-use lowband::coap::{Instant, Message, Priority, Request, Response};
+use lowband::coap::{Code, Instant, Message, Priority, Request, Response};
 use lowband::device::{
     Device, Devices, History, Keys, Kind, Limits, Material, NewDevice, Oscore, Rotation, Routes, Security,
     Tokens, Unused,
 };
 use lowband::endpoint::{Address, Association, Endpoint, Event, RequestId};
 use lowband::gateway::{Config, DeviceChange, FetchId, Gateway, Input, Output};
+use lowband::security::edhoc::Identity;
 use lowband::security::oscore::{Parameters, is_protected};
 
 use super::endpoint::{self, OTHER, PEER};
@@ -41,7 +42,14 @@ pub(crate) struct World {
     /// All datagrams that were on the link, and whether the device sent them.
     pub(crate) wire: Vec<(bool, Vec<u8>)>,
     pub(crate) answers: VecDeque<(RequestId, Response, bool)>,
+    /// Errors that came without protection to one who is protected.
+    pub(crate) unprotected: Vec<Code>,
     pub(crate) now: Instant,
+}
+
+/// The key that devices which agree on keys know the gateway by.
+pub(crate) fn gateways_identity() -> Identity {
+    Identity::generate("", &[0x20], [0x6c; 32]).unwrap()
 }
 
 /// What the device `buoy` is made from.
@@ -72,6 +80,10 @@ impl World {
 
     pub(crate) fn with(config: Config, new: NewDevice) -> Self {
         let mut devices = Devices::default();
+        let agrees = matches!(new.kind, Kind::Edhoc(_));
+        if agrees {
+            devices.set_identity(gateways_identity());
+        }
         let device = devices.added(new, &Material::new([1; 48]), at(0)).unwrap();
         devices.put(device);
         let mut world = Self {
@@ -86,9 +98,12 @@ impl World {
             writes: true,
             wire: Vec::new(),
             answers: VecDeque::new(),
+            unprotected: Vec::new(),
             now: at(0),
         };
-        world.device.admit_keys(0, SELF, world.half()).unwrap();
+        if !agrees {
+            world.device.admit_keys(0, SELF, world.half()).unwrap();
+        }
         world.start(7);
         world
     }
@@ -126,6 +141,7 @@ impl World {
 
     fn start(&mut self, seed: u8) {
         self.gateway = Gateway::new(self.config.clone(), [seed; 32]);
+        self.devices.identity().into_iter().for_each(|identity| self.gateway.answer_edhoc(identity));
         for device in self.devices.iter() {
             self.gateway.set_device(device, self.now);
         }
@@ -155,7 +171,7 @@ impl World {
     }
 
     pub(crate) fn rotate(&mut self, material: u8) {
-        let rotation = Rotation { unused: Unused::Keep, pin: None };
+        let rotation = Rotation { unused: Unused::Keep, pin: None, public_key: None };
         let name = "buoy".parse().unwrap();
         let device = self.devices.rotated(&name, rotation, &Material::new([material; 48]), self.now).unwrap();
         assert!(device.next.as_ref().is_some_and(|keys| keys.history == History::Fresh));
@@ -262,6 +278,7 @@ impl World {
                         self.answers.push_back((id, response, notification))
                     }
                     Event::Failed { .. } => {}
+                    Event::Unprotected { response, .. } => self.unprotected.push(response.code),
                     other => panic!("{other:?}"),
                 }
             }
@@ -283,6 +300,10 @@ impl World {
         let device = match change {
             DeviceChange::Used(number) => self.devices.used(&name, *number),
             DeviceChange::Lost(number) => self.devices.lost(&name, *number),
+            DeviceChange::Agreed { number, .. } if !self.gateway.has_keys(*number) => None,
+            DeviceChange::Agreed { by, number, oscore } => {
+                self.devices.agreed(&name, *by, *number, (**oscore).clone())
+            }
             DeviceChange::Renewed(tokens) => self.devices.renewed(&name, tokens.clone()).ok(),
         };
         if let Some(device) = device {

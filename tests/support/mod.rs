@@ -9,6 +9,7 @@ pub(crate) mod gateway;
 pub(crate) mod link;
 pub(crate) mod notation;
 pub(crate) mod oscore;
+pub(crate) mod pair;
 
 use std::collections::VecDeque;
 use std::fmt::Debug;

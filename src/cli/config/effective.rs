@@ -244,8 +244,12 @@ impl Reader<'_> {
             let hint = "--state FILE or --devices FILE for devices, or --allow-unprovisioned dtls";
             let _: Option<()> = self.wrong("listen", wrong.hint(hint));
         }
-        if !is_spoken && (dtls.unprovisioned || dtls.certificate.is_some()) {
-            let name = if dtls.unprovisioned { "allow-unprovisioned" } else { "certificate" };
+        let given = [
+            ("allow-unprovisioned", dtls.unprovisioned),
+            ("certificate", dtls.certificate.is_some()),
+            ("key-log", dtls.key_log.is_some()),
+        ];
+        if let Some((name, _)) = given.iter().find(|(_, is_given)| *is_given && !is_spoken) {
             let wrong = Wrong::new("no address speaks DTLS").hint("--listen coaps://IP");
             let _: Option<()> = self.wrong(name, wrong);
         }

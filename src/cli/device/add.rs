@@ -14,7 +14,9 @@ use lowband::device::Pin;
 use lowband::device::Routes;
 use lowband::net::control::Answer;
 use lowband::net::control::Command;
+use lowband::security::edhoc::PublicKey;
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject;
 use sha2::Digest;
 use sha2::Sha256;
@@ -32,8 +34,10 @@ use crate::cli::output;
 /// Make a device: its keys, its Matrix user, and what it may do.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Examples: with OSCORE over radio, logged in here; with DTLS, and a token that was got elsewhere; with its own certificate
+Examples: with OSCORE over radio, logged in here; with keys that are agreed on over the link; with DTLS, and a token that was got
+elsewhere; with its own certificate
   $ lowband device add buoy --user @buoy:example.org --login --link hf-100
+  $ lowband device add mast --user @mast:example.org --login --link hf-100 --security edhoc
   $ lowband device add van --user @van:example.org --token-file token --security dtls-psk
   $ lowband device add hut --user @hut:example.org --login --security dtls-certificate --certificate hut.pem")]
 pub(super) struct AddArgs {
@@ -47,6 +51,12 @@ pub(super) struct AddArgs {
     security: SecurityKind,
     #[command(flatten)]
     certificate: CertificateArgs,
+    /// With dtls-psk: a key of 16 bytes that are no text, instead of 32 characters, for clients that take no longer one (tinydtls, and
+    /// so aiocoap)
+    #[arg(long)]
+    short_key: bool,
+    #[command(flatten)]
+    public_key: PublicKeyArgs,
     /// The link that it is behind, if not the listener's: hf-100, … as `lowband link show` lists them
     #[arg(long, value_name = "LINK")]
     link: Option<String>,
@@ -79,6 +89,8 @@ pub(super) struct AddArgs {
 enum SecurityKind {
     /// OSCORE: no handshake, for radio
     Oscore,
+    /// OSCORE, with keys that are agreed on over the link (EDHOC) and replaced when they are due
+    Edhoc,
     /// DTLS with a key that both have
     DtlsPsk,
     /// DTLS with the device's certificate
@@ -105,6 +117,56 @@ impl CertificateArgs {
     }
 }
 
+/// The key of a device that has made it itself.
+#[derive(Debug, Args)]
+pub(super) struct PublicKeyArgs {
+    /// With edhoc: the device's own public key of P-256 (SEC 1, in hexadecimal, or a PEM or DER file); its private key stays with it
+    #[arg(long, value_name = "HEX|FILE", value_parser = read_public_key)]
+    public_key: Option<PublicKey>,
+}
+
+impl PublicKeyArgs {
+    pub(super) fn key(&self) -> Option<PublicKey> {
+        self.public_key
+    }
+}
+
+/// A point of the curve in hexadecimal, or in a file: there with what a SubjectPublicKeyInfo (RFC 5480) has before it.
+fn read_public_key(text: &str) -> Result<PublicKey, String> {
+    let is_hex =
+        |text: &str| text.len().is_multiple_of(2) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let from_hex = |text: &str| -> Vec<u8> {
+        let digit = |digit: u8| char::from(digit).to_digit(16).unwrap_or_default() as u8;
+        text.as_bytes()
+            .chunks(2)
+            .map(|pair| pair.iter().fold(0, |byte, own| byte << 4 | digit(*own)))
+            .collect()
+    };
+    let bytes = match is_hex(text) {
+        true => from_hex(text),
+        false => {
+            let bytes = std::fs::read(text).map_err(|error| format!("cannot read {text}: {error}"))?;
+            match SubjectPublicKeyInfoDer::from_pem_slice(&bytes) {
+                Ok(der) => der.to_vec(),
+                Err(_) => match std::str::from_utf8(&bytes).map(str::trim) {
+                    Ok(text) if is_hex(text) => from_hex(text),
+                    _ => bytes,
+                },
+            }
+        }
+    };
+    let point = bytes.strip_prefix(P256_INFO).unwrap_or(&bytes);
+    PublicKey::from_sec1(point).map_err(|_| {
+        "no public key of P-256; `openssl ec -in KEY -pubout` writes one, from `openssl ecparam -name prime256v1 -genkey`".to_owned()
+    })
+}
+
+/// What goes before a point of P-256 that is not compressed: `SEQUENCE { SEQUENCE { id-ecPublicKey, prime256v1 }, BIT STRING`.
+const P256_INFO: &[u8] = &[
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
+    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+
 pub(super) fn run(args: AddArgs) -> Result<(), Failure> {
     let settings = args.place.settings(&args.token.settings())?;
     let desk = Desk::of(&settings)?;
@@ -113,6 +175,8 @@ pub(super) fn run(args: AddArgs) -> Result<(), Failure> {
     }
     let kind = match (args.security, args.certificate.pin()?) {
         (SecurityKind::Oscore, None) => Kind::Oscore,
+        (SecurityKind::DtlsPsk, None) if args.short_key => Kind::DtlsShortPsk,
+        (SecurityKind::Edhoc, None) => Kind::Edhoc(args.public_key.key()),
         (SecurityKind::DtlsPsk, None) => Kind::DtlsPsk,
         (SecurityKind::DtlsCertificate, Some(pin)) => Kind::DtlsCertificate(pin),
         (SecurityKind::DtlsCertificate, None) => {
@@ -123,6 +187,12 @@ pub(super) fn run(args: AddArgs) -> Result<(), Failure> {
             return Err(Failure::usage("a certificate is for --security dtls-certificate alone"));
         }
     };
+    if args.short_key && args.security != SecurityKind::DtlsPsk {
+        return Err(Failure::usage("a short key is for --security dtls-psk alone"));
+    }
+    if args.public_key.key().is_some() && args.security != SecurityKind::Edhoc {
+        return Err(Failure::usage("a public key is for --security edhoc alone"));
+    }
     let routes = read_routes(&args.routes)?;
     check_free(&desk, &args.name)?;
     let tokens = args.token.obtain(&settings, &args.user, args.name.as_str())?;

@@ -9,6 +9,7 @@ use lowband::net::control::Command;
 
 use super::PlaceArgs;
 use super::add::CertificateArgs;
+use super::add::PublicKeyArgs;
 use super::unexpected;
 use crate::cli::Failure;
 use crate::cli::output;
@@ -28,6 +29,8 @@ pub(super) struct RotateArgs {
     #[command(flatten)]
     certificate: CertificateArgs,
     #[command(flatten)]
+    public_key: PublicKeyArgs,
+    #[command(flatten)]
     place: PlaceArgs,
 }
 
@@ -45,7 +48,7 @@ pub(super) struct RevokeArgs {
 
 pub(super) fn rotate(args: RotateArgs) -> Result<(), Failure> {
     let unused = if args.replace_unused { Unused::Replace } else { Unused::Keep };
-    let rotation = Rotation { unused, pin: args.certificate.pin()? };
+    let rotation = Rotation { unused, pin: args.certificate.pin()?, public_key: args.public_key.key() };
     let name = args.name.clone();
     args.place.desk()?.change(Command::Rotate { name: args.name, rotation })?;
     output::tell(format_args!("device {name} has new keys; the old hold until it first uses the new"));

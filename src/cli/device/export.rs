@@ -1,20 +1,20 @@
 //! `lowband device export`: the device's half of the keys, in the forms that devices take.
 
 use std::fs;
-use std::fs::File;
-use std::io;
-use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 
 use clap::Args;
 use clap::ValueEnum;
 use lowband::device::Credentials;
+use lowband::device::EdhocHalf;
 use lowband::device::Half;
 use lowband::device::Name;
 use lowband::device::Oscore;
+use lowband::device::Psk;
 use lowband::net::control::Answer;
 use lowband::net::control::Command;
+use lowband::security::edhoc::Credential;
 use serde_json::Value;
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -35,7 +35,7 @@ Examples: into a file; to be scanned; for aiocoap; for libcoap
   $ lowband device export van --gateway gateway.example.org --format libcoap
 
 Whoever has it is the device. Keys of OSCORE may be used in one place alone: another export is for the same device, after it has lost
-nothing. One that has lost its state needs new keys (rotate).")]
+nothing. One that has lost its state needs new keys (rotate), but for one with EDHOC, which agrees on others by itself.")]
 pub(super) struct ExportArgs {
     /// Which
     name: Name,
@@ -61,7 +61,7 @@ enum Format {
     Line,
     /// The line as a QR code on the terminal
     Qr,
-    /// Files for aiocoap: a security context, and credentials that name it
+    /// Files for aiocoap: a security context, or a key to agree on one by, and credentials that name it
     Aiocoap,
     /// Arguments of libcoap's coap-client, for DTLS with a key
     Libcoap,
@@ -87,7 +87,7 @@ pub(super) fn run(args: ExportArgs) -> Result<(), Failure> {
         Format::Aiocoap => return aiocoap(&credentials, args.output.as_deref().unwrap_or(Path::new("."))),
     };
     match &args.output {
-        Some(path) => write_new(path, text.as_bytes()),
+        Some(path) => output::write_new(path, text.as_bytes()),
         None => output::write(text.as_bytes()),
     }
 }
@@ -106,8 +106,10 @@ fn libcoap(credentials: &Credentials) -> Result<Zeroizing<String>, Failure> {
             .hint("--format aiocoap, or a device with --security dtls-psk"));
     };
     let key = psk.key.expose_text().filter(|key| key.bytes().all(|byte| byte.is_ascii_graphic()));
-    let key =
-        key.ok_or_else(|| Failure::new("coap-client takes no key on its command line that is not text"))?;
+    let key = key.ok_or_else(|| {
+        Failure::new("coap-client takes no key on its command line that is not text")
+            .hint("another device, made without --short-key")
+    })?;
     let gateway = credentials.gateway.as_deref().unwrap_or("GATEWAY");
     Ok(Zeroizing::new(format!(
         "coap-client -m get -u {} -k {key} coaps://{gateway}/_matrix/client/versions\n",
@@ -115,10 +117,11 @@ fn libcoap(credentials: &Credentials) -> Result<Zeroizing<String>, Failure> {
     )))
 }
 
-/// A directory for aiocoap: for OSCORE the files of its `FilesystemSecurityContext`, and for both what `--credentials` takes.
+/// A directory for aiocoap: for OSCORE the files of its `FilesystemSecurityContext`, and for all what `--credentials` takes.
 fn aiocoap(credentials: &Credentials, directory: &Path) -> Result<(), Failure> {
     let mut files: Vec<(&str, Value)> = Vec::new();
     let (scheme, entry) = match &credentials.half {
+        Half::Edhoc(half) => return aiocoap_edhoc(credentials, half, directory),
         Half::Oscore(oscore) => {
             let (settings, secret) = security_context(oscore);
             files.push(("settings.json", settings));
@@ -126,9 +129,14 @@ fn aiocoap(credentials: &Credentials, directory: &Path) -> Result<(), Failure> {
             ("coap", json!({ "oscore": { "basedir": directory.display().to_string() } }))
         }
         Half::DtlsPsk(psk) => {
-            let key = psk.key.expose_text().ok_or_else(|| Failure::new("a key for aiocoap is text"))?;
+            // tinydtls, which aiocoap has DTLS of, writes a longer one over what is behind its buffer.
+            if psk.key.expose().len() > Psk::SHORT {
+                return Err(Failure::new("aiocoap takes a key of 16 bytes at most, and this one is longer")
+                    .hint("another device: lowband device add NAME --security dtls-psk --short-key"));
+            }
+            let key = Zeroizing::new(hex(psk.key.expose()));
             let entry =
-                json!({ "dtls": { "psk": { "ascii": key }, "client-identity": { "ascii": psk.identity } } });
+                json!({ "dtls": { "psk": { "hex": *key }, "client-identity": { "ascii": psk.identity } } });
             ("coaps", entry)
         }
     };
@@ -144,14 +152,45 @@ fn aiocoap(credentials: &Credentials, directory: &Path) -> Result<(), Failure> {
     make_directory(directory)?;
     for (name, value) in files {
         let text = serde_json::to_string_pretty(&value).map_err(Failure::new)?;
-        write_new(&directory.join(name), Zeroizing::new(format!("{text}\n")).as_bytes())?;
+        output::write_new(&directory.join(name), Zeroizing::new(format!("{text}\n")).as_bytes())?;
     }
     Ok(())
 }
 
+/// A directory for aiocoap with what it agrees on keys by: in CBOR's diagnostic notation, since labels are numbers.
+fn aiocoap_edhoc(credentials: &Credentials, half: &EdhocHalf, directory: &Path) -> Result<(), Failure> {
+    let Some(gateway) = &credentials.gateway else {
+        return Err(Failure::usage("aiocoap keeps keys by where they are for").hint("--gateway HOST"));
+    };
+    let (Some(private), Some(identity)) = (&half.private, half.identity()) else {
+        return Err(Failure::new("the device has its private key itself, and aiocoap needs it in this file"));
+    };
+    let private = Zeroizing::new(hex(private.expose()));
+    let text = Zeroizing::new(format!(
+        "{{\n  \"coap://{gateway}/*\": {{\n    \"edhoc-oscore\": {{\n      \"suite\": 2,\n      \"method\": 3,\n      \
+         \"own_cred_style\": \"by-key-id\",\n      \"own_cred\": {{14: {}}},\n      \"private_key\": {{1: 2, -1: 1, -4: h'{}'}},\n      \
+         \"peer_cred\": {{14: {}}}\n    }}\n  }}\n}}\n",
+        claims(identity.credential()),
+        *private,
+        claims(&half.gateway),
+    ));
+    make_directory(directory)?;
+    output::write_new(&directory.join("credentials.diag"), text.as_bytes())
+}
+
+/// A credential without a subject, as both ends have it.
+fn claims(credential: &Credential) -> String {
+    let (kid, key) = (hex(credential.kid()), credential.key());
+    let (x, y) = (hex(key.x()), hex(key.y()));
+    format!("{{2: \"\", 8: {{1: {{1: 2, 2: h'{kid}', -1: 1, -2: h'{x}', -3: h'{y}'}}}}}}")
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// What aiocoap reads: the algorithms by its names, which are those of IANA's registry.
 fn security_context(oscore: &Oscore) -> (Value, Value) {
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let settings = json!({
         "algorithm": "AES-CCM-16-64-128",
         "kdf-hashfun": "sha256",
@@ -166,25 +205,5 @@ fn make_directory(path: &Path) -> Result<(), Failure> {
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path).map_err(|error| cannot_write(path, &error))
-}
-
-/// A new file for its owner alone. One that is there already may be a device's state, or hold keys that are in use.
-fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let write = |mut file: File| file.write_all(bytes).and_then(|()| file.sync_all());
-    options.open(path).and_then(write).map_err(|error| cannot_write(path, &error))
-}
-
-fn cannot_write(path: &Path, error: &io::Error) -> Failure {
-    let failure = Failure::new(format_args!("cannot write {}: {error}", path.display()));
-    match error.kind() {
-        io::ErrorKind::AlreadyExists => {
-            failure.hint("nothing is written over: take it away, or name another")
-        }
-        _ => failure,
-    }
+    builder.create(path).map_err(|error| output::cannot_write(path, &error))
 }

@@ -51,6 +51,7 @@ pub(super) fn keys(device: &Summary) -> String {
     match (device.security.as_deref(), device.id.as_deref()) {
         (Some("oscore"), Some("")) => "OSCORE, sender id empty".to_owned(),
         (Some("oscore"), Some(id)) => format!("OSCORE, sender id {id}"),
+        (Some("edhoc"), Some(id)) => format!("EDHOC, key id {id}"),
         (Some("dtls-psk"), Some(id)) => format!("DTLS, PSK identity {id}"),
         (Some("dtls-certificate"), Some(id)) => format!("DTLS, certificate {id}"),
         _ => "revoked".to_owned(),
@@ -126,6 +127,13 @@ fn lines(device: &Summary) -> String {
         ("its own token", if device.allow_token { "let through" } else { "refused" }.to_owned()),
         ("added", moment(device.created)),
     ];
+    if device.security.as_deref() == Some("edhoc") {
+        let what = match device.agreed {
+            0 => "none: it agrees on keys with its next request".to_owned(),
+            count => format!("{count} that hold"),
+        };
+        lines.insert(5, ("keys agreed on", what));
+    }
     if device.keys_lost {
         let what = "refused: the state of its keys is gone, and they would be used twice; rotate it";
         lines.push(("lost keys", what.to_owned()));

@@ -21,13 +21,10 @@ pub(super) fn open(given: &str, state: Option<&Path>) -> Result<(Protection, Opt
     let is_line = given.trim_start().starts_with(Credentials::SCHEME);
     let text = if is_line { Zeroizing::new(given.to_owned()) } else { read(Path::new(given))? };
     let credentials = Credentials::read(&text).map_err(Failure::usage)?;
-    let half = match &credentials.half {
-        Half::Oscore(half) => half,
-        Half::DtlsPsk(psk) => {
-            let (identity, key) = (psk.identity.clone().into(), psk.key.expose().to_vec().into());
-            return Ok((Protection::Dtls(dtls::Credentials::Psk { identity, key }), credentials.link));
-        }
-    };
+    if let Half::DtlsPsk(psk) = &credentials.half {
+        let (identity, key) = (psk.identity.clone().into(), psk.key.expose().to_vec().into());
+        return Ok((Protection::Dtls(dtls::Credentials::Psk { identity, key }), credentials.link));
+    }
     let state = match state {
         Some(state) => state.to_owned(),
         None if is_line => {
@@ -36,7 +33,12 @@ pub(super) fn open(given: &str, state: Option<&Path>) -> Result<(Protection, Opt
         }
         None => beside(Path::new(given), ".state"),
     };
-    let keyring = Keyring::open(half, &state).map_err(|error| explain(&error, &state))?;
+    let keyring = match &credentials.half {
+        Half::Oscore(half) => Keyring::open(half, &state),
+        Half::Edhoc(half) => Keyring::open_edhoc(half, &state),
+        Half::DtlsPsk(_) => return Err(Failure::usage("keys for DTLS are of use with coaps:// alone")),
+    };
+    let keyring = keyring.map_err(|error| explain(&error, &state))?;
     Ok((Protection::Oscore(Box::new(keyring)), credentials.link))
 }
 
@@ -71,6 +73,9 @@ fn explain(error: &KeyringError, state: &Path) -> Failure {
         KeyringError::Store(StoreError::Database(_)) | KeyringError::Damaged => failure.hint(
             "the keys cannot be used any more: lowband device rotate gives others, with another --state",
         ),
+        KeyringError::NoPrivateKey => {
+            failure.hint("put it into the file: private-key = \"64 hexadecimal digits\", under [edhoc]")
+        }
         _ => failure.hint("--state names another place"),
     }
 }

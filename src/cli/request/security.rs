@@ -1,13 +1,18 @@
 //! What a call is protected by.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
+use lowband::net::Clock;
+use lowband::net::dtls::make_certificate;
 use lowband::net::dtls::read_certificate;
 use lowband::net::keyring::Keyring;
+use lowband::security::dtls::Certificate;
 use lowband::security::dtls::Credentials;
 use lowband::security::dtls::Fingerprint;
 use lowband::security::dtls::Pins;
+use lowband::security::dtls::Subject;
 use lowband::security::dtls::Trust;
 use lowband::security::dtls::Version;
 
@@ -56,8 +61,8 @@ pub(super) struct SecurityArgs {
     /// coaps: the certificate's private key in PEM
     #[arg(long, value_name = "FILE", requires = "certificate")]
     certificate_key: Option<PathBuf>,
-    /// coaps: the SHA-256 of the gateway's certificate, or of its public key, in hexadecimal
-    #[arg(long, value_name = "FINGERPRINT", requires = "certificate")]
+    /// coaps: the SHA-256 of the gateway's certificate, or of its public key, in hexadecimal; alone, where the gateway asks for none of ours
+    #[arg(long, value_name = "FINGERPRINT", conflicts_with_all = ["psk_identity", "credentials"])]
     pin: Option<Fingerprint>,
 }
 
@@ -69,18 +74,27 @@ impl SecurityArgs {
             let key = text.trim_end_matches(['\r', '\n']).as_bytes().to_vec().into();
             return Ok(Protection::Dtls(Credentials::Psk { identity: identity.clone().into(), key }));
         }
-        let (Some(certificate), Some(key), Some(pin)) = (&self.certificate, &self.certificate_key, self.pin)
-        else {
-            return Ok(Protection::None);
+        let Some(pin) = self.pin else { return Ok(Protection::None) };
+        let certificate = match (&self.certificate, &self.certificate_key) {
+            (Some(certificate), Some(key)) => {
+                read_certificate(certificate, key).map_err(|error| match error.hint() {
+                    Some(hint) => Failure::usage(&error).hint(hint),
+                    None => Failure::usage(&error),
+                })?
+            }
+            _ => passing_certificate()?,
         };
-        let read = read_certificate(certificate, key);
-        let certificate = read.map_err(|error| match error.hint() {
-            Some(hint) => Failure::usage(&error).hint(hint),
-            None => Failure::usage(&error),
-        })?;
         let pins = Pins::new();
         pins.insert(pin);
         let (server, version) = (Trust::Pinned(pins), Version::Dtls12);
         Ok(Protection::Dtls(Credentials::Certificate { certificate, server, version }))
     }
+}
+
+/// What is shown where we are asked for a certificate and have none: one for this call, which nobody knows.
+fn passing_certificate() -> Result<Certificate, Failure> {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let nobody = Subject::Name("lowband".to_owned());
+    let made = make_certificate(&nobody, Clock::start().now().since_start(), DAY);
+    made.map(|issued| issued.certificate).map_err(Failure::new)
 }

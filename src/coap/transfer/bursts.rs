@@ -1,7 +1,8 @@
 //! What a client does with responses in bursts of blocks (RFC 9177 §4.4).
 
 use super::TransferLimits;
-use super::client::{Asked, ClientTransfers, RequestError, Step, Support};
+use super::asked::Asked;
+use super::client::{ClientTransfers, RequestError, Step, Support};
 use super::collected::{Collected, Next};
 use crate::coap::block::Block;
 use crate::coap::code::Code;

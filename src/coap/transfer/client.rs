@@ -2,17 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
-use super::collected::Collected;
-use super::offered::Offered;
-use super::{TransferLimits, is_of_transfer, is_sticky};
-use crate::coap::block::{Block, BlockSize};
+use super::TransferLimits;
+use super::asked::{Asked, Downloaded, Uploaded};
+use crate::coap::block::Block;
 use crate::coap::code::Code;
-use crate::coap::message::{Kind, Message, MessageId, Token};
+use crate::coap::message::{Message, Token};
 use crate::coap::observe::is_newer;
-use crate::coap::option::{OptionNumber, Options};
+use crate::coap::option::OptionNumber;
 use crate::coap::request::{Observe, Request, Response};
 use crate::coap::time::Instant;
 
@@ -104,45 +102,6 @@ pub enum RequestError {
     BlocksDiffer,
 }
 
-/// One request, from its first message to its response, or to the end of its observation.
-#[derive(Debug)]
-pub(super) struct Asked {
-    pub(super) id: u64,
-    pub(super) request: Request,
-    pub(super) size: BlockSize,
-    /// How many bytes of the request's body the peer has.
-    pub(super) uploaded: usize,
-    /// How many bytes of it are under way.
-    pub(super) uploading: usize,
-    /// Its body, where that goes out in bursts.
-    pub(super) offered: Option<Offered>,
-    pub(super) download: Option<Download>,
-    /// Whether the response may come in bursts.
-    pub(super) bursts: bool,
-    /// A response's body that comes so.
-    pub(super) collected: Option<Collected>,
-    /// The ETag of what was collected of a body that has changed since.
-    pub(super) outdated: Option<Vec<u8>>,
-    pub(super) restarted: bool,
-    /// The last message of a transfer under way, and when the block before it came: it may be asked for again.
-    pub(super) last: Option<(Message, Instant)>,
-    /// When it has waited too long; none while an observation waits for its next notification.
-    pub(super) expires: Option<Instant>,
-    /// The last notification's place in their order.
-    pub(super) latest: Option<(u32, Instant)>,
-    /// The token of the observation whose notification's body this fetches.
-    pub(super) observation: Option<Token>,
-}
-
-/// A response's body, as far as it has come.
-#[derive(Debug)]
-pub(super) struct Download {
-    code: Code,
-    options: Options,
-    etag: Option<Vec<u8>>,
-    body: BytesMut,
-}
-
 impl ClientTransfers {
     /// Nothing asked yet. The bodies that go out in bursts are numbered from `first_tag` on.
     pub fn new(first_tag: u32) -> Self {
@@ -223,9 +182,9 @@ impl ClientTransfers {
         let Some(asked) = self.asked.get_mut(&token) else { return Step::Unknown };
         if let Some(block1) = block1 {
             match asked.receive_block1(message, block1) {
-                Upload::Next => return Step::Send(asked.next_upload(token, limits)),
-                Upload::Repeat => return Step::Nothing,
-                Upload::Done => {}
+                Uploaded::Next => return Step::Send(asked.next_upload(token, limits)),
+                Uploaded::Repeat => return Step::Nothing,
+                Uploaded::Done => {}
             }
         }
         // One that is about the response's blocks says that the request was done.
@@ -238,10 +197,10 @@ impl ClientTransfers {
             return self.receive_notification(message, block2, (sequence, now), fresh, limits);
         }
         match asked.receive_block2(message, block2, limits) {
-            Download2::Whole(response) => self.complete(token, response),
-            Download2::Next(block) => Step::Send(asked.next_download(token, block)),
-            Download2::Restart => Step::Send(asked.restart(token, limits)),
-            Download2::Failed(error) => self.fail(token, error),
+            Downloaded::Whole(response) => self.complete(token, response),
+            Downloaded::Next(block) => Step::Send(asked.next_download(token, block)),
+            Downloaded::Restart => Step::Send(asked.restart(token, limits)),
+            Downloaded::Failed(error) => self.fail(token, error),
         }
     }
 
@@ -278,8 +237,8 @@ impl ClientTransfers {
         // A body that was still being fetched belongs to an older notification.
         self.asked.retain(|_, other| other.observation != Some(token));
         match received {
-            Download2::Whole(response) => Step::Complete { id, response, notification: true },
-            Download2::Next(block) => {
+            Downloaded::Whole(response) => Step::Complete { id, response, notification: true },
+            Downloaded::Next(block) => {
                 // RFC 7959 §2.6: the rest is fetched by requests with another token.
                 let expires = Some(place.1 + limits.response_timeout);
                 let rest = Asked {
@@ -293,8 +252,8 @@ impl ClientTransfers {
                 self.asked.insert(fresh, rest);
                 Step::Send(next)
             }
-            Download2::Restart => self.fail(token, RequestError::BlocksDiffer),
-            Download2::Failed(error) => self.fail(token, error),
+            Downloaded::Restart => self.fail(token, RequestError::BlocksDiffer),
+            Downloaded::Failed(error) => self.fail(token, error),
         }
     }
 
@@ -408,22 +367,6 @@ impl ClientTransfers {
     }
 }
 
-enum Upload {
-    /// The peer has these blocks and waits for the next.
-    Next,
-    /// An answer that came before.
-    Repeat,
-    /// The message is the response.
-    Done,
-}
-
-enum Download2 {
-    Whole(Response),
-    Next(Block),
-    Restart,
-    Failed(RequestError),
-}
-
 /// Whether a message of a transfer may come twice without anything being done twice: it is not the one that completes a
 /// request.
 fn is_harmless(message: &Message) -> bool {
@@ -431,167 +374,4 @@ fn is_harmless(message: &Message) -> bool {
     message.code == Code::GET
         || block(OptionNumber::BLOCK1).is_some_and(|block| block.more)
         || block(OptionNumber::BLOCK2).is_some_and(|block| block.number > 0)
-}
-
-impl Asked {
-    /// A request of which nothing has left yet.
-    pub(super) fn new(id: u64, request: Request, limits: &TransferLimits) -> Self {
-        Self {
-            id,
-            request,
-            size: limits.block,
-            uploaded: 0,
-            uploading: 0,
-            offered: None,
-            download: None,
-            bursts: false,
-            collected: None,
-            outdated: None,
-            restarted: false,
-            last: None,
-            expires: None,
-            latest: None,
-            observation: None,
-        }
-    }
-
-    /// Whether it has part of the body with this ETag.
-    pub(super) fn holds(&self, etag: Option<&[u8]>) -> bool {
-        self.download.as_ref().is_some_and(|download| download.etag.as_deref() == etag)
-            || self.collected.as_ref().is_some_and(|collected| Some(&*collected.etag) == etag)
-    }
-
-    /// When it has waited too long, or for missing blocks long enough.
-    fn deadline(&self) -> Option<Instant> {
-        let ask_at = self.collected.as_ref().and_then(|collected| collected.ask_at);
-        [self.expires, ask_at].into_iter().flatten().min()
-    }
-
-    /// The message with the next block of the request's body, or with the whole of it.
-    pub(super) fn next_upload(&mut self, token: Token, limits: &TransferLimits) -> Message {
-        let body = &self.request.payload;
-        let mut options = self.request.options.clone();
-        if let Some(observe) = self.request.observe {
-            options.push_uint(OptionNumber::OBSERVE, u32::from(observe == Observe::Deregister));
-        }
-        if self.bursts && self.request.observe != Some(Observe::Deregister) {
-            // RFC 9177 §4.4: the whole body.
-            options
-                .push(OptionNumber::Q_BLOCK2, Block { number: 0, more: true, size: limits.block }.encode());
-        } else if limits.block < BlockSize::MAX {
-            // RFC 7959 §2.4: an early wish for the size of the response's blocks.
-            options.push(OptionNumber::BLOCK2, Block { number: 0, more: false, size: limits.block }.encode());
-        }
-        let end = body.len().min(self.uploaded + self.size.bytes());
-        if body.len() > self.size.bytes() {
-            let block = Block::at(self.uploaded, self.size, end < body.len());
-            options.push(OptionNumber::BLOCK1, block.map(Block::encode).unwrap_or_default());
-            if self.uploaded == 0 {
-                options.push_uint(OptionNumber::SIZE1, u32::try_from(body.len()).unwrap_or(u32::MAX));
-            }
-        }
-        self.uploading = end - self.uploaded;
-        message(self.request.method, token, options, body.slice(self.uploaded..end))
-    }
-
-    fn receive_block1(&mut self, message: &Message, block: Block) -> Upload {
-        let here = self.uploaded == block.offset() || self.uploaded == 0 && block.number == 0;
-        // §2.3: a server that handles each block by itself says so by success without more; that is not the whole's.
-        let incomplete = self.uploaded + self.uploading < self.request.payload.len();
-        if message.code == Code::CONTINUE || message.code.is_success() && incomplete {
-            if !here || self.uploading == 0 {
-                return Upload::Repeat;
-            }
-            self.uploaded += self.uploading;
-            // §2.3: the peer's wish for smaller blocks holds from the next one on.
-            self.size = self.size.min(block.size);
-            return Upload::Next;
-        }
-        // §2.9.3: too large, with a smaller size: once more in such blocks.
-        if message.code == Code::REQUEST_ENTITY_TOO_LARGE && block.size < self.size && self.uploaded == 0 {
-            self.size = block.size;
-            return Upload::Next;
-        }
-        Upload::Done
-    }
-
-    /// The message that asks for a block of the response.
-    fn next_download(&self, token: Token, block: Block) -> Message {
-        self.ask_for(token, OptionNumber::BLOCK2, &[block])
-    }
-
-    /// The message that asks for blocks of the response, by one of these options for each.
-    pub(super) fn ask_for(&self, token: Token, option: OptionNumber, blocks: &[Block]) -> Message {
-        let kept =
-            |number| !is_of_transfer(number) && !is_sticky(number) && number != OptionNumber::CONTENT_FORMAT;
-        let options = self.request.options.iter().filter(|(number, _)| kept(*number));
-        let mut options: Options = options.map(|(number, value)| (number, value.to_vec())).collect();
-        for block in blocks {
-            options.push(option, block.encode());
-        }
-        message(self.request.method, token, options, Bytes::new())
-    }
-
-    fn receive_block2(
-        &mut self,
-        message: &Message,
-        block: Option<Block>,
-        limits: &TransferLimits,
-    ) -> Download2 {
-        let held = self.download.as_ref().map_or(0, |download| download.body.len());
-        let Some(block) = block else {
-            return Download2::Whole(response(message.code, &message.options, message.payload.clone()));
-        };
-        if held + message.payload.len() > limits.body {
-            return Download2::Failed(RequestError::TooLarge(limits.body));
-        }
-        let etag = message.options.get(OptionNumber::ETAG).map(<[u8]>::to_vec);
-        let same = self
-            .download
-            .as_ref()
-            .is_none_or(|download| download.etag == etag && download.code == message.code);
-        // A body that changed meanwhile, or a block that does not fit, is asked for anew, once, where asking twice does no harm.
-        let full = !block.more || message.payload.len() == block.size.bytes();
-        if block.offset() != held || !same || !full {
-            if !message.code.is_success() && self.download.is_some() {
-                return Download2::Whole(response(message.code, &message.options, message.payload.clone()));
-            }
-            let safe = self.request.method == Code::GET && !self.restarted && self.observation.is_none();
-            return if safe { Download2::Restart } else { Download2::Failed(RequestError::BlocksDiffer) };
-        }
-        let download = self.download.get_or_insert_with(|| Download {
-            code: message.code,
-            options: message.options.clone(),
-            etag,
-            body: BytesMut::new(),
-        });
-        download.body.extend_from_slice(&message.payload);
-        let size = block.size.min(self.size);
-        match Block::at(download.body.len(), size, false) {
-            Some(next) if block.more => Download2::Next(next),
-            None if block.more => Download2::Failed(RequestError::TooLarge(limits.body)),
-            _ => {
-                let body = std::mem::take(&mut download.body).freeze();
-                Download2::Whole(response(download.code, &download.options, body))
-            }
-        }
-    }
-
-    /// The request again from its beginning.
-    pub(super) fn restart(&mut self, token: Token, limits: &TransferLimits) -> Message {
-        self.restarted = true;
-        self.uploaded = 0;
-        self.download = None;
-        self.outdated = self.collected.take().map(|collected| collected.etag).or(self.outdated.take());
-        self.next_upload(token, limits)
-    }
-}
-
-pub(super) fn message(code: Code, token: Token, options: Options, payload: Bytes) -> Message {
-    Message { kind: Kind::Confirmable, code, id: MessageId(0), token, options, payload }
-}
-
-fn response(code: Code, options: &Options, payload: Bytes) -> Response {
-    let options = options.iter().filter(|(number, _)| !is_of_transfer(*number));
-    Response { code, options: options.map(|(number, value)| (number, value.to_vec())).collect(), payload }
 }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
+use super::asked::response;
 use super::client::RequestError;
 use super::wanted::{MAX_PAYLOADS, end_of_set};
-use super::{TransferLimits, is_of_transfer};
+use super::{TransferLimits, join};
 use crate::coap::block::{Block, BlockSize};
 use crate::coap::code::Code;
 use crate::coap::message::Message;
@@ -202,15 +203,6 @@ impl Collected {
     }
 
     fn whole(&mut self) -> Response {
-        let mut body = BytesMut::with_capacity(self.length);
-        for block in std::mem::take(&mut self.blocks).into_values() {
-            body.extend_from_slice(&block);
-        }
-        let options = self.options.iter().filter(|(number, _)| !is_of_transfer(*number));
-        Response {
-            code: self.code,
-            options: options.map(|(number, value)| (number, value.to_vec())).collect(),
-            payload: body.freeze(),
-        }
+        response(self.code, &self.options, join(std::mem::take(&mut self.blocks)))
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
-use super::TransferLimits;
 use super::wanted::{MAX_PAYLOADS, end_of_set};
+use super::{TransferLimits, join};
 use crate::coap::block::{Block, BlockSize};
 use crate::coap::message::{Kind, Message, Token};
 use crate::coap::option::OptionNumber;
@@ -93,7 +93,7 @@ impl Gathered {
             self.missing += 1;
         }
         if self.last().is_some_and(|last| self.missing > last) {
-            return Next::Whole(self.whole());
+            return Next::Whole(join(std::mem::take(&mut self.blocks)));
         }
         self.wait(limits, now);
         let next = self.state(self.heard());
@@ -177,14 +177,6 @@ impl Gathered {
     fn last(&self) -> Option<u32> {
         let last = self.length?.div_ceil(self.size.bytes()).saturating_sub(1);
         u32::try_from(last).ok()
-    }
-
-    fn whole(&mut self) -> Bytes {
-        let mut body = BytesMut::with_capacity(self.bytes);
-        for block in std::mem::take(&mut self.blocks).into_values() {
-            body.extend_from_slice(&block);
-        }
-        body.freeze()
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Makes complete requests and responses out of messages and the reverse; knows nothing of message IDs and repeats.
 
+mod asked;
 mod bursts;
 mod client;
 mod collected;
@@ -13,7 +14,10 @@ mod server;
 mod uploads;
 mod wanted;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+use bytes::Bytes;
 
 pub use client::{ClientTransfers, RequestError, Step};
 pub use server::{Delivery, Plan, Received, Reply, ServerTransfers};
@@ -61,6 +65,11 @@ impl Default for TransferLimits {
             receive_timeout: Duration::from_secs(4),
         }
     }
+}
+
+/// The body that these blocks are all of.
+fn join(blocks: BTreeMap<u32, Bytes>) -> Bytes {
+    blocks.into_values().collect::<Vec<_>>().concat().into()
 }
 
 /// Options of the transfer, not of the request or response that it carries.

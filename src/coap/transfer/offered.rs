@@ -8,7 +8,8 @@
 //!                           [what is missing of it: NON, .. CON]
 //! ```
 
-use super::client::{Asked, ClientTransfers, RequestError, Step, Support, message};
+use super::asked::{Asked, message};
+use super::client::{ClientTransfers, RequestError, Step, Support};
 use super::wanted::{MAX_PAYLOADS, end_of_set};
 use super::{TransferLimits, missing};
 use crate::coap::block::{Block, BlockSize};

@@ -53,9 +53,13 @@ impl Plan {
         self.key == other.key
     }
 
-    fn of(message: &Message, block1: Option<Block>, block2: Option<Block>, limits: &TransferLimits) -> Self {
+    fn of(
+        message: &Message,
+        (block1, block2): (Option<Block>, Option<Block>),
+        mut burst: Option<Wanted>,
+        limits: &TransferLimits,
+    ) -> Self {
         let first = Block { number: 0, more: false, size: limits.block };
-        let mut burst = Wanted::of(&message.options);
         // Whatever blocks a registration asks for, notifications are told from their beginning.
         if observe(message).is_some() {
             burst = burst.map(Wanted::beginning);
@@ -147,10 +151,11 @@ impl ServerTransfers {
         if (q_block1.is_some() || q_block2) && (block1.is_some() || block2.is_some()) {
             return refuse(Code::BAD_REQUEST, "Block and Q-Block options in one request");
         }
-        if q_block2 && Wanted::of(&message.options).is_none() {
+        let burst = Wanted::of(&message.options);
+        if q_block2 && burst.is_none() {
             return refuse(Code::BAD_REQUEST, "Q-Block2 options do not fit together");
         }
-        let plan = Plan::of(message, block1, block2, limits);
+        let plan = Plan::of(message, (block1, block2), burst, limits);
         if let Some(block1) = block1 {
             return self.uploads.receive_block(message, block1, plan, limits, now);
         }
@@ -171,10 +176,15 @@ impl ServerTransfers {
         Received::Request(request(message, message.payload.clone()), plan)
     }
 
-    /// A request that was complete before a restart: its message, with the whole body.
-    pub fn recall(message: &Message, limits: &TransferLimits) -> (Request, Plan) {
+    /// A request that was complete before a restart: its message, with the whole body. One whose body came in bursts is not made
+    /// again from blocks of it that come late.
+    pub fn recall(&mut self, message: &Message, limits: &TransferLimits, now: Instant) -> (Request, Plan) {
         let block = |number| Block::find(&message.options, number).ok().flatten();
-        let plan = Plan::of(message, block(OptionNumber::BLOCK1), block(OptionNumber::BLOCK2), limits);
+        let blocks = (block(OptionNumber::BLOCK1), block(OptionNumber::BLOCK2));
+        let plan = Plan::of(message, blocks, Wanted::of(&message.options), limits);
+        if message.options.get(OptionNumber::Q_BLOCK1).is_some() {
+            self.uploads.remember(&plan.key, limits, now);
+        }
         (request(message, message.payload.clone()), plan)
     }
 
@@ -264,6 +274,11 @@ impl ServerTransfers {
     /// until it returns `None`.
     pub fn ask_for_missing(&mut self, limits: &TransferLimits, now: Instant) -> Option<(Token, Reply)> {
         self.uploads.ask_for_missing(limits, now)
+    }
+
+    /// Whether blocks of a request's body that comes in bursts are still to come, the last of which came under this token.
+    pub fn awaits_blocks(&self, token: Token) -> bool {
+        self.uploads.awaits_blocks(token)
     }
 
     /// When [`ServerTransfers::expire`] or [`ServerTransfers::ask_for_missing`] next has something to do.

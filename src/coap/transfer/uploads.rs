@@ -130,6 +130,12 @@ impl Uploads {
         })
     }
 
+    /// Whether a body is held of which the last block came under this token.
+    pub(super) fn awaits_blocks(&self, token: Token) -> bool {
+        let is_it = |upload: &Upload| matches!(&upload.body, Body::Gathered(of) if of.token == token);
+        self.held.iter().any(is_it)
+    }
+
     /// Keeps the answer to a request that came in bursts, for blocks of it that come late.
     pub(super) fn answered(&mut self, key: &Key, reply: &Reply) {
         if let Some(done) = self.done.iter_mut().rfind(|done| done.key == *key) {
@@ -186,7 +192,8 @@ impl Uploads {
         }
     }
 
-    fn remember(&mut self, key: &Key, limits: &TransferLimits, now: Instant) {
+    /// Takes in that a request is done whose body came in bursts.
+    pub(super) fn remember(&mut self, key: &Key, limits: &TransferLimits, now: Instant) {
         self.done.push(Done { key: key.clone(), answer: None, expires: now + limits.lifetime });
         while self.done.len() > limits.bodies.max(1) {
             self.done.remove(0);

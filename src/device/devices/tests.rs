@@ -27,7 +27,7 @@ fn with(kinds: &[(&str, Kind)]) -> Devices {
     devices
 }
 
-const KEEP: Rotation = Rotation { unused: Unused::Keep, pin: None };
+const KEEP: Rotation = Rotation { unused: Unused::Keep, pin: None, public_key: None };
 
 fn name(text: &str) -> Name {
     text.parse().unwrap()
@@ -52,6 +52,48 @@ fn oscore_ids_are_the_shortest_that_are_free() {
         devices.put(devices.added(new, &material(0), Instant::START).unwrap());
     }
     assert_eq!(ids(&devices, "n255"), (vec![0, 0], vec![]));
+}
+
+#[test]
+fn edhoc_ids_are_short_and_neither_anothers_nor_the_gateways() {
+    let mut devices = Devices::default();
+    let add = |devices: &Devices, number: usize, kind| {
+        devices.added(new(&format!("n{number}"), kind), &material(number as u8), Instant::START)
+    };
+    assert_eq!(add(&devices, 0, Kind::Edhoc(None)), Err(DevicesError::NoIdentity));
+    devices.set_identity(Identity::generate("", &[0x20], [1; 32]).unwrap());
+    let mut kids = BTreeSet::from([vec![0x20]]);
+    for number in 0..60 {
+        let device = add(&devices, number, Kind::Edhoc(None)).unwrap();
+        let Some(Keys { security: Security::Edhoc(edhoc), .. }) = &device.keys else { panic!("no EDHOC") };
+        assert!(edhoc.private.is_some() && edhoc.check().is_ok());
+        let kid = edhoc.credential.kid().to_vec();
+        assert!(kid.len() == 1 && (number >= 47 || matches!(kid[0], 0..=0x17 | 0x20..=0x37)), "{kid:?}");
+        assert!(kids.insert(kid));
+        devices.put(device);
+    }
+}
+
+#[test]
+fn device_that_has_its_key_itself_is_rotated_by_another_of_its_own() {
+    let mut devices = Devices::default();
+    devices.set_identity(Identity::generate("", &[0x20], [1; 32]).unwrap());
+    let public = |seed| KeyPair::generate([seed; 32]).public();
+    let own = new("a", Kind::Edhoc(Some(public(1))));
+    devices.put(devices.added(own, &material(0), Instant::START).unwrap());
+    let rotate = |public_key| {
+        let rotation = Rotation { public_key, ..KEEP };
+        devices.rotated(&name("a"), rotation, &material(1), Instant::START)
+    };
+    assert_eq!(rotate(None), Err(DevicesError::NeedsPublicKey(name("a"))));
+    let Some(Keys { security: Security::Edhoc(next), .. }) = rotate(Some(public(2))).unwrap().next else {
+        panic!("no EDHOC")
+    };
+    assert!(next.private.is_none() && next.credential.key() == public(2));
+    let devices = with(&[("b", Kind::Oscore)]);
+    let rotation = Rotation { public_key: Some(public(1)), ..KEEP };
+    let refused = devices.rotated(&name("b"), rotation, &material(1), Instant::START);
+    assert_eq!(refused, Err(DevicesError::TakesNoPublicKey(name("b"))));
 }
 
 #[test]
@@ -87,10 +129,23 @@ fn rotation_keeps_the_old_keys_until_the_new_are_used() {
 }
 
 #[test]
+fn a_short_key_has_16_bytes_and_so_has_the_next() {
+    let mut devices = with(&[("a", Kind::DtlsShortPsk), ("b", Kind::DtlsPsk)]);
+    for (of, length) in [("a", 16), ("b", 32)] {
+        devices.put(devices.rotated(&name(of), KEEP, &material(7), Instant::START).unwrap());
+        let lengths = devices.get(&name(of)).unwrap().accepted().map(|keys| match &keys.security {
+            Security::DtlsPsk(psk) => psk.key.expose().len(),
+            _ => panic!("no PSK"),
+        });
+        assert_eq!(lengths.collect::<Vec<_>>(), [length, length]);
+    }
+}
+
+#[test]
 fn unused_keys_are_replaced_on_demand() {
     let mut devices = with(&[("a", Kind::DtlsPsk)]);
     devices.put(devices.rotated(&name("a"), KEEP, &material(7), Instant::START).unwrap());
-    let replace = Rotation { unused: Unused::Replace, pin: None };
+    let replace = Rotation { unused: Unused::Replace, pin: None, public_key: None };
     devices.put(devices.rotated(&name("a"), replace, &material(8), Instant::START).unwrap());
     assert!(devices.by_identity(b"0").is_some());
     assert!(devices.by_identity(b"1").is_none());
@@ -120,7 +175,8 @@ fn certificates_are_one_devices_alone() {
     let added = devices.added(new("c", certificate(1)), &material(0), Instant::START);
     assert_eq!(added, Err(DevicesError::SharedKeys(name("a"))));
     let rotated = |devices: &Devices, pin: Option<u8>| {
-        let rotation = Rotation { unused: Unused::Keep, pin: pin.map(|byte| Pin([byte; 32])) };
+        let rotation =
+            Rotation { unused: Unused::Keep, pin: pin.map(|byte| Pin([byte; 32])), public_key: None };
         devices.rotated(&name("a"), rotation, &material(0), Instant::START)
     };
     assert_eq!(rotated(&devices, None), Err(DevicesError::NeedsCertificate(name("a"))));
@@ -142,7 +198,7 @@ fn what_cannot_be_is_refused() {
     assert_eq!(add(foreign), DevicesError::Device(DeviceError::UserId("buoy".into())));
     let unlinked = NewDevice { link: Some(String::new()), ..new("b", Kind::Oscore) };
     assert_eq!(add(unlinked), DevicesError::Device(DeviceError::EmptyLink));
-    let pin = Rotation { unused: Unused::Keep, pin: Some(Pin([1; 32])) };
+    let pin = Rotation { unused: Unused::Keep, pin: Some(Pin([1; 32])), public_key: None };
     let rotated = devices.rotated(&name("a"), pin, &material(0), Instant::START);
     assert_eq!(rotated, Err(DevicesError::TakesNoCertificate(name("a"))));
     assert_eq!(devices.get(&name("b")), Err(DevicesError::Unknown(name("b"))));

@@ -31,6 +31,12 @@ fn fetch(refresher: &mut Refresher) -> Request<Bytes> {
     }
 }
 
+/// What is to be stored is in the file.
+fn stored(refresher: &mut Refresher) {
+    let Some(Output::Store(tokens)) = refresher.poll() else { panic!("nothing to store") };
+    assert!(refresher.replace(tokens));
+}
+
 const NEW: &str = r#"{"access_token":"a2","refresh_token":"r2","expires_in_ms":600000}"#;
 
 #[test]
@@ -52,7 +58,7 @@ fn token_is_renewed_before_it_ends_and_stored_before_it_is_used() {
     assert_eq!(tokens.refresh, Some(Secret::new("r2")));
     assert_eq!(tokens.expires, Some(at(1_542)));
     assert!(refresher.poll().is_none());
-    refresher.stored();
+    assert!(refresher.replace(tokens));
     assert!(matches!(refresher.poll(), Some(Output::Ready)));
     assert_eq!(uses(refresher.authorize(at(943))).0, "a2");
     assert_eq!(uses(refresher.authorize(at(1_481))).0, "a2");
@@ -69,7 +75,7 @@ fn soft_logout_renews_once_for_all_who_were_told() {
     assert!(refresher.poll().is_none());
     refresher.fetched(answer(200, NEW), at(2));
     assert_eq!(refresher.unauthorized(first, SOFT, at(2)), Verdict::Wait);
-    refresher.stored();
+    stored(&mut refresher);
     assert_eq!(refresher.unauthorized(first, SOFT, at(3)), Verdict::Again);
     assert!(uses(refresher.authorize(at(3))).1 > first);
 }
@@ -86,7 +92,7 @@ fn hard_logout_ends_it_and_other_refusals_pass() {
     );
     assert_eq!(refresher.authorize(at(9)), Authorization::Refused(TokenError::Ended("gone".into())));
     assert!(refresher.poll().is_none());
-    refresher.replace(Tokens::access("a9"));
+    assert!(refresher.replace(Tokens::access("a9")));
     assert_eq!(uses(refresher.authorize(at(10))).0, "a9");
 }
 
@@ -113,6 +119,48 @@ fn refused_refresh_ends_it_with_the_homeservers_words() {
 }
 
 #[test]
+fn refusal_in_no_words_is_a_proxys_and_ends_nothing() {
+    let mut refresher = refresher(None);
+    let (_, first) = uses(refresher.authorize(at(0)));
+    refresher.unauthorized(first, SOFT, at(0));
+    fetch(&mut refresher);
+    refresher.fetched(answer(403, "<html>"), at(1));
+    let Some(Output::Failed(TokenError::Unavailable { reason, .. })) = refresher.poll() else { panic!() };
+    assert_eq!(reason, "HTTP 403");
+    assert_eq!(refresher.authorize(at(6)), Authorization::Wait);
+}
+
+#[test]
+fn tokens_that_are_those_of_before_change_nothing_whatever_is_known_of_their_end() {
+    let mut refresher = refresher(None);
+    let before = refresher.tokens.clone();
+    let (_, first) = uses(refresher.authorize(at(0)));
+    refresher.unauthorized(first, SOFT, at(0));
+    fetch(&mut refresher);
+    refresher.fetched(Err("no route".into()), at(0));
+    // It was said not to end, and has: now that is known here, and not in the file.
+    assert!(matches!(refresher.unauthorized(first, SOFT, at(1)), Verdict::Refused(_)));
+    assert_eq!(refresher.authorize(at(5)), Authorization::Wait);
+    assert!(matches!(refresher.poll(), Some(Output::Failed(_))));
+    fetch(&mut refresher);
+    assert!(!refresher.replace(before));
+    refresher.fetched(answer(200, NEW), at(6));
+    stored(&mut refresher);
+    assert_eq!(uses(refresher.authorize(at(6))).0, "a2");
+}
+
+#[test]
+fn token_that_is_given_once_more_is_stored_as_any() {
+    let mut refresher = refresher(None);
+    let (_, first) = uses(refresher.authorize(at(0)));
+    refresher.unauthorized(first, SOFT, at(0));
+    fetch(&mut refresher);
+    refresher.fetched(answer(200, r#"{"access_token":"a1"}"#), at(1));
+    stored(&mut refresher);
+    assert_eq!(uses(refresher.authorize(at(1))).0, "a1");
+}
+
+#[test]
 fn no_answer_is_tried_again_ever_later() {
     let mut refresher = refresher(None);
     let (_, first) = uses(refresher.authorize(at(0)));
@@ -136,7 +184,7 @@ fn no_answer_is_tried_again_ever_later() {
     assert_eq!(refresher.authorize(at(now)), Authorization::Wait);
     fetch(&mut refresher);
     refresher.fetched(answer(200, NEW), at(now));
-    refresher.stored();
+    stored(&mut refresher);
     assert_eq!(uses(refresher.authorize(at(now))).0, "a2");
 }
 
@@ -165,7 +213,6 @@ fn answer_without_a_token_is_no_answer() {
     assert!(matches!(refresher.poll(), Some(Output::Failed(TokenError::Unavailable { .. }))));
     // What nobody asked for changes nothing.
     refresher.fetched(answer(200, NEW), at(0));
-    refresher.stored();
     assert!(refresher.poll().is_none());
 }
 

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
-use super::{Outcome, Peer};
-use crate::coap::{Busy, Code, Instant, Kind, Message, MessageId, ObservationId, Token};
+use super::{Asked, Outcome, Peer};
+use crate::coap::{Busy, Code, Instant, Kind, Message, MessageId, ObservationId, Response, Token};
 use crate::endpoint::devices::KeysNumber;
+use crate::security::edhoc::Agreed;
 use crate::security::oscore::{
     Context, PartialIv, RequestBinding, Sealed, SentRequest, answer_challenge, is_protected,
 };
@@ -21,12 +22,16 @@ pub(in crate::endpoint) struct Protection {
     opened: Option<Binding>,
     /// What notifications are bound to.
     observations: BTreeMap<ObservationId, Binding>,
+    /// What is bound to that asks for blocks of bodies which come in bursts: the last of each that has come, by its token.
+    bodies: BTreeMap<Token, Binding>,
     /// Our own requests, by their tokens.
     sent: BTreeMap<Token, Sent>,
     /// The requests that are remembered from before a restart, which the contexts know nothing of.
     recalled: BTreeMap<MessageId, Binding>,
     /// The keys and the number of the newest request.
     newest: Option<(KeysNumber, PartialIv)>,
+    /// What goes before each request under these keys, until a response to one has come.
+    agreed: Option<(KeysNumber, Box<Agreed>)>,
     /// What was sealed, for those who see to it that no nonce is used twice.
     pub(in crate::endpoint) sealed: Vec<Sealed>,
 }
@@ -56,6 +61,10 @@ impl Binding {
         Self { keys, request }
     }
 
+    pub(in crate::endpoint) fn keys(&self) -> KeysNumber {
+        self.keys
+    }
+
     /// Whether this request was sent before the other.
     pub(in crate::endpoint) fn is_before(&self, other: &Self) -> bool {
         (self.keys, self.request.partial_iv()) < (other.keys, other.request.partial_iv())
@@ -73,23 +82,19 @@ impl Protection {
 
     /// Whether a request is newer than all before it.
     pub(in crate::endpoint) fn is_newest(&self, keys: KeysNumber, request: &RequestBinding) -> bool {
-        self.newest.is_none_or(|(number, newest)| number < keys || request.partial_iv() > newest)
+        self.newest.is_none_or(|newest| (keys, request.partial_iv()) > newest)
     }
 
-    /// Whether a message is one of the requests that are remembered from before a restart: it has to prove nothing, for it is not served again.
-    pub(in crate::endpoint) fn is_recalled(
-        &self,
-        id: MessageId,
-        keys: KeysNumber,
-        number: PartialIv,
-    ) -> bool {
-        self.recalled
-            .get(&id)
-            .is_some_and(|binding| binding.keys == keys && binding.request.partial_iv() == number)
+    /// Whether a message is one of the requests that are remembered from before a restart, by what protects it, whatever its message ID: it
+    /// has to prove nothing, for it is not served again.
+    pub(in crate::endpoint) fn is_recalled(&self, keys: KeysNumber, number: PartialIv) -> bool {
+        let mut recalled = self.recalled.values();
+        recalled.any(|binding| binding.keys == keys && binding.request.partial_iv() == number)
     }
 
     fn seal_request(&mut self, message: Message) -> Option<Message> {
-        let context = self.contexts.last_entry()?.into_mut();
+        let mut entry = self.contexts.last_entry()?;
+        let (number, context) = (*entry.key(), entry.get_mut());
         let (sealed, request) = context.protect_request(&message).ok()?;
         let sent = self.sent.entry(message.token).or_insert_with(|| Sent {
             message: message.clone(),
@@ -104,7 +109,10 @@ impl Protection {
         sent.requests.insert(0, request);
         sent.requests.truncate(Self::UNDER_WAY);
         self.sealed.push(sealed.clone());
-        Some(sealed.message)
+        match self.agreed.as_ref().filter(|(of, _)| *of == number) {
+            Some((_, agreed)) => Some(agreed.combine(sealed.message)),
+            None => Some(sealed.message),
+        }
     }
 
     /// Keeps a request that goes as it is, to answer a challenge.
@@ -124,8 +132,14 @@ impl Protection {
     /// Opens a response to a request of ours.
     fn open_response(&mut self, message: &Message) -> Option<Message> {
         let sent = self.sent.get_mut(&message.token)?;
-        let context = self.contexts.last_key_value()?.1;
-        sent.requests.iter_mut().find_map(|request| context.open_response(message, request).ok())
+        let (number, context) = self.contexts.last_key_value()?;
+        let opened =
+            sent.requests.iter_mut().find_map(|request| context.open_response(message, request).ok())?;
+        // RFC 9668 §3.2: the other end has the keys.
+        if self.agreed.as_ref().is_some_and(|(of, _)| of == number) {
+            self.agreed = None;
+        }
+        Some(opened)
     }
 }
 
@@ -165,9 +179,22 @@ impl Peer {
             }
             None => {
                 debug!(remote = %self.address.remote, code = %message.code, protected = is_protected(&message), "response not opened");
-                self.outcomes.push_back(Outcome::Unopened);
+                let is_error = matches!(message.code.class(), 4 | 5) && !is_protected(&message);
+                self.outcomes.push_back(match is_error && self.client.contains(message.token) {
+                    true => Outcome::Unprotected(Response {
+                        code: message.code,
+                        options: message.options,
+                        payload: message.payload,
+                    }),
+                    false => Outcome::Unopened,
+                });
             }
         }
+    }
+
+    /// Has message_3 go before requests, until a response to one has come.
+    pub(in crate::endpoint) fn precede(&mut self, keys: KeysNumber, agreed: Box<Agreed>) {
+        self.protection.agreed = Some((keys, agreed));
     }
 
     /// Whether a message that is no request is of this peer: it answers one of ours.
@@ -201,6 +228,23 @@ impl Peer {
         let mut binding = self.protection.observations.remove(&id);
         let sealed = self.sealed(message, binding.as_mut());
         self.protection.observations.extend(binding.map(|binding| (id, binding)));
+        sealed
+    }
+
+    /// Takes in that a request may be a block of a body whose others are still to come.
+    pub(super) fn bind_body(&mut self, asked: &Asked) {
+        let Self { server, protection, .. } = self;
+        protection.bodies.retain(|token, _| server.awaits_blocks(*token));
+        if let Some(binding) = asked.binding.as_ref().filter(|_| server.awaits_blocks(asked.token)) {
+            protection.bodies.insert(asked.token, binding.clone());
+        }
+    }
+
+    /// What asks for blocks of a body, as it goes on the link.
+    pub(super) fn sealed_for_body(&mut self, token: Token, message: Message) -> Result<Message, Busy> {
+        let mut binding = self.protection.bodies.remove(&token);
+        let sealed = self.sealed(message, binding.as_mut());
+        self.protection.bodies.extend(binding.map(|binding| (token, binding)));
         sealed
     }
 
@@ -264,6 +308,7 @@ impl Peer {
     /// Forgets keys, and what depends on them.
     pub(in crate::endpoint) fn revoke(&mut self, keys: KeysNumber, now: Instant) {
         self.protection.contexts.remove(&keys);
+        self.protection.newest.take_if(|(number, _)| *number == keys);
         let bound = self.protection.observations.iter().filter(|(_, binding)| binding.keys == keys);
         for id in bound.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.end_observation(id, now);

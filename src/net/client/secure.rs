@@ -9,7 +9,6 @@ use super::Driver;
 use super::Key;
 use super::RequestError;
 use super::Waiter;
-use super::Waiting;
 use crate::coap;
 use crate::coap::Instant;
 use crate::endpoint::Address;
@@ -159,8 +158,7 @@ impl Driver {
             Output::Established { .. } => {
                 secure.is_open = true;
                 for (key, request, waiter) in std::mem::take(&mut secure.held) {
-                    let id = self.machine.request(self.address, request, now);
-                    self.waiting.insert(id, Waiting { key, waiter, answered: false });
+                    self.ask(key, request, waiter, 0);
                 }
             }
             Output::Opened { bytes, .. } => {

@@ -69,7 +69,11 @@ impl Control {
             Ok(found) if std::os::unix::fs::FileTypeExt::is_socket(&found.file_type()) => {
                 match net::UnixStream::connect(path) {
                     Ok(_) => return Err(ControlError::Taken(path.to_owned())),
-                    Err(_) => fs::remove_file(path).map_err(fail)?,
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                        fs::remove_file(path).map_err(fail)?;
+                    }
+                    // Of another kind, or another user's.
+                    Err(error) => return Err(fail(error)),
                 }
             }
             Ok(_) => return Err(ControlError::NoSocket(path.to_owned())),
@@ -173,11 +177,20 @@ pub fn ask(path: &Path, command: &Command) -> Result<Option<Answer>, ControlErro
     line.push(b'\n');
     stream.write_all(&line).map_err(fail)?;
     let mut answer = Zeroizing::new(Vec::with_capacity(4096));
-    BufReader::new(stream.take(LONGEST_ANSWER)).read_until(b'\n', &mut answer).map_err(fail)?;
-    match serde_json::from_slice(&answer) {
-        Ok(answer) => Ok(Some(answer)),
-        Err(_) => Err(ControlError::NoAnswer(path.to_owned())),
+    let no_answer = || ControlError::NoAnswer(path.to_owned());
+    match BufReader::new(stream.take(LONGEST_ANSWER)).read_until(b'\n', &mut answer) {
+        Ok(_) => {}
+        Err(error) => {
+            return Err(match error.kind() {
+                // The first two say that the time is over.
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::ConnectionReset => {
+                    no_answer()
+                }
+                _ => fail(error),
+            });
+        }
     }
+    serde_json::from_slice(&answer).map(Some).map_err(|_| no_answer())
 }
 
 /// A socket that cannot be used.

@@ -78,7 +78,29 @@ fn opening(place: &Place) -> (String, String) {
     (error.to_string(), error.hint(place).unwrap_or_default())
 }
 
-const ROTATION: Rotation = Rotation { unused: Unused::Keep, pin: None };
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A device has agreed on keys by those that it has, or was given last.
+fn agree(store: &mut DeviceStore, device: &str, number: u64) -> Option<Changed> {
+    let kept = store.devices().get(&name(device)).unwrap();
+    let by = kept.next.as_ref().or(kept.keys.as_ref()).unwrap().number;
+    store.agreed(&name(device), by, (KeyNumber(number), oscore())).unwrap()
+}
+
+fn oscore() -> crate::device::Oscore {
+    crate::device::Oscore {
+        secret: Secret::new([0xd5; 16]),
+        salt: Secret::new([0xd6; 8]),
+        device_id: vec![1],
+        gateway_id: vec![2],
+        algorithm: 10,
+        hkdf: -10,
+    }
+}
+
+const ROTATION: Rotation = Rotation { unused: Unused::Keep, pin: None, public_key: None };
 
 #[test]
 fn devices_are_the_same_in_another_process() {
@@ -107,6 +129,40 @@ fn devices_are_the_same_in_another_process() {
 }
 
 #[test]
+fn keys_that_were_agreed_on_are_kept_two_at_a_time_and_go_with_what_they_were_agreed_on_by() {
+    let directory = Directory::new("agreed");
+    let place = directory.place();
+    let mut store = DeviceStore::open(&place).unwrap();
+    assert!(matches!(done(&mut store, new("e", Kind::Edhoc(None))), Answer::First(..)));
+    let kid = |store: &DeviceStore| store.devices().identity().unwrap().credential().clone();
+    let own = kid(&store);
+    let agreed = |store: &DeviceStore| -> Vec<u64> {
+        store.devices().get(&name("e")).unwrap().agreed.iter().map(|keys| keys.number.0).collect()
+    };
+    for number in 10..13 {
+        assert_eq!(agree(&mut store, "e", number), Some(Changed(name("e"))));
+    }
+    assert_eq!(agree(&mut store, "e", 12), None, "it has these");
+    assert_eq!(agreed(&store), [11, 12]);
+    // Another process finds the same, and the same gateway.
+    drop(store);
+    let mut store = DeviceStore::open(&place).unwrap();
+    assert_eq!((agreed(&store), kid(&store)), (vec![11, 12], own));
+    // New keys of its own: with the first that it agrees on by them, all before are gone.
+    done(&mut store, Command::Rotate { name: name("e"), rotation: ROTATION });
+    assert_eq!(agreed(&store), [11, 12]);
+    agree(&mut store, "e", 13);
+    assert_eq!(agreed(&store), [13]);
+    assert!(store.devices().get(&name("e")).unwrap().next.is_none());
+    store.lost(&name("e"), KeyNumber(13)).unwrap();
+    assert_eq!(agreed(&store), [0; 0]);
+    agree(&mut store, "e", 14);
+    done(&mut store, Command::Revoke { name: name("e") });
+    assert_eq!(agreed(&store), [0; 0]);
+    assert_eq!(store.agreed(&name("e"), KeyNumber(1), (KeyNumber(15), oscore())).unwrap(), None);
+}
+
+#[test]
 fn stolen_file_without_its_key_tells_no_secret() {
     let directory = Directory::new("stolen");
     let place = directory.place();
@@ -114,11 +170,17 @@ fn stolen_file_without_its_key_tells_no_secret() {
     done(&mut store, new("a", Kind::Oscore));
     done(&mut store, new("b", Kind::DtlsPsk));
     done(&mut store, Command::Rotate { name: name("b"), rotation: ROTATION });
+    done(&mut store, new("e", Kind::Edhoc(None)));
+    agree(&mut store, "e", 1 << 63);
     let mut secrets: Vec<Vec<u8>> =
         ["syt_", "syr_", "@buoy", "example.org", "hf-100"].map(|text| text.into()).into();
     for device in store.devices().iter() {
-        for keys in device.accepted() {
+        for keys in device.accepted().chain(&device.agreed) {
             match &keys.security {
+                Security::Edhoc(edhoc) => {
+                    let private = edhoc.private.as_ref().unwrap().expose();
+                    secrets.extend([private.into(), hex(private).into_bytes()]);
+                }
                 Security::Oscore(oscore) => {
                     secrets.push(oscore.secret.expose().into());
                     secrets.push(oscore.salt.expose().into());
@@ -128,8 +190,10 @@ fn stolen_file_without_its_key_tells_no_secret() {
             }
         }
     }
+    let own = serde_json::to_value(store.devices().identity().unwrap()).unwrap();
+    secrets.push(own["private"].as_str().unwrap().into());
     secrets.push(fs::read(place.key.path()).unwrap()[..43].into());
-    assert_eq!(secrets.len(), 5 + 2 + 2 + 1);
+    assert_eq!(secrets.len(), 5 + 2 + 2 + 2 + 2 + 1 + 1);
     drop(store);
     let file = fs::read(&place.devices).unwrap();
     for secret in secrets {

@@ -22,12 +22,19 @@ impl Server {
     pub(super) fn apply(&mut self, Changed(name): Changed) {
         info!(device = %name, "device changed");
         let now = self.clock.now();
+        self.answer_edhoc();
         match self.desk.as_ref().map(|desk| desk.store.devices().get(&name)) {
             Some(Ok(device)) => self.machine.set_device(device, now),
             Some(Err(_)) => self.machine.remove_device(&name, now),
             None => return,
         }
         self.begin(&[name]);
+    }
+
+    /// Lets devices agree on keys, once there is a key that they know the gateway by.
+    pub(super) fn answer_edhoc(&mut self) {
+        let identity = self.desk.as_ref().and_then(|desk| desk.store.devices().identity());
+        identity.into_iter().for_each(|identity| self.machine.answer_edhoc(identity));
     }
 
     /// Keys of devices that were not used before may be from now on: what they are used for is on the disk first, in one commit for all,
@@ -65,6 +72,11 @@ impl Server {
         let written = match &change {
             DeviceChange::Used(number) => desk.store.used(name, *number),
             DeviceChange::Lost(number) => desk.store.lost(name, *number).map(|()| None),
+            // They have been replaced or revoked meanwhile.
+            DeviceChange::Agreed { number, .. } if !self.machine.has_keys(*number) => return,
+            DeviceChange::Agreed { by, number, oscore } => {
+                desk.store.agreed(name, *by, (*number, (**oscore).clone()))
+            }
             // Somebody has logged it in meanwhile.
             DeviceChange::Renewed(tokens) if !self.machine.awaits_tokens(name, tokens) => return,
             DeviceChange::Renewed(tokens) => desk.store.renew(name, tokens.clone()).map(Some),

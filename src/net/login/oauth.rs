@@ -121,6 +121,12 @@ impl Homeserver {
         let scope = format!("urn:matrix:client:api:* urn:matrix:client:device:{device_id}");
         let body = form(&[("client_id", &registered.client_id), ("scope", &scope)]);
         let given: Authorization = self.call(Method::POST, &server.device_authorization, body, None).await?;
+        // They are shown on a terminal.
+        let complete = given.verification_uri_complete.as_deref().unwrap_or_default();
+        let shown = [given.verification_uri.as_str(), complete, given.user_code.as_str()];
+        if shown.iter().any(|text| text.contains(char::is_control)) {
+            return Err(LoginError::Answer { url: server.device_authorization });
+        }
         let life = Duration::from_secs(given.expires_in).min(Self::LONGEST_LIFE);
         let prompt = Prompt {
             url: given.verification_uri,

@@ -93,10 +93,10 @@ impl Dtls {
         })
     }
 
-    /// Whether there is room. At the limit, those who would have answered by now if they were there make some for a client that has no
-    /// other way in.
+    /// Whether there is room, which no session has to give way for. At the limit, those who would have answered by now if they were there
+    /// make some for a client that has no other way in.
     fn has_room_for_unverified(&mut self, service: Service, now: Instant) -> bool {
-        if self.unverified.len() < self.config.unverified {
+        if self.unverified.len() < self.config.unverified && self.sessions.len() < self.config.sessions {
             return true;
         }
         if service != Service::Dtls13 {

@@ -12,7 +12,6 @@ use super::provider;
 use crate::coap::{Address, Instant};
 
 /// Makes cookies, and knows them again.
-#[derive(Debug)]
 pub(super) struct Cookies {
     chance: ChaCha8Rng,
     secret: [u8; 32],

@@ -10,6 +10,7 @@ mod config;
 mod cookie;
 mod event;
 mod hello;
+mod issue;
 mod keys;
 mod provider;
 mod session;
@@ -29,6 +30,7 @@ use config::{Setups, client_setup};
 use cookie::Cookies;
 pub use event::{Counters, Identity, KeyLogLine, Output, Reason, SessionId};
 use hello::{Alert, Datagram};
+pub use issue::{IssueError, Issued, Subject, SubjectError};
 pub use keys::{Fingerprint, FingerprintError, Keys, Pins};
 use provider::Secret;
 use session::{Session, Stage, Step};
@@ -220,11 +222,6 @@ impl Dtls {
     pub fn knows(&self, address: Address) -> bool {
         let place = self.places.get(&address).copied().unwrap_or_default();
         place.established.is_some() || place.opening.is_some_and(|id| self.verified.contains(&id))
-    }
-
-    /// Where a session's peer is, and who, once it is known.
-    pub fn peer(&self, session: SessionId) -> Option<(Address, Option<&Identity>)> {
-        self.sessions.get(&session).map(|session| (session.address, session.identity.as_ref()))
     }
 
     fn receive(&mut self, id: Option<SessionId>, address: Address, datagram: &[u8], now: Instant) {

@@ -26,6 +26,8 @@ pub struct Credential {
 impl Credential {
     /// The most bytes of a claims set.
     pub const LONGEST: usize = 128;
+    /// The most bytes of an id.
+    pub const LONGEST_KID: usize = LONGEST_KID;
     /// The most bytes of a subject.
     pub const LONGEST_SUBJECT: usize = 32;
 

@@ -7,8 +7,11 @@ use p256::elliptic_curve::point::{AffineCoordinates, DecompressPoint};
 use p256::elliptic_curve::subtle::Choice;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 use zeroize::Zeroizing;
+
+use crate::security::oscore::Secret;
 
 /// A private key and its public one.
 #[derive(Clone)]
@@ -58,7 +61,7 @@ impl fmt::Debug for KeyPair {
     }
 }
 
-/// A point of the curve.
+/// A point of the curve. serde writes it as hexadecimal digits, compressed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PublicKey {
     x: [u8; 32],
@@ -72,14 +75,6 @@ impl PublicKey {
     /// It is none of this curve.
     pub fn from_sec1(bytes: &[u8]) -> Result<Self, KeyError> {
         p256::PublicKey::from_sec1_bytes(bytes).map(|key| Self::of(&key)).map_err(|_| KeyError::Public)
-    }
-
-    /// Takes a point by its coordinates.
-    ///
-    /// # Errors
-    /// It is none of this curve.
-    pub fn from_coordinates(x: &[u8], y: &[u8]) -> Result<Self, KeyError> {
-        Self::from_sec1(&[&[4], x, y].concat())
     }
 
     /// The point as SEC 1 writes it compressed.
@@ -111,6 +106,19 @@ impl fmt::Debug for PublicKey {
         f.write_str("PublicKey(")?;
         self.to_sec1().iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
         f.write_str(")")
+    }
+}
+
+impl Serialize for PublicKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Secret::from(self.to_sec1()).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for PublicKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = Secret::deserialize(deserializer)?;
+        Self::from_sec1(bytes.expose()).map_err(de::Error::custom)
     }
 }
 
@@ -152,7 +160,8 @@ mod tests {
         let pair = KeyPair::generate([1; 32]);
         assert_eq!(KeyPair::from_private(pair.private()).unwrap().public(), pair.public());
         assert_eq!(PublicKey::from_sec1(&pair.public().to_sec1()), Ok(pair.public()));
-        assert_eq!(PublicKey::from_coordinates(pair.public().x(), pair.public().y()), Ok(pair.public()));
+        let whole = [&[4], &pair.public().x()[..], pair.public().y()].concat();
+        assert_eq!(PublicKey::from_sec1(&whole), Ok(pair.public()));
         assert_ne!(KeyPair::generate([2; 32]).public(), pair.public());
         let shown = format!("{pair:?}");
         assert!(shown.starts_with("KeyPair { public: PublicKey(0") && shown.ends_with("), .. }"), "{shown}");

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tracing::debug;
 
@@ -20,7 +21,7 @@ use super::key::KeyPair;
 use super::message::Message1;
 use super::transport::{self, Frame};
 use crate::coap::content_format::{CID_EDHOC, EDHOC};
-use crate::coap::{self, Address, Code, Instant, Message, OptionNumber, Options, Response};
+use crate::coap::{self, Address, Block, Code, Instant, Message, OptionNumber, Options, Response};
 use crate::security::oscore::{Challenges, Parameters};
 
 /// Runs of the protocol that initiators have begun.
@@ -77,7 +78,7 @@ impl Config {
 }
 
 /// What came of the messages, in numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Counters {
     /// Sessions that were begun.
@@ -153,11 +154,6 @@ impl Responder {
         Self { identity, config, known, sessions, challenges, counters: Counters::default() }
     }
 
-    /// What initiators have to have of us.
-    pub fn credential(&self) -> &Credential {
-        self.identity.credential()
-    }
-
     /// Knows an initiator from now on, by its credential's id.
     pub fn insert(&mut self, credential: Credential) {
         self.known.insert(credential.kid().to_vec(), credential);
@@ -167,6 +163,14 @@ impl Responder {
     pub fn remove(&mut self, kid: &[u8]) {
         self.known.remove(kid);
         self.forget_finished(kid);
+    }
+
+    /// Waits as long as initiators on this link need, where that is longer than it has waited so far.
+    pub fn wait_for(&mut self, parameters: &coap::Parameters) {
+        let other = Config::of_link(parameters);
+        self.config.patience = self.config.patience.max(other.patience);
+        self.config.lifetime = self.config.lifetime.max(other.lifetime);
+        self.challenges.prolong(self.config.patience);
     }
 
     /// What came of the messages.
@@ -406,9 +410,12 @@ impl Responder {
     }
 }
 
+/// No answer has more bytes: message_2 with a key id of 16 bytes and a connection identifier of 2 has 63.
+const LONGEST_ANSWER: usize = 64;
+
 /// The options of a request, or the code that refuses it.
 fn check(request: &Message) -> Result<Options, Code> {
-    const KNOWN: [OptionNumber; 7] = [
+    const KNOWN: [OptionNumber; 9] = [
         OptionNumber::URI_HOST,
         OptionNumber::URI_PORT,
         OptionNumber::URI_PATH,
@@ -416,12 +423,21 @@ fn check(request: &Message) -> Result<Options, Code> {
         OptionNumber::ACCEPT,
         OptionNumber::ECHO,
         OptionNumber::NO_RESPONSE,
+        OptionNumber::BLOCK2,
+        OptionNumber::Q_BLOCK2,
     ];
     if request.code != Code::POST {
         return Err(Code::METHOD_NOT_ALLOWED);
     }
     let options = request.options.clone().understood(|number| KNOWN.contains(&number));
     let options = options.map_err(|_| Code::BAD_OPTION)?;
+    // RFC 7959 §2.4: an early wish for blocks, which no answer needs that fits into one.
+    for number in [OptionNumber::BLOCK2, OptionNumber::Q_BLOCK2] {
+        let fits = |block: Block| block.number == 0 && block.size.bytes() >= LONGEST_ANSWER;
+        if !Block::find(&options, number).is_ok_and(|block| block.is_none_or(fits)) {
+            return Err(Code::BAD_OPTION);
+        }
+    }
     // Appendix A.2 has it without, too.
     if options.get_uint(OptionNumber::CONTENT_FORMAT).is_some_and(|format| format != CID_EDHOC) {
         return Err(Code::UNSUPPORTED_CONTENT_FORMAT);

@@ -76,14 +76,6 @@ impl Algorithm {
         }
     }
 
-    /// Bytes that a ciphertext is longer than its plaintext.
-    pub const fn tag_length(self) -> usize {
-        match self {
-            Self::AesCcm16_64_128 | Self::AesCcm16_64_256 => 8,
-            _ => 16,
-        }
-    }
-
     /// The ciphertext, with its tag.
     pub(super) fn seal(self, key: &[u8], nonce: &[u8], aad: &[u8], plaintext: Vec<u8>) -> Vec<u8> {
         self.run(Direction::Seal, key, nonce, aad, plaintext)
@@ -213,10 +205,10 @@ mod tests {
 
     #[test]
     fn every_algorithm_opens_what_it_seals_and_has_the_lengths_that_it_says() {
-        for algorithm in Algorithm::ALL {
+        for (algorithm, tag) in Algorithm::ALL.into_iter().zip([8, 8, 16, 16, 16, 16, 16]) {
             let (key, nonce) = (vec![1; algorithm.key_length()], vec![2; algorithm.nonce_length()]);
             let mut sealed = algorithm.seal(&key, &nonce, b"aad", b"text".to_vec());
-            assert_eq!(sealed.len(), 4 + algorithm.tag_length(), "{algorithm:?}");
+            assert_eq!(sealed.len(), 4 + tag, "{algorithm:?}");
             assert_eq!(algorithm.open(&key, &nonce, b"aad", &sealed).unwrap().as_slice(), b"text");
             assert!(algorithm.open(&key, &nonce, b"AAD", &sealed).is_none());
             sealed[0] ^= 1;

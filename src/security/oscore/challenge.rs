@@ -25,6 +25,11 @@ impl Challenges {
         Self { secret: Zeroizing::new(secret), lifetime: lifetime.max(Duration::from_secs(1)) }
     }
 
+    /// Lets values be good for longer, from now on: those of before are not known any more.
+    pub fn prolong(&mut self, lifetime: Duration) {
+        self.lifetime = self.lifetime.max(lifetime);
+    }
+
     /// The value to ask this subject for.
     pub fn value(&self, subject: &[u8], now: Instant) -> [u8; Self::LENGTH] {
         let hash: [u8; 32] = self.mac(subject, self.period(now)).finalize().into_bytes().into();

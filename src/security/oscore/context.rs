@@ -36,6 +36,8 @@ pub struct Context {
     /// The first one that is not reserved.
     reserved: u64,
     window: ReplayWindow,
+    /// One more than the greatest number that was challenged since the restart: what is below may come again, and was not taken.
+    challenged: u64,
     freshness: Freshness,
 }
 
@@ -54,7 +56,7 @@ pub enum Freshness {
     Recovered {
         /// The restart.
         since: Instant,
-        /// The number of the first that was fresh.
+        /// The number of the first that was fresh, or of what comes after the last that was challenged before that.
         floor: PartialIv,
     },
 }
@@ -144,6 +146,7 @@ impl Context {
             next: 0,
             reserved: 0,
             window: ReplayWindow::default(),
+            challenged: 0,
             freshness: Freshness::Known,
         })
     }
@@ -265,16 +268,7 @@ impl Context {
         challenges: &Challenges,
         now: Instant,
     ) -> Result<Opened, Refusal> {
-        let header = Header::of(message)?;
-        let (Some(partial_iv), Some(_)) = (header.partial_iv, &header.kid) else {
-            return Err(HeaderError::Parts.into());
-        };
-        if message.payload.is_empty() {
-            return Err(HeaderError::NoCiphertext.into());
-        }
-        if protection::has_outer_blocks(message) {
-            return Err(Refusal::OuterBlock);
-        }
+        let (header, partial_iv) = Header::of_request(message)?;
         if !self.is_meant(&header) {
             return Err(Refusal::UnknownContext);
         }
@@ -294,11 +288,16 @@ impl Context {
         if self.is_doubtful(partial_iv) && !self.proves_freshness(&opened, challenges, now) {
             // Appendix B.1.2: the request may have been answered with its own nonce before the restart.
             binding.reusable = false;
+            // Its answer comes as another request. Should the network have doubled this one, that must not be served as well.
+            if matches!(self.freshness, Freshness::Lost { .. }) {
+                self.challenged = self.challenged.max(partial_iv.number() + 1);
+            }
             return Ok(Opened::Challenge(self.challenge(message, &mut binding, challenges, now)?));
         }
         self.window.accept(partial_iv);
         if let Freshness::Lost { since } = self.freshness {
-            self.freshness = Freshness::Recovered { since, floor: partial_iv };
+            let floor = PartialIv::new(self.challenged).map_or(partial_iv, |after| after.max(partial_iv));
+            self.freshness = Freshness::Recovered { since, floor };
         }
         if let Freshness::Recovered { floor, .. } = self.freshness
             && self.window.next() > floor.number() + ReplayWindow::WIDTH
@@ -462,5 +461,35 @@ fn place(opened: &Message) -> Place {
         }
         // §4.1.3.5.2: what it says is not for us.
         Some(_) => Place::Notification,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::coap::MessageId;
+    use crate::security::oscore::Disclosure;
+
+    #[test]
+    fn what_is_protected_by_the_right_keys_and_is_no_request_is_refused_and_changes_nothing() {
+        let parameters = Parameters::new([7; 16].into(), b"", b"\x01");
+        let mut client = Context::new(&parameters).unwrap();
+        let mut server = Context::new(&parameters.mirrored()).unwrap();
+        let _kept = (client.reserve(), server.reserve());
+        let message = Message { code: Code::CONTENT, ..Message::empty(Kind::Confirmable, MessageId(1)) };
+        let partial_iv = client.take_number().unwrap();
+        let header = Header { partial_iv: Some(partial_iv), kid_context: None, kid: Some(Vec::new()) };
+        let (nonce, aad) = (client.keys.nonce(b"", partial_iv), client.keys.aad(b"", partial_iv));
+        let sealed =
+            client.seal(&message, Code::POST, &header, protection::split_request(&message), nonce, &aad);
+        let challenges = Challenges::new([0; 32], Duration::from_secs(600));
+        for _ in 0..2 {
+            let refused = server.open_request(&sealed.message, &challenges, Instant::START).unwrap_err();
+            assert_eq!(refused, Refusal::NotARequest);
+            assert_eq!(refused.response(Disclosure::Uniform).unwrap().code, Code::BAD_REQUEST);
+        }
+        assert_eq!(server.window, ReplayWindow::default());
     }
 }

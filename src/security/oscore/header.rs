@@ -3,6 +3,8 @@
 use thiserror::Error;
 
 use super::partial_iv::PartialIv;
+use super::protection;
+use super::refusal::Refusal;
 use crate::coap::{Message, OptionNumber};
 
 /// What the OSCORE option says.
@@ -94,6 +96,23 @@ impl Header {
             (None, _) => Err(HeaderError::Missing),
             (Some(_), Some(_)) => Err(HeaderError::Repeated),
         }
+    }
+
+    /// Reads the header of a request, and its Partial IV, and looks at all else that is known without keys: so that the same is said of a
+    /// request whether there are keys for it or not.
+    ///
+    /// # Errors
+    /// What keeps it from being served whoever has sent it.
+    pub fn of_request(message: &Message) -> Result<(Self, PartialIv), Refusal> {
+        let header = Self::of(message)?;
+        let partial_iv = header.partial_iv.filter(|_| header.kid.is_some()).ok_or(HeaderError::Parts)?;
+        if message.payload.is_empty() {
+            return Err(HeaderError::NoCiphertext.into());
+        }
+        if protection::has_outer_blocks(message) {
+            return Err(Refusal::OuterBlock);
+        }
+        Ok((header, partial_iv))
     }
 }
 

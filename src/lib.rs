@@ -11,6 +11,7 @@ pub mod homeserver;
 pub mod inspect;
 pub mod link;
 pub mod matrix;
+pub mod measure;
 pub mod net;
 pub mod security;
 pub mod sim;

@@ -47,6 +47,11 @@ const LAYERS: &[Layer] = &[
         uses: &["coap", "codec", "device", "endpoint", "gateway", "link", "matrix", "security", "translate"],
         kind: Kind::Pure,
     },
+    Layer {
+        name: "measure",
+        uses: &["coap", "codec", "endpoint", "link", "matrix", "security", "sim", "translate"],
+        kind: Kind::Pure,
+    },
     Layer { name: "homeserver", uses: &[], kind: Kind::Driver },
 ];
 

@@ -15,6 +15,7 @@ mod gateway;
 mod input;
 mod inspect;
 mod link;
+mod measure;
 mod output;
 mod request;
 mod routes;
@@ -53,6 +54,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Link(link::LinkArgs),
     Sim(sim::SimArgs),
+    Measure(measure::MeasureArgs),
     Encode(encode::EncodeArgs),
     Decode(decode::DecodeArgs),
     Inspect(inspect::InspectArgs),
@@ -70,6 +72,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Link(args) => link::run(args),
         Command::Sim(args) => sim::run(args),
+        Command::Measure(args) => measure::run(args),
         Command::Encode(args) => encode::run(args),
         Command::Decode(args) => decode::run(args),
         Command::Inspect(args) => inspect::run(args),

@@ -1,0 +1,107 @@
+//! What the recorded traffic of `tests/corpus/dev.jsonl.gz` costs: the tables of `tests/snapshots/measure.txt`, which docs/measure.md quotes.
+//!
+//! After a change that was meant, `LOWBAND_UPDATE=1 cargo test --test measure` writes it anew.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fmt::Write;
+use std::io::BufReader;
+use std::path::Path;
+
+use flate2::read::GzDecoder;
+use lowband::link::Profile;
+use lowband::measure::Encoding;
+use lowband::measure::Meter;
+use lowband::measure::Recording;
+use lowband::measure::Security;
+use lowband::measure::Setup;
+
+const SECURITY: [Security; 3] = [Security::None, Security::Oscore, Security::Dtls];
+
+/// Replays the corpus; what differs is told with its line.
+fn replay(encoding: Encoding, security: Security, link: &str) -> (Meter, Vec<String>) {
+    let corpus = BufReader::new(GzDecoder::new(include_bytes!("corpus/dev.jsonl.gz").as_slice()));
+    let link = Profile::built_in(link).unwrap();
+    let mut meter = Meter::new(Setup { encoding, security, link });
+    let mut differences = Vec::new();
+    for exchange in Recording::new(corpus) {
+        let exchange = exchange.unwrap();
+        if let Some(difference) = meter.replay(&exchange) {
+            differences.push(format!("line {}: {difference}", exchange.line));
+        }
+    }
+    (meter, differences)
+}
+
+#[test]
+fn the_corpus_costs_what_the_snapshot_says() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots/measure.txt");
+    let mut tables = "\
+# tests/corpus/dev.jsonl.gz as lowband measure tells of it. Written by LOWBAND_UPDATE=1 cargo test --test measure
+"
+    .to_owned();
+    for security in SECURITY {
+        let (meter, differences) = replay(Encoding::Msc3079, security, "hf-100");
+        writeln!(tables, "\nmsc3079, {}, hf-100\n{}", security.name(), meter.report()).unwrap();
+        for difference in differences {
+            writeln!(tables, "{difference}").unwrap();
+        }
+    }
+    if std::env::var_os("LOWBAND_UPDATE").is_some() {
+        return std::fs::write(path, tables).unwrap();
+    }
+    let known = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        known == tables,
+        "other than in {}:\n{tables}\nIf it is meant: LOWBAND_UPDATE=1 cargo test --test measure",
+        path.display()
+    );
+}
+
+#[test]
+fn the_page_says_what_the_snapshot_does() {
+    let (snapshot, page) = (include_str!("snapshots/measure.txt"), include_str!("../docs/measure.md"));
+    let (first, _) = snapshot.split_once("\n\nmsc3079, oscore").unwrap();
+    let (_, first) = first.split_once("hf-100\n").unwrap();
+    let steady = snapshot.lines().filter(|line| line.starts_with("steady state"));
+    for line in first.lines().filter(|line| !line.starts_with("line ")).chain(steady) {
+        assert!(page.contains(line), "docs/measure.md should have:\n{line}");
+    }
+}
+
+#[test]
+fn what_is_counted_above_coap_is_the_same_whatever_protects_it_and_on_every_link() {
+    let all = |security, link| replay(Encoding::Msc3079, security, link).0.report().all();
+    let plain = all(Security::None, "hf-100");
+    for (security, link) in [(Security::Oscore, "hf-100"), (Security::Dtls, "sbd"), (Security::None, "lan")] {
+        let other = all(security, link);
+        let same = [
+            (plain.exchanges, other.exchanges),
+            (plain.json, other.json),
+            (plain.payload, other.payload),
+            (plain.mismatches, other.mismatches),
+        ];
+        assert!(same.iter().all(|(one, other)| one == other), "{security:?} on {link}: {other:?}");
+        assert_eq!(other.wire, other.secured + 28 * other.datagrams);
+        let sealed = match security {
+            Security::None => 0,
+            Security::Dtls => 29 * other.datagrams,
+            Security::Oscore => other.secured - other.coap,
+        };
+        assert_eq!(other.secured, other.coap + sealed);
+    }
+}
+
+#[test]
+fn the_corpus_comes_to_what_those_who_recorded_it_have_counted() {
+    // With a program of their own: 797 and 1374 exchanges, 377,899 and 1,242,257 bytes of JSON, and by MSC3079 326,072 bytes of the steady
+    // state, with each float in nine bytes. It has three of them, which take three here.
+    let (meter, differences) = replay(Encoding::Msc3079, Security::None, "lan");
+    let (steady, all) = (meter.report().steady(), meter.report().all());
+    assert_eq!((steady.exchanges, steady.json, all.exchanges, all.json), (797, 377_899, 1374, 1_242_257));
+    assert_eq!(steady.payload, 326_072 - 3 * 6);
+    assert_eq!(steady.mismatches, 0);
+    // What a homeserver says to a path that a gateway does not forward.
+    let told = "line 1327: the request cannot be sent: path /_matrix/foo is outside the client-server API";
+    assert_eq!(differences, [told]);
+}

@@ -30,6 +30,9 @@ pub use error::DecodeError;
 pub use error::EncodeError;
 pub use keys::key_name;
 pub use keys::key_number;
+pub(crate) use encode::refuse_wide_integer;
+pub(crate) use text::Base;
+pub(crate) use text::Text;
 
 /// Which integer keys the encoder may use. The decoder always accepts those of version 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -15,6 +15,7 @@ pub use path::PathError;
 pub use path::Target;
 pub use path::expand;
 pub use path::shorten;
+pub(crate) use path::join;
 pub use path::split_path;
 pub use query::QueryError;
 pub use query::expand_query;

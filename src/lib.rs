@@ -12,6 +12,7 @@ pub mod inspect;
 pub mod link;
 pub mod matrix;
 pub mod net;
+pub mod packed;
 pub mod security;
 pub mod sim;
 pub mod translate;

@@ -1,0 +1,512 @@
+//! Coder 2: each bit is predicted from what stands around it, and coded in as many bits as it is a surprise.
+//!
+//! Contexts say what has come of them before: in the dictionary, and in the message so far. Their guesses are mixed by weights
+//! that are learned, too. Everything is integers, so that both ends predict the same; the arithmetic coder turns predictions into
+//! bytes. A message changes nothing for the next: each begins with what the dictionary taught.
+
+use std::collections::BTreeMap;
+
+use crate::packed::coder::mixer::Mixer;
+use crate::packed::coder::mixer::Stretch;
+use crate::packed::coder::mixer::squash;
+use crate::packed::dictionary::Sample;
+use crate::packed::error::DecodeError;
+use crate::packed::stream::Context;
+use crate::packed::stream::Role;
+use crate::packed::stream::Written;
+
+/// How many contexts guess, and how many guesses they make: two each, two of the match, and one that is always the same.
+const CONTEXTS: usize = 12;
+const INPUTS: usize = 2 * CONTEXTS + 3;
+
+/// The slots of all contexts together are 2 to the power of this.
+const SLOT_BITS: u32 = 22;
+
+/// How often a context must have been seen to move no more slowly.
+const LIMIT: u32 = 255;
+
+/// What the dictionary taught.
+pub(in crate::packed) struct Model {
+    slots: Vec<u32>,
+    mixers: Mixers,
+    stretch: Stretch,
+    /// All bytes of the dictionary, and where each hash of the last bytes was followed last.
+    history: Vec<u8>,
+    places: Vec<u32>,
+}
+
+#[derive(Clone)]
+struct Mixers {
+    by_role: Mixer,
+    by_bits: Mixer,
+    by_name: Mixer,
+}
+
+/// The slots that a message changes.
+enum Slots<'a> {
+    /// Over those of the dictionary, which stay.
+    Over(&'a [u32], BTreeMap<u32, u32>),
+    /// A copy, once there are many.
+    Own(Vec<u32>),
+}
+
+/// More changes than these are made in a copy.
+const MOST_CHANGES: usize = 1 << 17;
+
+impl Slots<'_> {
+    fn get(&self, slot: u32) -> u32 {
+        match self {
+            Slots::Over(base, changes) => match changes.get(&slot) {
+                Some(value) => *value,
+                None => base.get(slot as usize).copied().unwrap_or_default(),
+            },
+            Slots::Own(slots) => slots.get(slot as usize).copied().unwrap_or_default(),
+        }
+    }
+
+    fn set(&mut self, slot: u32, value: u32) {
+        match self {
+            Slots::Over(base, changes) => {
+                changes.insert(slot, value);
+                if changes.len() > MOST_CHANGES {
+                    let mut slots = base.to_vec();
+                    for (slot, value) in &*changes {
+                        if let Some(place) = slots.get_mut(*slot as usize) {
+                            *place = *value;
+                        }
+                    }
+                    *self = Slots::Own(slots);
+                }
+            }
+            Slots::Own(slots) => {
+                if let Some(place) = slots.get_mut(slot as usize) {
+                    *place = value;
+                }
+            }
+        }
+    }
+}
+
+/// A prediction in progress: the message so far.
+struct Predictor<'a> {
+    slots: Slots<'a>,
+    mixers: Mixers,
+    stretch: &'a Stretch,
+    /// The dictionary's bytes, and the message's.
+    taught: &'a [u8],
+    bytes: Vec<u8>,
+    /// Where the hash of the last bytes was followed last: in the dictionary, and since.
+    taught_places: &'a [u32],
+    places: BTreeMap<u32, u32>,
+    /// The place whose byte is expected next, and how many bytes agreed before it.
+    expected: Option<usize>,
+    agreed: u32,
+    /// The byte's hashes of contexts.
+    hashes: [u32; CONTEXTS],
+    context: Context,
+    /// The bits of the byte so far, after a leading 1.
+    partial: u32,
+    guesses: [i32; INPUTS],
+    used: [u32; CONTEXTS],
+    /// The last bytes that were codes, and the word so far.
+    codes: u32,
+    word: u32,
+}
+
+impl Model {
+    /// Learns from samples, in their order.
+    pub(super) fn primed(samples: &[Sample]) -> Self {
+        let mixers = Mixers {
+            by_role: Mixer::new(INPUTS, 16 * 4, 20 << 10, 6),
+            by_bits: Mixer::new(INPUTS, 256, 20 << 10, 6),
+            by_name: Mixer::new(INPUTS, 1024, 20 << 10, 6),
+        };
+        let mut model = Model {
+            slots: vec![0; 1 << SLOT_BITS],
+            mixers,
+            stretch: Stretch::new(),
+            history: Vec::new(),
+            places: vec![0; 1 << PLACE_BITS],
+        };
+        let slots = Slots::Own(std::mem::take(&mut model.slots));
+        let mut predictor = model.predictor(slots);
+        for sample in samples {
+            predictor.begin();
+            for (byte, context) in &sample.items {
+                predictor.at(*context);
+                for bit in (0..8).rev() {
+                    predictor.predict();
+                    predictor.learn(byte >> bit & 1 == 1);
+                }
+                predictor.end_byte();
+            }
+        }
+        let Predictor { slots, mixers, bytes, places, .. } = predictor;
+        let mut taught = vec![0; 1 << PLACE_BITS];
+        for (hash, place) in places {
+            if let Some(to) = taught.get_mut(hash as usize) {
+                *to = place;
+            }
+        }
+        if let Slots::Own(slots) = slots {
+            model.slots = slots;
+        }
+        (model.mixers, model.history, model.places) = (mixers, bytes, taught);
+        model
+    }
+
+    fn predictor<'a>(&'a self, slots: Slots<'a>) -> Predictor<'a> {
+        Predictor {
+            slots,
+            mixers: self.mixers.clone(),
+            stretch: &self.stretch,
+            taught: &self.history,
+            bytes: Vec::new(),
+            taught_places: &self.places,
+            places: BTreeMap::new(),
+            expected: None,
+            agreed: 0,
+            hashes: [0; CONTEXTS],
+            context: Context::default(),
+            partial: 1,
+            guesses: [0; INPUTS],
+            used: [0; CONTEXTS],
+            codes: 0,
+            word: 0,
+        }
+    }
+
+    fn message(&self) -> Predictor<'_> {
+        self.predictor(Slots::Over(&self.slots, BTreeMap::new()))
+    }
+
+    /// Codes what was written.
+    pub(super) fn encode(&self, written: &Written) -> Vec<u8> {
+        let mut predictor = self.message();
+        let (mut interval, mut out) = (Interval::new(), Vec::new());
+        for (byte, context) in written.bytes.iter().zip(&written.contexts) {
+            predictor.at(*context);
+            for bit in (0..8).rev() {
+                let probability = predictor.predict();
+                let bit = byte >> bit & 1 == 1;
+                interval.narrow(probability, bit);
+                while let Some(byte) = interval.shift() {
+                    out.push(byte);
+                }
+                predictor.learn(bit);
+            }
+            predictor.end_byte();
+        }
+        out.extend(interval.finish(written.raw_length == 0));
+        out
+    }
+
+    /// Begins to decode a message of which no more than `limit` bytes are wanted.
+    pub(super) fn decoder<'a>(&'a self, message: &'a [u8], limit: usize) -> Decoder<'a> {
+        let mut decoder = Decoder {
+            predictor: self.message(),
+            interval: Interval::new(),
+            message,
+            read: 0,
+            shifted: 0,
+            value: 0,
+            left: limit,
+            limit,
+        };
+        for _ in 0..4 {
+            decoder.take();
+        }
+        decoder
+    }
+}
+
+/// Reads what [`Model::encode`] wrote.
+pub(in crate::packed) struct Decoder<'a> {
+    predictor: Predictor<'a>,
+    interval: Interval,
+    message: &'a [u8],
+    read: usize,
+    /// How many bytes the encoder had put out by now.
+    shifted: usize,
+    value: u32,
+    left: usize,
+    limit: usize,
+}
+
+impl Decoder<'_> {
+    pub(in crate::packed) fn byte(&mut self, context: Context) -> Result<u8, DecodeError> {
+        self.left = self.left.checked_sub(1).ok_or(DecodeError::Output { limit: self.limit })?;
+        if self.shifted > self.message.len() {
+            return Err(DecodeError::Truncated);
+        }
+        self.predictor.at(context);
+        let mut byte = 0;
+        for _ in 0..8 {
+            let probability = self.predictor.predict();
+            let bit = self.value <= self.interval.middle(probability);
+            self.interval.narrow(probability, bit);
+            while self.interval.shift().is_some() {
+                self.shifted += 1;
+                self.take();
+            }
+            self.predictor.learn(bit);
+            byte = byte << 1 | u8::from(bit);
+        }
+        self.predictor.end_byte();
+        Ok(byte)
+    }
+
+    /// Expects that the encoder would have put out as many bytes as are `left` without the raw items.
+    pub(in crate::packed) fn end(self, left: usize) -> Result<(), DecodeError> {
+        let rest = self.interval.finish(left == self.message.len());
+        let expected = self.shifted + rest.len();
+        match expected.cmp(&left) {
+            std::cmp::Ordering::Less => Err(DecodeError::Trailing),
+            std::cmp::Ordering::Greater => Err(DecodeError::Truncated),
+            std::cmp::Ordering::Equal if self.message.get(self.shifted..expected) == Some(&rest) => Ok(()),
+            std::cmp::Ordering::Equal => Err(DecodeError::Damaged),
+        }
+    }
+
+    /// Takes the next byte; after the end, zeros.
+    fn take(&mut self) {
+        self.value = self.value << 8 | self.message.get(self.read).copied().map_or(0, u32::from);
+        self.read += 1;
+    }
+}
+
+/// The numbers that the code may still become.
+struct Interval {
+    low: u32,
+    high: u32,
+}
+
+impl Interval {
+    fn new() -> Self {
+        Interval { low: 0, high: u32::MAX }
+    }
+
+    /// The last number that means 1.
+    fn middle(&self, probability: u32) -> u32 {
+        let range = u64::from(self.high - self.low);
+        self.low + (range * u64::from(probability) >> 16) as u32
+    }
+
+    fn narrow(&mut self, probability: u32, bit: bool) {
+        let middle = self.middle(probability);
+        if bit {
+            self.high = middle;
+        } else {
+            self.low = middle + 1;
+        }
+    }
+
+    /// Takes a byte that all numbers have in front.
+    fn shift(&mut self) -> Option<u8> {
+        if (self.low ^ self.high) >> 24 != 0 {
+            return None;
+        }
+        let byte = (self.high >> 24) as u8;
+        self.low <<= 8;
+        self.high = self.high << 8 | 0xff;
+        Some(byte)
+    }
+
+    /// The fewest bytes that lead into the interval, whatever follows them; or zeros, if nothing does.
+    fn finish(&self, is_last: bool) -> Vec<u8> {
+        for length in 0..4u32 {
+            let unsaid = u32::MAX.checked_shr(8 * length).unwrap_or_default();
+            let Some(first) = self.low.checked_add(unsaid).map(|first| first & !unsaid) else { continue };
+            let last = if is_last { first } else { first | unsaid };
+            if last <= self.high {
+                return first.to_be_bytes().into_iter().take(length as usize).collect();
+            }
+        }
+        self.low.to_be_bytes().to_vec()
+    }
+}
+
+/// The hashes that lead to places are of this many bits, of this many bytes.
+const PLACE_BITS: u32 = 18;
+const PLACE_BYTES: usize = 4;
+
+impl Predictor<'_> {
+    /// Forgets the message before: the next one begins.
+    fn begin(&mut self) {
+        (self.codes, self.word, self.expected, self.agreed) = (0, 0, None, 0);
+        self.bytes.extend_from_slice(&[0; PLACE_BYTES]);
+    }
+
+    /// Begins a byte.
+    fn at(&mut self, context: Context) {
+        let [one, two, three, four, five, six] = self.last();
+        let role = u32::from(context.role as u8);
+        let name = u32::from(context.name);
+        let parent = u32::from(context.parent);
+        let is_text = context.role == Role::Text;
+        let codes = self.codes;
+        let hash = |number: u32, parts: &[u32]| {
+            parts.iter().fold(number.wrapping_mul(0x9e37_79b1), |hash, part| {
+                (hash ^ part).wrapping_mul(0x85eb_ca6b).rotate_left(13).wrapping_add(0x27d4_eb2f)
+            })
+        };
+        self.hashes = [
+            hash(1, &[role]),
+            hash(2, &[role, name]),
+            hash(3, &[role, name, parent]),
+            hash(4, &[role, name, one]),
+            hash(5, &[role, name, one, two]),
+            hash(6, &[role, name, parent, codes & 0xff_ffff]),
+            hash(7, &[role, one, two, three]),
+            hash(8, &[role, one, two, three, four]),
+            hash(9, &[one, two, three, four, five, six]),
+            hash(10, &[if is_text { self.word } else { codes }, role]),
+            hash(11, &[role, name, if is_text { self.word ^ one } else { codes & 0xffff }]),
+            hash(12, &[role, one, two]),
+        ];
+        self.context = context;
+        self.partial = 1;
+    }
+
+    /// The probability that the next bit is 1, of 65536.
+    fn predict(&mut self) -> u32 {
+        let inputs = self.hashes.iter().zip(self.used.iter_mut()).zip(self.guesses.chunks_exact_mut(2));
+        for ((hash, used), guesses) in inputs {
+            let mixed = (hash ^ self.partial.wrapping_mul(0x9e37_79b1)).wrapping_mul(0x2c1b_3c6d);
+            let mixed = mixed ^ mixed >> 15;
+            *used = mixed;
+            let slot = Slot::of(self.slots.get(mixed >> (32 - SLOT_BITS)), mixed as u8);
+            let [odds, lean] = guesses else { continue };
+            if slot.count == 0 {
+                (*odds, *lean) = (0, 0);
+                continue;
+            }
+            *odds = self.stretch.of(slot.probability >> 4);
+            *lean = (slot.probability as i32 - 0x8000) >> 5;
+        }
+        let (strength, bucket) = self.match_strength();
+        if let [.., first, second, bias] = &mut self.guesses {
+            (*first, *second, *bias) = (strength, if bucket == 3 { strength } else { 0 }, 256);
+        }
+        let role = usize::from(self.context.role as u8);
+        let (mixers, guesses) = (&mut self.mixers, &self.guesses);
+        let odds = mixers.by_role.mix(guesses, role * 4 + bucket)
+            + mixers.by_bits.mix(guesses, self.partial as usize & 0xff)
+            + mixers.by_name.mix(guesses, usize::from(self.context.name) & 0x3ff);
+        let probability = squash(odds / 3) as u32;
+        (probability << 4).clamp(16, 0xffff - 16)
+    }
+
+    /// How much the byte that followed the same bytes before speaks for the next bit, and how long ago they parted.
+    fn match_strength(&self) -> (i32, usize) {
+        let Some(expected) = self.expected.and_then(|place| self.byte_at(place)) else { return (0, 0) };
+        let seen = 32 - self.partial.leading_zeros() - 1;
+        let expected = u32::from(expected) | 0x100;
+        if expected >> (8 - seen) != self.partial {
+            return (0, 0);
+        }
+        let strength = (64 * self.agreed.min(24)) as i32;
+        let bucket = if self.agreed > 15 { 3 } else if self.agreed > 7 { 2 } else { 1 };
+        let is_one = expected >> (7 - seen) & 1 == 1;
+        (if is_one { strength } else { -strength }, bucket)
+    }
+
+    fn learn(&mut self, bit: bool) {
+        let (mixers, guesses) = (&mut self.mixers, &self.guesses);
+        mixers.by_role.learn(guesses, bit);
+        mixers.by_bits.learn(guesses, bit);
+        mixers.by_name.learn(guesses, bit);
+        for mixed in self.used {
+            let place = mixed >> (32 - SLOT_BITS);
+            let slot = Slot::of(self.slots.get(place), mixed as u8).learned(bit);
+            self.slots.set(place, slot);
+        }
+        self.partial = self.partial << 1 | u32::from(bit);
+    }
+
+    /// Ends the byte whose eight bits were learned.
+    fn end_byte(&mut self) {
+        let byte = self.partial as u8;
+        let followed = self.expected.and_then(|place| self.byte_at(place)) == Some(byte);
+        self.bytes.push(byte);
+        (self.expected, self.agreed) = match self.expected {
+            Some(place) if followed => (Some(place + 1), self.agreed + 1),
+            _ => (None, 0),
+        };
+        match self.context.role {
+            Role::Value | Role::Name => (self.codes, self.word) = (self.codes << 8 | u32::from(byte), 0),
+            Role::Text if byte.is_ascii_alphanumeric() || byte >= 0x80 => {
+                self.word = (self.word ^ u32::from(byte.to_ascii_lowercase())).wrapping_mul(0x0100_0193).rotate_left(5);
+            }
+            _ => self.word = 0,
+        }
+        self.find();
+    }
+
+    /// Looks for the last bytes further back.
+    fn find(&mut self) {
+        let [one, two, three, four, ..] = self.last();
+        let hash = (one | two << 8 | three << 16 | four << 24).wrapping_mul(0x9e37_79b1) >> (32 - PLACE_BITS);
+        let here = self.taught.len() + self.bytes.len();
+        if self.expected.is_none() {
+            let taught = || self.taught_places.get(hash as usize).copied().filter(|place| *place > 0);
+            let place = self.places.get(&hash).copied().or_else(taught);
+            if let Some(place) = place {
+                let agreed = self.agreement(place as usize, here);
+                if agreed >= PLACE_BYTES as u32 {
+                    (self.expected, self.agreed) = (Some(place as usize), agreed);
+                }
+            }
+        }
+        self.places.insert(hash, here as u32);
+    }
+
+    /// How many bytes before two places are the same, up to 32.
+    fn agreement(&self, one: usize, other: usize) -> u32 {
+        let pairs = (1..=32).take_while(|back| {
+            let (one, other) = (one.checked_sub(*back), other.checked_sub(*back));
+            one.is_some() && one.and_then(|at| self.byte_at(at)) == other.and_then(|at| self.byte_at(at))
+        });
+        pairs.count() as u32
+    }
+
+    fn byte_at(&self, place: usize) -> Option<u8> {
+        match place.checked_sub(self.taught.len()) {
+            None => self.taught.get(place).copied(),
+            Some(place) => self.bytes.get(place).copied(),
+        }
+    }
+
+    /// The last six bytes of the message, the latest first.
+    fn last(&self) -> [u32; 6] {
+        let mut last = [0; 6];
+        last.iter_mut().zip(self.bytes.iter().rev()).for_each(|(to, from)| *to = u32::from(*from));
+        last
+    }
+}
+
+/// What came of a context: how probable a 1 is, of 65536, how often it was seen, and part of its hash.
+struct Slot {
+    probability: u32,
+    count: u32,
+    check: u32,
+}
+
+impl Slot {
+    fn of(packed: u32, check: u8) -> Slot {
+        let check = u32::from(check);
+        if packed & 0xff != check || packed >> 8 & 0xff == 0 {
+            return Slot { probability: 0x8000, count: 0, check };
+        }
+        Slot { probability: packed >> 16, count: packed >> 8 & 0xff, check }
+    }
+
+    /// The slot after a bit: it moves by one part of as many as were seen, and a half.
+    fn learned(self, bit: bool) -> u32 {
+        let target = if bit { 0xffff } else { 0 };
+        let moved = (target - self.probability as i32) * 2 / (2 * self.count as i32 + 3);
+        let probability = (self.probability as i32 + moved) as u32;
+        let count = (self.count + 1).min(LIMIT);
+        probability << 16 | count << 8 | self.check
+    }
+}

@@ -58,6 +58,8 @@ pub struct Encoded {
     pub message: MessageNumber,
     /// What it asks, or what it answers.
     pub asked: Asked,
+    /// How many bytes of items there were before they were coded.
+    pub items: usize,
 }
 
 impl GatewayEnd {
@@ -126,12 +128,12 @@ impl GatewayEnd {
         spelling: Spelling,
     ) -> Encoded {
         let mut message = message::write_response(response, asked, position, self.known(), spelling);
-        let payload = message.code(coders);
+        let (payload, items) = message.code(coders);
         let (mark, asked, draft) = (message.mark(), message.asked, message.writer.draft);
         self.own.commit(self.messages, draft.entries, draft.next);
         self.tokens.commit(draft.tokens, mark);
         self.messages += 1;
-        Encoded { payload, message: MessageNumber(self.messages - 1), asked }
+        Encoded { payload, message: MessageNumber(self.messages - 1), asked, items }
     }
 
     /// Notes that a message arrived at the proxy, and was understood.
@@ -179,14 +181,14 @@ impl ProxyEnd {
         spelling: Spelling,
     ) -> Result<Encoded, EncodeError> {
         let mut message = message::write_request(request, self.known(), spelling)?;
-        let payload = message.code(coders);
+        let (payload, items) = message.code(coders);
         let (asked, draft, transaction) = (message.asked, message.writer.draft, message.writer.transaction);
         self.own.commit(self.messages, draft.entries, draft.next);
         if let Some((number, text)) = transaction {
             self.transactions.commit(number, &request.path, &text);
         }
         self.messages += 1;
-        Ok(Encoded { payload, message: MessageNumber(self.messages - 1), asked })
+        Ok(Encoded { payload, message: MessageNumber(self.messages - 1), asked, items })
     }
 
     /// Reads a response to what was asked.

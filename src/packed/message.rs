@@ -82,14 +82,14 @@ pub(super) struct Message<'a> {
 }
 
 impl Message<'_> {
-    /// The message's bytes, by the coder that makes the fewest.
-    pub(super) fn code(&mut self, coders: &coder::Coders) -> Vec<u8> {
+    /// The message's bytes, by the coder that makes the fewest, and how many bytes of items they stand for.
+    pub(super) fn code(&mut self, coders: &coder::Coders) -> (Vec<u8>, usize) {
         let written = self.written();
-        coders.code(self.flags, &written)
+        (coders.code(self.flags, &written), written.bytes.len())
     }
 
     /// All items, with the numbers before them.
-    pub(super) fn written(&mut self) -> Written {
+    fn written(&mut self) -> Written {
         let mut written = std::mem::take(&mut self.prefix);
         written.append(std::mem::take(&mut self.writer.out));
         written

@@ -156,7 +156,7 @@ impl<'a> Source<'a> {
     pub(super) fn end(self) -> Result<(), DecodeError> {
         let left = self.message.len();
         let length = match self.coded {
-            Coded::Plain { length: Some(_), mut rest, .. } if rest.next().is_some() => {
+            Coded::Plain { length: Some(_), rest, .. } if rest.len() > 0 => {
                 return Err(DecodeError::Trailing);
             }
             Coded::Plain { length: Some(length), .. } => length,

@@ -3,6 +3,7 @@
 use crate::packed::coder::Coders;
 use crate::packed::dictionary;
 use crate::packed::dictionary::Direction;
+use crate::packed::end::Encoded;
 
 /// What a dictionary is made of, message by message.
 #[derive(Debug, Default)]
@@ -16,14 +17,20 @@ impl Trainer {
         Trainer::default()
     }
 
-    /// Adds a sample of a request.
-    pub fn add_request(&mut self, sample: &Observed) {
-        dictionary::append(&mut self.dictionary, Direction::Request, sample.flags, 0, &sample.items);
+    /// Adds a request that was written by the coders of [`untrained`].
+    pub fn add_request(&mut self, sample: &Encoded) {
+        self.add(Direction::Request, 0, sample);
     }
 
-    /// Adds a sample of a response.
-    pub fn add_response(&mut self, sample: &Observed) {
-        dictionary::append(&mut self.dictionary, Direction::Response, sample.flags, sample.route, &sample.items);
+    /// Adds a response that was written by the coders of [`untrained`].
+    pub fn add_response(&mut self, sample: &Encoded) {
+        self.add(Direction::Response, sample.asked.route, sample);
+    }
+
+    fn add(&mut self, direction: Direction, route: u16, sample: &Encoded) {
+        let Some((&header, rest)) = sample.payload.split_first() else { return };
+        let items = rest.get(..sample.items).unwrap_or_default();
+        dictionary::append(&mut self.dictionary, direction, header, route, items);
     }
 
     /// How many bytes there are.
@@ -35,14 +42,6 @@ impl Trainer {
     pub fn finish(self) -> Vec<u8> {
         self.dictionary
     }
-}
-
-/// The items of a message, as coders see them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Observed {
-    pub(super) flags: u8,
-    pub(super) route: u16,
-    pub(super) items: Vec<u8>,
 }
 
 /// Coders that know nothing yet, for what is observed.

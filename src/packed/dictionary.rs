@@ -18,7 +18,9 @@ use crate::packed::message;
 use crate::packed::read::Reader;
 use crate::packed::stream::Context;
 use crate::packed::stream::Source;
+use crate::packed::tokens::Marks;
 use crate::packed::tokens::Tokens;
+use crate::packed::tokens::Transactions;
 
 /// The dictionary that is built in.
 pub(super) const BUILT_IN: &[u8] = include_bytes!("../../dictionaries/v2/samples.bin");
@@ -70,7 +72,9 @@ pub(super) fn append(dictionary: &mut Vec<u8>, direction: Direction, flags: u8, 
 /// Reads a sample to find out what its bytes are.
 fn contexts(items: &[u8], kind: u8, flags: u8, route: u16) -> Result<Vec<(u8, Context)>, DecodeError> {
     let (own, peer, tokens) = (Own::default(), Mirror::default(), Tokens::default());
-    let known = Known { own: &own, peer: &peer, home: Home::Gateway(&tokens), agreement: Agreement::default() };
+    let (marks, transactions) = (Marks::default(), Transactions::default());
+    let home = if kind == 0 { Home::Gateway(&tokens) } else { Home::Proxy(&marks, &transactions) };
+    let known = Known { own: &own, peer: &peer, home, agreement: Agreement::default() };
     let mut reader = Reader::new(Source::bare(items), known, Frame::default());
     (reader.trace, reader.is_sample) = (Some(Vec::new()), true);
     match kind {

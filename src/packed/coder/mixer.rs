@@ -54,8 +54,9 @@ impl Mixer {
     pub(super) fn mix(&mut self, guesses: &[i32], set: usize) -> i32 {
         self.selected = set * self.inputs;
         let weights = self.weights.get(self.selected..).unwrap_or_default();
-        let sum: i64 = weights.iter().zip(guesses).map(|(weight, guess)| i64::from(*weight) * i64::from(*guess)).sum();
-        let odds = (sum / i64::from(ONE)).clamp(-2047, 2047) as i32;
+        // A weight is less than 2^19 + 1 and a guess than 2^11, so products and their sum fit.
+        let sum: i32 = weights.iter().zip(guesses).map(|(weight, guess)| weight * guess >> 8).sum();
+        let odds = (sum >> 8).clamp(-2047, 2047);
         self.output = squash(odds);
         odds
     }

@@ -13,11 +13,13 @@ pub(super) mod mixer;
 pub(super) mod model;
 
 use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 use sha2::Digest;
 use sha2::Sha256;
 
 use crate::packed::dictionary;
+use crate::packed::dictionary::Sample;
 use crate::packed::error::DecodeError;
 use crate::packed::stream::Coded;
 use crate::packed::stream::Source;
@@ -34,7 +36,9 @@ static BUILT_IN: LazyLock<Coders> =
 pub struct Coders {
     /// The items of the dictionary's samples, for coder 1.
     text: Vec<u8>,
-    model: model::Model,
+    samples: Vec<Sample>,
+    /// Made when it is first of use: it takes a while.
+    model: OnceLock<model::Model>,
     hash: [u8; 32],
     allowed: Vec<u8>,
 }
@@ -52,8 +56,9 @@ impl Coders {
         hash.update(dictionary);
         Ok(Coders {
             text: deflate::text(&samples),
-            model: model::Model::primed(&samples),
             hash: hash.finalize().into(),
+            samples,
+            model: OnceLock::new(),
             allowed: vec![NONE, DEFLATE, MODEL],
         })
     }
@@ -67,6 +72,10 @@ impl Coders {
     /// The SHA-256 of the dictionary: what the two ends compare when the association begins.
     pub fn hash(&self) -> [u8; 32] {
         self.hash
+    }
+
+    fn model(&self) -> &model::Model {
+        self.model.get_or_init(|| model::Model::primed(&self.samples))
     }
 
     /// A message: the header with `flags`, the coded items, the raw items.
@@ -84,7 +93,7 @@ impl Coders {
         match coder {
             NONE => Some(written.bytes.clone()),
             DEFLATE => deflate::deflate(&self.text, &written.bytes),
-            MODEL => Some(self.model.encode(written)),
+            MODEL => Some(self.model().encode(written)),
             _ => None,
         }
     }
@@ -102,7 +111,7 @@ impl Coders {
                 let (items, length) = deflate::inflate(&self.text, message, limit)?;
                 Coded::Plain { rest: items.into_iter(), length: Some(length), read: 0 }
             }
-            MODEL => Coded::Model(Box::new(self.model.decoder(message, limit))),
+            MODEL => Coded::Model(Box::new(self.model().decoder(message, limit))),
             _ => return Err(DecodeError::UnknownCoder(coder)),
         };
         Ok(Source::new(coded, message))

@@ -15,19 +15,20 @@ use crate::packed::stream::Context;
 use crate::packed::stream::Role;
 use crate::packed::stream::Written;
 
-/// How many contexts guess, and how many guesses they make: two each, two of the match, and one that is always the same.
+/// How many contexts guess, and how many guesses they make: two each, two of the match, and one that is always the same; one is left over, for
+/// fours are quicker.
 const CONTEXTS: usize = 12;
-const INPUTS: usize = 2 * CONTEXTS + 3;
+const INPUTS: usize = 2 * CONTEXTS + 4;
 
-/// The slots of all contexts together are 2 to the power of this.
-const SLOT_BITS: u32 = 22;
+/// The lines of all contexts together are 2 to the power of this.
+const LINE_BITS: u32 = 17;
 
 /// How often a context must have been seen to move no more slowly.
 const LIMIT: u32 = 255;
 
 /// What the dictionary taught.
 pub(in crate::packed) struct Model {
-    slots: Vec<u32>,
+    lines: Vec<Line>,
     mixers: Mixers,
     stretch: Stretch,
     /// All bytes of the dictionary, and where each hash of the last bytes was followed last.
@@ -42,45 +43,73 @@ struct Mixers {
     by_name: Mixer,
 }
 
-/// The slots that a message changes.
-enum Slots<'a> {
-    /// Over those of the dictionary, which stay.
-    Over(&'a [u32], BTreeMap<u32, u32>),
-    /// A copy, once there are many.
-    Own(Vec<u32>),
+/// The slots of four bits under one context; the first is not used.
+type Line = [u32; 16];
+
+/// The lines that a message changes, over those of the dictionary.
+enum Lines<'a> {
+    /// Only what was changed is kept.
+    Over(&'a [Line], BTreeMap<u32, Line>),
+    /// All are.
+    Own(Vec<Line>),
 }
 
 /// More changes than these are made in a copy.
-const MOST_CHANGES: usize = 1 << 17;
+const MOST_CHANGES: usize = 1 << 15;
 
-impl Slots<'_> {
-    fn get(&self, slot: u32) -> u32 {
-        match self {
-            Slots::Over(base, changes) => match changes.get(&slot) {
-                Some(value) => *value,
-                None => base.get(slot as usize).copied().unwrap_or_default(),
-            },
-            Slots::Own(slots) => slots.get(slot as usize).copied().unwrap_or_default(),
-        }
+impl Lines<'_> {
+    fn get(&self, line: u32) -> Line {
+        let (lines, changed) = match self {
+            Lines::Over(lines, changes) => (*lines, changes.get(&line)),
+            Lines::Own(lines) => (lines.as_slice(), None),
+        };
+        changed.or_else(|| lines.get(line as usize)).copied().unwrap_or_default()
     }
 
-    fn set(&mut self, slot: u32, value: u32) {
+    fn set(&mut self, line: u32, value: Line) {
         match self {
-            Slots::Over(base, changes) => {
-                changes.insert(slot, value);
+            Lines::Over(lines, changes) => {
+                changes.insert(line, value);
                 if changes.len() > MOST_CHANGES {
-                    let mut slots = base.to_vec();
-                    for (slot, value) in &*changes {
-                        if let Some(place) = slots.get_mut(*slot as usize) {
-                            *place = *value;
-                        }
-                    }
-                    *self = Slots::Own(slots);
+                    let mut own = Lines::Own(lines.to_vec());
+                    std::mem::take(changes).into_iter().for_each(|(line, value)| own.set(line, value));
+                    *self = own;
                 }
             }
-            Slots::Own(slots) => {
-                if let Some(place) = slots.get_mut(slot as usize) {
+            Lines::Own(lines) => {
+                if let Some(place) = lines.get_mut(line as usize) {
                     *place = value;
+                }
+            }
+        }
+    }
+}
+
+/// Where each hash of the last bytes was followed last.
+enum Places<'a> {
+    /// In the dictionary, and since.
+    Over(&'a [u32], BTreeMap<u32, u32>),
+    /// In the dictionary that is being learned.
+    Own(Vec<u32>),
+}
+
+impl Places<'_> {
+    fn get(&self, hash: u32) -> Option<usize> {
+        let place = match self {
+            Places::Over(taught, since) => since.get(&hash).or_else(|| taught.get(hash as usize)),
+            Places::Own(places) => places.get(hash as usize),
+        };
+        place.filter(|place| **place > 0).map(|place| *place as usize)
+    }
+
+    fn set(&mut self, hash: u32, here: usize) {
+        match self {
+            Places::Over(_, since) => {
+                since.insert(hash, here as u32);
+            }
+            Places::Own(places) => {
+                if let Some(place) = places.get_mut(hash as usize) {
+                    *place = here as u32;
                 }
             }
         }
@@ -89,15 +118,13 @@ impl Slots<'_> {
 
 /// A prediction in progress: the message so far.
 struct Predictor<'a> {
-    slots: Slots<'a>,
+    lines: Lines<'a>,
     mixers: Mixers,
     stretch: &'a Stretch,
     /// The dictionary's bytes, and the message's.
     taught: &'a [u8],
     bytes: Vec<u8>,
-    /// Where the hash of the last bytes was followed last: in the dictionary, and since.
-    taught_places: &'a [u32],
-    places: BTreeMap<u32, u32>,
+    places: Places<'a>,
     /// The place whose byte is expected next, and how many bytes agreed before it.
     expected: Option<usize>,
     agreed: u32,
@@ -107,7 +134,9 @@ struct Predictor<'a> {
     /// The bits of the byte so far, after a leading 1.
     partial: u32,
     guesses: [i32; INPUTS],
-    used: [u32; CONTEXTS],
+    /// The lines of the half byte that is being predicted: their numbers, part of their hashes, and what is in them.
+    used: [(u32, u8); CONTEXTS],
+    open: [Line; CONTEXTS],
     /// The last bytes that were codes, and the word so far.
     codes: u32,
     word: u32,
@@ -121,15 +150,9 @@ impl Model {
             by_bits: Mixer::new(INPUTS, 256, 20 << 10, 6),
             by_name: Mixer::new(INPUTS, 1024, 20 << 10, 6),
         };
-        let mut model = Model {
-            slots: vec![0; 1 << SLOT_BITS],
-            mixers,
-            stretch: Stretch::new(),
-            history: Vec::new(),
-            places: vec![0; 1 << PLACE_BITS],
-        };
-        let slots = Slots::Own(std::mem::take(&mut model.slots));
-        let mut predictor = model.predictor(slots);
+        let lines = Lines::Own(vec![Line::default(); 1 << LINE_BITS]);
+        let stretch = Stretch::new();
+        let mut predictor = Predictor::new(lines, mixers, &stretch, &[], Places::Own(vec![0; 1 << PLACE_BITS]));
         for sample in samples {
             predictor.begin();
             for (byte, context) in &sample.items {
@@ -141,43 +164,17 @@ impl Model {
                 predictor.end_byte();
             }
         }
-        let Predictor { slots, mixers, bytes, places, .. } = predictor;
-        let mut taught = vec![0; 1 << PLACE_BITS];
-        for (hash, place) in places {
-            if let Some(to) = taught.get_mut(hash as usize) {
-                *to = place;
-            }
-        }
-        if let Slots::Own(slots) = slots {
-            model.slots = slots;
-        }
-        (model.mixers, model.history, model.places) = (mixers, bytes, taught);
-        model
-    }
-
-    fn predictor<'a>(&'a self, slots: Slots<'a>) -> Predictor<'a> {
-        Predictor {
-            slots,
-            mixers: self.mixers.clone(),
-            stretch: &self.stretch,
-            taught: &self.history,
-            bytes: Vec::new(),
-            taught_places: &self.places,
-            places: BTreeMap::new(),
-            expected: None,
-            agreed: 0,
-            hashes: [0; CONTEXTS],
-            context: Context::default(),
-            partial: 1,
-            guesses: [0; INPUTS],
-            used: [0; CONTEXTS],
-            codes: 0,
-            word: 0,
-        }
+        let Predictor { lines, mixers, bytes: history, places, .. } = predictor;
+        let (Lines::Own(lines), Places::Own(places)) = (lines, places) else {
+            unreachable!("what is owned from the start stays so")
+        };
+        Model { lines, mixers, stretch, history, places }
     }
 
     fn message(&self) -> Predictor<'_> {
-        self.predictor(Slots::Over(&self.slots, BTreeMap::new()))
+        let lines = Lines::Over(&self.lines, BTreeMap::new());
+        let places = Places::Over(&self.places, BTreeMap::new());
+        Predictor::new(lines, self.mixers.clone(), &self.stretch, &self.history, places)
     }
 
     /// Codes what was written.
@@ -330,7 +327,28 @@ impl Interval {
 const PLACE_BITS: u32 = 18;
 const PLACE_BYTES: usize = 4;
 
-impl Predictor<'_> {
+impl<'a> Predictor<'a> {
+    fn new(lines: Lines<'a>, mixers: Mixers, stretch: &'a Stretch, taught: &'a [u8], places: Places<'a>) -> Self {
+        Predictor {
+            lines,
+            mixers,
+            stretch,
+            taught,
+            bytes: Vec::new(),
+            places,
+            expected: None,
+            agreed: 0,
+            hashes: [0; CONTEXTS],
+            context: Context::default(),
+            partial: 1,
+            guesses: [0; INPUTS],
+            used: [(0, 0); CONTEXTS],
+            open: [Line::default(); CONTEXTS],
+            codes: 0,
+            word: 0,
+        }
+    }
+
     /// Forgets the message before: the next one begins.
     fn begin(&mut self) {
         (self.codes, self.word, self.expected, self.agreed) = (0, 0, None, 0);
@@ -366,28 +384,47 @@ impl Predictor<'_> {
         ];
         self.context = context;
         self.partial = 1;
+        self.open_lines();
+    }
+
+    /// Takes out the lines of the next four bits.
+    fn open_lines(&mut self) {
+        for ((hash, used), open) in self.hashes.iter().zip(&mut self.used).zip(&mut self.open) {
+            let mixed = (hash ^ self.partial.wrapping_mul(0x9e37_79b1)).wrapping_mul(0x2c1b_3c6d);
+            let mixed = mixed ^ mixed >> 15;
+            *used = (mixed >> (32 - LINE_BITS), mixed as u8);
+            *open = self.lines.get(used.0);
+        }
+    }
+
+    /// Puts back the lines that were taken out.
+    fn close_lines(&mut self) {
+        for ((line, _), open) in self.used.iter().zip(&self.open) {
+            self.lines.set(*line, *open);
+        }
+    }
+
+    /// Where the next bit has its slot in each of the lines.
+    fn place(&self) -> usize {
+        let seen = 31 - self.partial.leading_zeros();
+        let seen = if seen < 4 { seen } else { seen - 4 };
+        (self.partial & ((1 << seen) - 1) | 1 << seen) as usize
     }
 
     /// The probability that the next bit is 1, of 65536.
     fn predict(&mut self) -> u32 {
-        let inputs = self.hashes.iter().zip(self.used.iter_mut()).zip(self.guesses.chunks_exact_mut(2));
-        for ((hash, used), guesses) in inputs {
-            let mixed = (hash ^ self.partial.wrapping_mul(0x9e37_79b1)).wrapping_mul(0x2c1b_3c6d);
-            let mixed = mixed ^ mixed >> 15;
-            *used = mixed;
-            let slot = Slot::of(self.slots.get(mixed >> (32 - SLOT_BITS)), mixed as u8);
+        let place = self.place();
+        for ((line, (_, check)), guesses) in self.open.iter().zip(&self.used).zip(self.guesses.chunks_exact_mut(2)) {
+            let slot = Slot::of(line.get(place).copied().unwrap_or_default(), *check);
             let [odds, lean] = guesses else { continue };
-            if slot.count == 0 {
-                (*odds, *lean) = (0, 0);
-                continue;
-            }
-            *odds = self.stretch.of(slot.probability >> 4);
-            *lean = (slot.probability as i32 - 0x8000) >> 5;
+            (*odds, *lean) = match slot.count {
+                0 => (0, 0),
+                _ => (self.stretch.of(slot.probability >> 4), (slot.probability as i32 - 0x8000) >> 5),
+            };
         }
         let (strength, bucket) = self.match_strength();
-        if let [.., first, second, bias] = &mut self.guesses {
-            (*first, *second, *bias) = (strength, if bucket == 3 { strength } else { 0 }, 256);
-        }
+        let [.., first, second, bias, _] = &mut self.guesses;
+        (*first, *second, *bias) = (strength, if bucket == 3 { strength } else { 0 }, 256);
         let role = usize::from(self.context.role as u8);
         let (mixers, guesses) = (&mut self.mixers, &self.guesses);
         let odds = mixers.by_role.mix(guesses, role * 4 + bucket)
@@ -416,12 +453,21 @@ impl Predictor<'_> {
         mixers.by_role.learn(guesses, bit);
         mixers.by_bits.learn(guesses, bit);
         mixers.by_name.learn(guesses, bit);
-        for mixed in self.used {
-            let place = mixed >> (32 - SLOT_BITS);
-            let slot = Slot::of(self.slots.get(place), mixed as u8).learned(bit);
-            self.slots.set(place, slot);
+        let place = self.place();
+        for (line, (_, check)) in self.open.iter_mut().zip(&self.used) {
+            if let Some(slot) = line.get_mut(place) {
+                *slot = Slot::of(*slot, *check).learned(bit);
+            }
         }
         self.partial = self.partial << 1 | u32::from(bit);
+        match self.partial {
+            0x10..0x20 => {
+                self.close_lines();
+                self.open_lines();
+            }
+            0x100.. => self.close_lines(),
+            _ => {}
+        }
     }
 
     /// Ends the byte whose eight bits were learned.
@@ -449,16 +495,14 @@ impl Predictor<'_> {
         let hash = (one | two << 8 | three << 16 | four << 24).wrapping_mul(0x9e37_79b1) >> (32 - PLACE_BITS);
         let here = self.taught.len() + self.bytes.len();
         if self.expected.is_none() {
-            let taught = || self.taught_places.get(hash as usize).copied().filter(|place| *place > 0);
-            let place = self.places.get(&hash).copied().or_else(taught);
-            if let Some(place) = place {
-                let agreed = self.agreement(place as usize, here);
+            if let Some(place) = self.places.get(hash) {
+                let agreed = self.agreement(place, here);
                 if agreed >= PLACE_BYTES as u32 {
-                    (self.expected, self.agreed) = (Some(place as usize), agreed);
+                    (self.expected, self.agreed) = (Some(place), agreed);
                 }
             }
         }
-        self.places.insert(hash, here as u32);
+        self.places.set(hash, here);
     }
 
     /// How many bytes before two places are the same, up to 32.

@@ -55,8 +55,6 @@ pub(super) const ROOM_ALIAS: u8 = 0x5c;
 pub(super) const MEDIA: u8 = 0x5d;
 /// Two strings with `:` between them.
 pub(super) const PAIR: u8 = 0x5e;
-/// JSON in a string, without white space.
-pub(super) const JSON: u8 = 0x5f;
 /// A number, and the identifier that has it from now on.
 pub(super) const INTRODUCE: u8 = 0x60;
 /// What the sender told earlier: how far back.

@@ -84,7 +84,6 @@ fn contexts(items: &[u8], kind: u8, flags: u8, route: u16) -> Result<Vec<(u8, Co
     Ok(reader.trace.unwrap_or_default())
 }
 
-
 fn varint(bytes: &mut &[u8]) -> Result<u64, DecodeError> {
     let mut number = 0;
     for shift in (0..63).step_by(7) {

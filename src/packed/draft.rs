@@ -91,7 +91,13 @@ impl Draft {
     }
 
     /// The reference to a string, if there can be one.
-    pub(super) fn reference(&self, known: &Known<'_>, spelling: Spelling, kind: Kind, text: &str) -> Option<Reference> {
+    pub(super) fn reference(
+        &self,
+        known: &Known<'_>,
+        spelling: Spelling,
+        kind: Kind,
+        text: &str,
+    ) -> Option<Reference> {
         if let Some(number) = self.local.get(&(kind, text.to_owned())) {
             return Some(Reference::Own(*number));
         }

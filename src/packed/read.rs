@@ -368,13 +368,19 @@ impl<'a> Reader<'a> {
 
     fn server(&mut self) -> Result<String, DecodeError> {
         match self.code()? {
-            code if code == code::HOT_OWN + Kind::Server as u8 || code == code::HOT_PEER + Kind::Server as u8 => {
+            code if code == code::HOT_OWN + Kind::Server as u8
+                || code == code::HOT_PEER + Kind::Server as u8 =>
+            {
                 self.string(code)
             }
             code::INTRODUCE => {
                 let number = self.varint(Role::Alias)?;
                 let code = self.code()?;
-                let server = if code == code::TEXT { self.characters()? } else { return Err(DecodeError::Code(code)) };
+                let server = if code == code::TEXT {
+                    self.characters()?
+                } else {
+                    return Err(DecodeError::Code(code));
+                };
                 self.learn(Kind::Server, number, &server)?;
                 Ok(server)
             }

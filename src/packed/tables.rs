@@ -5,8 +5,6 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use crate::packed::code;
-
 const NAMES: &str = include_str!("../../dictionaries/v2/keys.tsv");
 const VALUES: &str = include_str!("../../dictionaries/v2/values.tsv");
 const ROUTES: &str = include_str!("../../dictionaries/v2/routes.tsv");
@@ -73,7 +71,12 @@ impl Tables {
     fn parse(names: &'static str, values: &'static str, routes: &'static str, secrets: &'static str) -> Self {
         let rows = |table: &'static str| table.lines().filter(|line| !line.starts_with("# "));
         let routes = rows(routes).skip(1).zip(1..).map(|(row, number)| Route::parse(row, number)).collect();
-        Tables { names: List::new(rows(names)), values: List::new(rows(values)), routes, secrets: List::new(rows(secrets)) }
+        Tables {
+            names: List::new(rows(names)),
+            values: List::new(rows(values)),
+            routes,
+            secrets: List::new(rows(secrets)),
+        }
     }
 
     /// The number of a member's name.
@@ -161,11 +164,6 @@ impl Route {
         };
         self.segments.iter().map(fill).collect()
     }
-
-    /// Whether a transaction id is part of the path.
-    pub(super) fn has_transaction(&self) -> bool {
-        self.parameters().any(|parameter| parameter == Parameter::Transaction)
-    }
 }
 
 /// Whether a value is the transaction id that an event came of.
@@ -189,20 +187,18 @@ fn places(column: &'static str) -> Vec<Place> {
     column.split(',').map(|place| place.split('.').collect()).collect()
 }
 
-/// The most rows that codes can say.
-pub(super) const MOST_NAMES: usize = code::NAMES_SHORT + 8 * 256;
-pub(super) const MOST_VALUES: usize = code::VALUES_SHORT + 16 * 256;
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packed::code;
 
     #[test]
     fn each_row_is_unique_and_has_a_code() {
         let tables = tables();
         assert_eq!(tables.names.rows.len(), tables.names.numbers.len());
         assert_eq!(tables.values.rows.len(), tables.values.numbers.len());
-        assert!(tables.names.rows.len() <= MOST_NAMES && tables.values.rows.len() <= MOST_VALUES);
+        assert!(tables.names.rows.len() <= code::NAMES_SHORT + 8 * 256);
+        assert!(tables.values.rows.len() <= code::VALUES_SHORT + 16 * 256);
     }
 
     #[test]

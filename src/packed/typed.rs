@@ -33,7 +33,11 @@ pub(super) fn form(text: &str) -> Form<'_> {
     }
     for (sigil, code) in [('@', code::USER), ('!', code::ROOM), ('#', code::ROOM_ALIAS)] {
         if let Some((name, server)) = text.strip_prefix(sigil).and_then(|rest| rest.split_once(':')) {
-            return if is_plain(name) && is_server(server) { Form::Named(code, name, server) } else { Form::Text };
+            return if is_plain(name) && is_server(server) {
+                Form::Named(code, name, server)
+            } else {
+                Form::Text
+            };
         }
     }
     if let Some((server, name)) = text.strip_prefix("mxc://").and_then(|rest| rest.split_once('/')) {
@@ -130,6 +134,9 @@ mod tests {
         assert_eq!(form("@a:hs:8448"), Form::Named(code::USER, "a", "hs:8448"));
         assert_eq!(form("mxc://hs/abc"), Form::Media("hs", "abc"));
         assert_eq!(form("ABCDEFGHIJ"), Form::Device);
-        assert_eq!(form("aB3+aB3/aB3+aB3/aB3+aB3/"), Form::Bytes(code::BYTES, Base64Unpadded::decode_vec("aB3+aB3/aB3+aB3/aB3+aB3/").unwrap()));
+        assert_eq!(
+            form("aB3+aB3/aB3+aB3/aB3+aB3/"),
+            Form::Bytes(code::BYTES, Base64Unpadded::decode_vec("aB3+aB3/aB3+aB3/aB3+aB3/").unwrap())
+        );
     }
 }

@@ -230,7 +230,9 @@ impl<'a> Writer<'a> {
         if !tables::is_transaction(&self.path) {
             return false;
         }
-        let Some(number) = tokens::parse_transaction(self.known.agreement.transactions, text) else { return false };
+        let Some(number) = tokens::parse_transaction(self.known.agreement.transactions, text) else {
+            return false;
+        };
         if self.last_sent == Some(number) {
             self.code(code::TRANSACTION_SAME);
             return true;
@@ -391,7 +393,9 @@ impl<'a> Writer<'a> {
 
     /// Writes a reference, if the string was told.
     fn refer(&mut self, kind: Kind, text: &str) -> bool {
-        let Some(reference) = self.draft.reference(&self.known, self.spelling, kind, text) else { return false };
+        let Some(reference) = self.draft.reference(&self.known, self.spelling, kind, text) else {
+            return false;
+        };
         match (kind, reference) {
             (Kind::Recent, Reference::Own(number)) => {
                 self.draft.uses_base();

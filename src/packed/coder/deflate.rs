@@ -31,7 +31,11 @@ pub(super) fn deflate(dictionary: &[u8], items: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The items, and how many bytes of `message` they took.
-pub(super) fn inflate(dictionary: &[u8], message: &[u8], limit: usize) -> Result<(Vec<u8>, usize), DecodeError> {
+pub(super) fn inflate(
+    dictionary: &[u8],
+    message: &[u8],
+    limit: usize,
+) -> Result<(Vec<u8>, usize), DecodeError> {
     let mut decompress = Decompress::new_with_window_bits(false, 15);
     if !dictionary.is_empty() {
         decompress.set_dictionary(dictionary).map_err(|_| DecodeError::Damaged)?;

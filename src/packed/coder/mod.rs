@@ -81,7 +81,8 @@ impl Coders {
     /// A message: the header with `flags`, the coded items, the raw items.
     pub(super) fn code(&self, flags: u8, written: &Written) -> Vec<u8> {
         let coded = self.allowed.iter().filter_map(|coder| Some((*coder, self.coded(*coder, written)?)));
-        let (coder, coded) = coded.min_by_key(|(_, coded)| coded.len()).unwrap_or_else(|| (NONE, written.bytes.clone()));
+        let (coder, coded) =
+            coded.min_by_key(|(_, coded)| coded.len()).unwrap_or_else(|| (NONE, written.bytes.clone()));
         let mut message = Vec::with_capacity(1 + coded.len() + written.raw_length);
         message.push(flags | coder << 6);
         message.extend_from_slice(&coded);

@@ -49,7 +49,7 @@ type Line = [u32; 16];
 /// The lines that a message changes, over those of the dictionary.
 enum Lines<'a> {
     /// Only what was changed is kept.
-    Over(&'a [Line], BTreeMap<u32, Line>),
+    Over(&'a [Line], Changes),
     /// All are.
     Own(Vec<Line>),
 }
@@ -57,10 +57,66 @@ enum Lines<'a> {
 /// More changes than these are made in a copy.
 const MOST_CHANGES: usize = 1 << 15;
 
+/// Lines by number: open addressing in a table that is at most half full.
+struct Changes {
+    /// Numbers, one more than they are, and where the lines are.
+    places: Vec<(u32, u32)>,
+    lines: Vec<Line>,
+}
+
+impl Changes {
+    fn new() -> Self {
+        Changes { places: vec![(0, 0); 1 << 12], lines: Vec::new() }
+    }
+
+    fn get(&self, line: u32) -> Option<&Line> {
+        let (_, place) = *self.places.get(self.find(line)).filter(|(number, _)| *number != 0)?;
+        self.lines.get(place as usize)
+    }
+
+    fn set(&mut self, line: u32, value: Line) {
+        let at = self.find(line);
+        let Some(place) = self.places.get_mut(at) else { return };
+        if place.0 == 0 {
+            *place = (line + 1, self.lines.len() as u32);
+            self.lines.push(value);
+            return self.grow();
+        }
+        if let Some(own) = self.lines.get_mut(place.1 as usize) {
+            *own = value;
+        }
+    }
+
+    /// The place of a line, or the free one where it would be.
+    fn find(&self, line: u32) -> usize {
+        let mask = self.places.len() - 1;
+        let mut at = line.wrapping_mul(0x9e37_79b1) as usize >> 8 & mask;
+        while self.places.get(at).is_some_and(|(number, _)| *number != 0 && *number != line + 1) {
+            at = at + 1 & mask;
+        }
+        at
+    }
+
+    fn grow(&mut self) {
+        if self.lines.len() * 2 < self.places.len() {
+            return;
+        }
+        let places = vec![(0, 0); self.places.len() * 2];
+        for (number, place) in std::mem::replace(&mut self.places, places) {
+            if let Some(line) = number.checked_sub(1) {
+                let at = self.find(line);
+                if let Some(to) = self.places.get_mut(at) {
+                    *to = (number, place);
+                }
+            }
+        }
+    }
+}
+
 impl Lines<'_> {
     fn get(&self, line: u32) -> Line {
         let (lines, changed) = match self {
-            Lines::Over(lines, changes) => (*lines, changes.get(&line)),
+            Lines::Over(lines, changes) => (*lines, changes.get(line)),
             Lines::Own(lines) => (lines.as_slice(), None),
         };
         changed.or_else(|| lines.get(line as usize)).copied().unwrap_or_default()
@@ -69,11 +125,16 @@ impl Lines<'_> {
     fn set(&mut self, line: u32, value: Line) {
         match self {
             Lines::Over(lines, changes) => {
-                changes.insert(line, value);
-                if changes.len() > MOST_CHANGES {
-                    let mut own = Lines::Own(lines.to_vec());
-                    std::mem::take(changes).into_iter().for_each(|(line, value)| own.set(line, value));
-                    *self = own;
+                changes.set(line, value);
+                if changes.lines.len() > MOST_CHANGES {
+                    let mut own = lines.to_vec();
+                    for (number, place) in &changes.places {
+                        let line = number.checked_sub(1).and_then(|line| own.get_mut(line as usize));
+                        if let (Some(line), Some(changed)) = (line, changes.lines.get(*place as usize)) {
+                            *line = *changed;
+                        }
+                    }
+                    *self = Lines::Own(own);
                 }
             }
             Lines::Own(lines) => {
@@ -152,7 +213,8 @@ impl Model {
         };
         let lines = Lines::Own(vec![Line::default(); 1 << LINE_BITS]);
         let stretch = Stretch::new();
-        let mut predictor = Predictor::new(lines, mixers, &stretch, &[], Places::Own(vec![0; 1 << PLACE_BITS]));
+        let mut predictor =
+            Predictor::new(lines, mixers, &stretch, &[], Places::Own(vec![0; 1 << PLACE_BITS]));
         for sample in samples {
             predictor.begin();
             for (byte, context) in &sample.items {
@@ -172,7 +234,7 @@ impl Model {
     }
 
     fn message(&self) -> Predictor<'_> {
-        let lines = Lines::Over(&self.lines, BTreeMap::new());
+        let lines = Lines::Over(&self.lines, Changes::new());
         let places = Places::Over(&self.places, BTreeMap::new());
         Predictor::new(lines, self.mixers.clone(), &self.stretch, &self.history, places)
     }
@@ -328,7 +390,13 @@ const PLACE_BITS: u32 = 18;
 const PLACE_BYTES: usize = 4;
 
 impl<'a> Predictor<'a> {
-    fn new(lines: Lines<'a>, mixers: Mixers, stretch: &'a Stretch, taught: &'a [u8], places: Places<'a>) -> Self {
+    fn new(
+        lines: Lines<'a>,
+        mixers: Mixers,
+        stretch: &'a Stretch,
+        taught: &'a [u8],
+        places: Places<'a>,
+    ) -> Self {
         Predictor {
             lines,
             mixers,
@@ -414,7 +482,9 @@ impl<'a> Predictor<'a> {
     /// The probability that the next bit is 1, of 65536.
     fn predict(&mut self) -> u32 {
         let place = self.place();
-        for ((line, (_, check)), guesses) in self.open.iter().zip(&self.used).zip(self.guesses.chunks_exact_mut(2)) {
+        for ((line, (_, check)), guesses) in
+            self.open.iter().zip(&self.used).zip(self.guesses.chunks_exact_mut(2))
+        {
             let slot = Slot::of(line.get(place).copied().unwrap_or_default(), *check);
             let [odds, lean] = guesses else { continue };
             (*odds, *lean) = match slot.count {
@@ -443,7 +513,13 @@ impl<'a> Predictor<'a> {
             return (0, 0);
         }
         let strength = (64 * self.agreed.min(24)) as i32;
-        let bucket = if self.agreed > 15 { 3 } else if self.agreed > 7 { 2 } else { 1 };
+        let bucket = if self.agreed > 15 {
+            3
+        } else if self.agreed > 7 {
+            2
+        } else {
+            1
+        };
         let is_one = expected >> (7 - seen) & 1 == 1;
         (if is_one { strength } else { -strength }, bucket)
     }
@@ -482,7 +558,9 @@ impl<'a> Predictor<'a> {
         match self.context.role {
             Role::Value | Role::Name => (self.codes, self.word) = (self.codes << 8 | u32::from(byte), 0),
             Role::Text if byte.is_ascii_alphanumeric() || byte >= 0x80 => {
-                self.word = (self.word ^ u32::from(byte.to_ascii_lowercase())).wrapping_mul(0x0100_0193).rotate_left(5);
+                self.word = (self.word ^ u32::from(byte.to_ascii_lowercase()))
+                    .wrapping_mul(0x0100_0193)
+                    .rotate_left(5);
             }
             _ => self.word = 0,
         }

@@ -21,7 +21,7 @@ const CONTEXTS: usize = 12;
 const INPUTS: usize = 2 * CONTEXTS + 4;
 
 /// The lines of all contexts together are 2 to the power of this.
-const LINE_BITS: u32 = 17;
+const LINE_BITS: u32 = 18;
 
 /// How often a context must have been seen to move no more slowly.
 const LIMIT: u32 = 255;

@@ -9,7 +9,9 @@
 //! The encoder takes the one that makes the fewest bytes. What goes beside the coded part, none of them sees.
 
 mod deflate;
-pub(super) mod mixer;
+mod interval;
+mod lines;
+mod mixer;
 pub(super) mod model;
 
 use std::sync::LazyLock;

@@ -6,6 +6,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::packed::coder::interval::Interval;
+use crate::packed::coder::lines::Changes;
+use crate::packed::coder::lines::Line;
+use crate::packed::coder::lines::Lines;
 use crate::packed::coder::mixer::Mixer;
 use crate::packed::coder::mixer::Stretch;
 use crate::packed::coder::mixer::squash;
@@ -41,109 +45,6 @@ struct Mixers {
     by_role: Mixer,
     by_bits: Mixer,
     by_name: Mixer,
-}
-
-/// The slots of four bits under one context; the first is not used.
-type Line = [u32; 16];
-
-/// The lines that a message changes, over those of the dictionary.
-enum Lines<'a> {
-    /// Only what was changed is kept.
-    Over(&'a [Line], Changes),
-    /// All are.
-    Own(Vec<Line>),
-}
-
-/// More changes than these are made in a copy.
-const MOST_CHANGES: usize = 1 << 15;
-
-/// Lines by number: open addressing in a table that is at most half full.
-struct Changes {
-    /// Numbers, one more than they are, and where the lines are.
-    places: Vec<(u32, u32)>,
-    lines: Vec<Line>,
-}
-
-impl Changes {
-    fn new() -> Self {
-        Changes { places: vec![(0, 0); 1 << 12], lines: Vec::new() }
-    }
-
-    fn get(&self, line: u32) -> Option<&Line> {
-        let (_, place) = *self.places.get(self.find(line)).filter(|(number, _)| *number != 0)?;
-        self.lines.get(place as usize)
-    }
-
-    fn set(&mut self, line: u32, value: Line) {
-        let at = self.find(line);
-        let Some(place) = self.places.get_mut(at) else { return };
-        if place.0 == 0 {
-            *place = (line + 1, self.lines.len() as u32);
-            self.lines.push(value);
-            return self.grow();
-        }
-        if let Some(own) = self.lines.get_mut(place.1 as usize) {
-            *own = value;
-        }
-    }
-
-    /// The place of a line, or the free one where it would be.
-    fn find(&self, line: u32) -> usize {
-        let mask = self.places.len() - 1;
-        let mut at = line.wrapping_mul(0x9e37_79b1) as usize >> 8 & mask;
-        while self.places.get(at).is_some_and(|(number, _)| *number != 0 && *number != line + 1) {
-            at = at + 1 & mask;
-        }
-        at
-    }
-
-    fn grow(&mut self) {
-        if self.lines.len() * 2 < self.places.len() {
-            return;
-        }
-        let places = vec![(0, 0); self.places.len() * 2];
-        for (number, place) in std::mem::replace(&mut self.places, places) {
-            if let Some(line) = number.checked_sub(1) {
-                let at = self.find(line);
-                if let Some(to) = self.places.get_mut(at) {
-                    *to = (number, place);
-                }
-            }
-        }
-    }
-}
-
-impl Lines<'_> {
-    fn get(&self, line: u32) -> Line {
-        let (lines, changed) = match self {
-            Lines::Over(lines, changes) => (*lines, changes.get(line)),
-            Lines::Own(lines) => (lines.as_slice(), None),
-        };
-        changed.or_else(|| lines.get(line as usize)).copied().unwrap_or_default()
-    }
-
-    fn set(&mut self, line: u32, value: Line) {
-        match self {
-            Lines::Over(lines, changes) => {
-                changes.set(line, value);
-                if changes.lines.len() > MOST_CHANGES {
-                    let mut own = lines.to_vec();
-                    for (number, place) in &changes.places {
-                        let line = number.checked_sub(1).and_then(|line| own.get_mut(line as usize));
-                        if let (Some(line), Some(changed)) = (line, changes.lines.get(*place as usize)) {
-                            *line = *changed;
-                        }
-                    }
-                    *self = Lines::Own(own);
-                }
-            }
-            Lines::Own(lines) => {
-                if let Some(place) = lines.get_mut(line as usize) {
-                    *place = value;
-                }
-            }
-        }
-    }
 }
 
 /// Where each hash of the last bytes was followed last.
@@ -331,57 +232,6 @@ impl Decoder<'_> {
     fn take(&mut self) {
         self.value = self.value << 8 | self.message.get(self.read).copied().map_or(0, u32::from);
         self.read += 1;
-    }
-}
-
-/// The numbers that the code may still become.
-struct Interval {
-    low: u32,
-    high: u32,
-}
-
-impl Interval {
-    fn new() -> Self {
-        Interval { low: 0, high: u32::MAX }
-    }
-
-    /// The last number that means 1.
-    fn middle(&self, probability: u32) -> u32 {
-        let range = u64::from(self.high - self.low);
-        self.low + (range * u64::from(probability) >> 16) as u32
-    }
-
-    fn narrow(&mut self, probability: u32, bit: bool) {
-        let middle = self.middle(probability);
-        if bit {
-            self.high = middle;
-        } else {
-            self.low = middle + 1;
-        }
-    }
-
-    /// Takes a byte that all numbers have in front.
-    fn shift(&mut self) -> Option<u8> {
-        if (self.low ^ self.high) >> 24 != 0 {
-            return None;
-        }
-        let byte = (self.high >> 24) as u8;
-        self.low <<= 8;
-        self.high = self.high << 8 | 0xff;
-        Some(byte)
-    }
-
-    /// The fewest bytes that lead into the interval, whatever follows them; or zeros, if nothing does.
-    fn finish(&self, is_last: bool) -> Vec<u8> {
-        for length in 0..4u32 {
-            let unsaid = u32::MAX.checked_shr(8 * length).unwrap_or_default();
-            let Some(first) = self.low.checked_add(unsaid).map(|first| first & !unsaid) else { continue };
-            let last = if is_last { first } else { first | unsaid };
-            if last <= self.high {
-                return first.to_be_bytes().into_iter().take(length as usize).collect();
-            }
-        }
-        self.low.to_be_bytes().to_vec()
     }
 }
 

@@ -8,6 +8,8 @@
 //! Raw items are bytes without any pattern, or that no coder may see: hashes, keys, ciphertext, secrets. They are taken from the
 //! end of the message as the items that name them are read, so nothing says where they begin.
 
+use std::borrow::Cow;
+
 use crate::packed::coder::model::Decoder;
 use crate::packed::error::DecodeError;
 
@@ -105,8 +107,8 @@ pub(super) struct Source<'a> {
 pub(super) enum Coded<'a> {
     /// As it stands, or was inflated; and how many bytes of the message it took, if that is known.
     Plain {
-        /// What is still to be read.
-        rest: std::vec::IntoIter<u8>,
+        /// The items, and for those that are read in place what follows them.
+        items: Cow<'a, [u8]>,
         /// The length in the message; `None` if it is read in place.
         length: Option<usize>,
         /// How many were read.
@@ -123,18 +125,18 @@ impl<'a> Source<'a> {
 
     /// Reads a sample of a dictionary.
     pub(super) fn bare(sample: &'a [u8]) -> Self {
-        let coded = Coded::Plain { rest: sample.to_vec().into_iter(), length: None, read: 0 };
+        let coded = Coded::Plain { items: Cow::Borrowed(sample), length: None, read: 0 };
         Source { coded, message: sample, is_bare: true }
     }
 
     pub(super) fn byte(&mut self, context: Context) -> Result<u8, DecodeError> {
         match &mut self.coded {
-            Coded::Plain { rest, length, read } => {
+            Coded::Plain { items, length, read } => {
                 if length.is_none() && *read >= self.message.len() {
                     return Err(DecodeError::Truncated);
                 }
                 *read += 1;
-                rest.next().ok_or(DecodeError::Truncated)
+                items.get(*read - 1).copied().ok_or(DecodeError::Truncated)
             }
             Coded::Model(decoder) => decoder.byte(context),
         }
@@ -156,7 +158,7 @@ impl<'a> Source<'a> {
     pub(super) fn end(self) -> Result<(), DecodeError> {
         let left = self.message.len();
         let length = match self.coded {
-            Coded::Plain { length: Some(_), rest, .. } if rest.len() > 0 => {
+            Coded::Plain { length: Some(_), items, read } if read < items.len() => {
                 return Err(DecodeError::Trailing);
             }
             Coded::Plain { length: Some(length), .. } => length,

@@ -14,7 +14,7 @@ impl Interval {
     /// The last number that means 1.
     pub(super) fn middle(&self, probability: u32) -> u32 {
         let range = u64::from(self.high - self.low);
-        self.low + (range * u64::from(probability) >> 16) as u32
+        self.low + ((range * u64::from(probability)) >> 16) as u32
     }
 
     pub(super) fn narrow(&mut self, probability: u32, bit: bool) {

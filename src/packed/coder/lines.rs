@@ -49,7 +49,7 @@ impl Changes {
         let mask = self.places.len() - 1;
         let mut at = line.wrapping_mul(0x9e37_79b1) as usize >> 8 & mask;
         while self.places.get(at).is_some_and(|(number, _)| *number != 0 && *number != line + 1) {
-            at = at + 1 & mask;
+            at = (at + 1) & mask;
         }
         at
     }

@@ -55,7 +55,7 @@ impl Mixer {
         self.selected = set * self.inputs;
         let weights = self.weights.get(self.selected..).unwrap_or_default();
         // A weight is less than 2^19 + 1 and a guess than 2^11, so products and their sum fit.
-        let sum: i32 = weights.iter().zip(guesses).map(|(weight, guess)| weight * guess >> 8).sum();
+        let sum: i32 = weights.iter().zip(guesses).map(|(weight, guess)| (weight * guess) >> 8).sum();
         let odds = (sum >> 8).clamp(-2047, 2047);
         self.output = squash(odds);
         odds

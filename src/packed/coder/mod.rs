@@ -14,6 +14,7 @@ mod lines;
 mod mixer;
 pub(super) mod model;
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 use std::sync::OnceLock;
 
@@ -109,10 +110,10 @@ impl Coders {
         limit: usize,
     ) -> Result<Source<'a>, DecodeError> {
         let coded = match coder {
-            NONE => Coded::Plain { rest: message.to_vec().into_iter(), length: None, read: 0 },
+            NONE => Coded::Plain { items: Cow::Borrowed(message), length: None, read: 0 },
             DEFLATE => {
                 let (items, length) = deflate::inflate(&self.text, message, limit)?;
-                Coded::Plain { rest: items.into_iter(), length: Some(length), read: 0 }
+                Coded::Plain { items: Cow::Owned(items), length: Some(length), read: 0 }
             }
             MODEL => Coded::Model(Box::new(self.model().decoder(message, limit))),
             _ => return Err(DecodeError::UnknownCoder(coder)),

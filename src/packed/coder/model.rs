@@ -422,12 +422,12 @@ impl<'a> Predictor<'a> {
         let [one, two, three, four, ..] = self.last();
         let hash = (one | two << 8 | three << 16 | four << 24).wrapping_mul(0x9e37_79b1) >> (32 - PLACE_BITS);
         let here = self.taught.len() + self.bytes.len();
-        if self.expected.is_none() {
-            if let Some(place) = self.places.get(hash) {
-                let agreed = self.agreement(place, here);
-                if agreed >= PLACE_BYTES as u32 {
-                    (self.expected, self.agreed) = (Some(place), agreed);
-                }
+        if self.expected.is_none()
+            && let Some(place) = self.places.get(hash)
+        {
+            let agreed = self.agreement(place, here);
+            if agreed >= PLACE_BYTES as u32 {
+                (self.expected, self.agreed) = (Some(place), agreed);
             }
         }
         self.places.set(hash, here);

@@ -3,7 +3,7 @@
 #[path = "packed/replay.rs"]
 mod replay;
 
-use std::io::Read;
+use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use serde_json::Value;
@@ -24,7 +24,6 @@ use lowband::packed::Spelling;
 
 use replay::Exchange;
 use replay::Replay;
-use replay::Sums;
 use replay::is_steady;
 
 const NONE: &[u8] = &[0];
@@ -38,17 +37,11 @@ fn coders(allowed: &[u8]) -> Coders {
 }
 
 fn recording() -> Vec<Exchange> {
-    let packed = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/dev.jsonl.gz")).unwrap();
-    // A gzip file without optional fields: ten bytes, DEFLATE, eight bytes.
-    let flags = packed[3];
-    let mut start = 10;
-    if flags & 8 != 0 {
-        start += packed[start..].iter().position(|byte| *byte == 0).unwrap() + 1;
-    }
-    let mut text = String::new();
-    flate2::read::DeflateDecoder::new(&packed[start..]).read_to_string(&mut text).unwrap();
-    text.lines().map(Exchange::parse).collect()
+    replay::read(include_bytes!("corpus/dev.jsonl.gz"))
 }
+
+/// What the classes come to: exchanges, JSON bytes, bytes up, bytes down.
+type Sums = BTreeMap<&'static str, [usize; 4]>;
 
 fn measure(coders: &Coders, exchanges: &[Exchange]) -> Sums {
     let mut replay = Replay::new(coders);
@@ -56,7 +49,7 @@ fn measure(coders: &Coders, exchanges: &[Exchange]) -> Sums {
     for exchange in exchanges {
         let (up, down) = replay.exchange(exchange);
         let sum = sums.entry(exchange.class()).or_default();
-        let json = exchange.request_length + exchange.response_length;
+        let json = exchange.length;
         for (sum, more) in sum.iter_mut().zip([1, json, up.payload.len(), down.payload.len()]) {
             *sum += more;
         }

@@ -5,6 +5,7 @@
 //! has them, before a message is written; and what comes out at the other end must be the recording again, under the same exchange.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 
 use serde_json::Value;
 
@@ -27,14 +28,16 @@ pub(crate) struct Exchange {
     pub(crate) request: Value,
     pub(crate) status: u16,
     pub(crate) response: Value,
-    pub(crate) request_length: usize,
-    pub(crate) response_length: usize,
+    /// The bytes of the response's JSON, and those of both.
+    response_length: usize,
+    pub(crate) length: usize,
 }
 
 impl Exchange {
     pub(crate) fn parse(line: &str) -> Self {
         let row: Value = serde_json::from_str(line).unwrap();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let length = |name: &str| row[name].as_u64().unwrap() as usize;
         let full = text(&row["path"]);
         let (path, query) = match full.split_once('?') {
             Some((path, query)) => (path.to_owned(), Some(query.to_owned())),
@@ -48,8 +51,8 @@ impl Exchange {
             request: row["req"].clone(),
             status: row["status"].as_u64().unwrap() as u16,
             response: row["resp"].clone(),
-            request_length: row["req_len"].as_u64().unwrap() as usize,
-            response_length: row["resp_len"].as_u64().unwrap() as usize,
+            response_length: length("resp_len"),
+            length: length("req_len") + length("resp_len"),
         }
     }
 
@@ -75,13 +78,25 @@ impl Exchange {
     }
 }
 
+/// The exchanges of a file, which may be compressed by gzip.
+pub(crate) fn read(file: &[u8]) -> Vec<Exchange> {
+    let mut text = String::new();
+    match file {
+        // RFC 1952: ten bytes, a name if flag 8 is set, raw DEFLATE, eight bytes.
+        [0x1f, 0x8b, 8, flags, _, _, _, _, _, _, rest @ ..] => {
+            let name =
+                rest.iter().position(|byte| *byte == 0).filter(|_| flags & 8 != 0).map_or(0, |end| end + 1);
+            flate2::read::DeflateDecoder::new(&rest[name..]).read_to_string(&mut text).unwrap();
+        }
+        plain => text.push_str(std::str::from_utf8(plain).unwrap()),
+    }
+    text.lines().map(Exchange::parse).collect()
+}
+
 /// Whether a class belongs to the steady state.
 pub(crate) fn is_steady(class: &str) -> bool {
     !["sync-init", "sync-big", "keys", "other"].contains(&class)
 }
-
-/// What the classes come to: exchanges, JSON bytes, bytes up, bytes down.
-pub(crate) type Sums = BTreeMap<&'static str, [usize; 4]>;
 
 pub(crate) struct Replay<'a> {
     coders: &'a Coders,

@@ -13,6 +13,7 @@ pub mod link;
 pub mod matrix;
 pub mod measure;
 pub mod net;
+pub mod packed;
 pub mod security;
 pub mod sim;
 pub mod translate;

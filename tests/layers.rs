@@ -26,6 +26,7 @@ const LAYERS: &[Layer] = &[
     Layer { name: "codec", uses: &[], kind: Kind::Pure },
     Layer { name: "coap", uses: &[], kind: Kind::Pure },
     Layer { name: "matrix", uses: &["codec"], kind: Kind::Pure },
+    Layer { name: "packed", uses: &["codec", "matrix"], kind: Kind::Pure },
     Layer { name: "translate", uses: &["coap", "codec", "device", "matrix"], kind: Kind::Pure },
     Layer { name: "link", uses: &["coap"], kind: Kind::Pure },
     Layer { name: "security", uses: &["coap", "link"], kind: Kind::Pure },

@@ -364,7 +364,7 @@ impl Visitor<'_> for Key<'_> {
 }
 
 /// Finds an integer literal that does not fit in 64 bits. The text is known to be JSON.
-fn refuse_wide_integer(json: &[u8]) -> Result<(), EncodeError> {
+pub(crate) fn refuse_wide_integer(json: &[u8]) -> Result<(), EncodeError> {
     let mut rest = json;
     while let Some((&byte, after)) = rest.split_first() {
         match byte {

@@ -26,10 +26,12 @@ pub use decode::Decoded;
 pub use decode::cbor_to_json;
 pub use diagnostic::diagnostic;
 pub use encode::json_to_cbor;
+pub(crate) use encode::refuse_wide_integer;
 pub use error::DecodeError;
 pub use error::EncodeError;
 pub use keys::key_name;
 pub use keys::key_number;
+pub(crate) use text::Text;
 
 /// Which integer keys the encoder may use. The decoder always accepts those of version 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

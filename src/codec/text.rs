@@ -6,14 +6,14 @@ use crate::codec::error::DecodeError;
 
 /// Bytes that never become more than a limit.
 #[derive(Debug)]
-pub(super) struct Text {
+pub(crate) struct Text {
     bytes: Vec<u8>,
     limit: usize,
 }
 
 /// The alphabets of RFC 4648 that RFC 8949 §3.4.5.2 names for byte strings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Base {
+pub(crate) enum Base {
     /// Without padding: tag 21, and byte strings without a tag (RFC 8949 §6.1).
     Base64Url,
     /// With padding: tag 22.
@@ -24,37 +24,37 @@ pub(super) enum Base {
 
 impl Text {
     /// Starts empty, with room for about `expected` bytes.
-    pub(super) fn new(limit: usize, expected: usize) -> Self {
+    pub(crate) fn new(limit: usize, expected: usize) -> Self {
         Text { bytes: Vec::with_capacity(expected.min(limit)), limit }
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    pub(super) fn into_bytes(self) -> Vec<u8> {
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 
     /// Where the next byte goes. Fits because `Limits::output` does.
-    pub(super) fn here(&self) -> u32 {
+    pub(crate) fn here(&self) -> u32 {
         self.bytes.len() as u32
     }
 
-    pub(super) fn push(&mut self, byte: u8) -> Result<(), DecodeError> {
+    pub(crate) fn push(&mut self, byte: u8) -> Result<(), DecodeError> {
         self.reserve(1)?;
         self.bytes.push(byte);
         Ok(())
     }
 
-    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
         self.reserve(bytes.len())?;
         self.bytes.extend_from_slice(bytes);
         Ok(())
     }
 
     /// Ends a list whose items all left a comma behind.
-    pub(super) fn close(&mut self, bracket: u8) -> Result<(), DecodeError> {
+    pub(crate) fn close(&mut self, bracket: u8) -> Result<(), DecodeError> {
         match self.bytes.last_mut() {
             Some(last @ b',') => *last = bracket,
             _ => self.push(bracket)?,
@@ -63,19 +63,19 @@ impl Text {
     }
 
     /// Writes something short: a number, a tag.
-    pub(super) fn display(&mut self, short: std::fmt::Arguments<'_>) -> Result<(), DecodeError> {
+    pub(crate) fn display(&mut self, short: std::fmt::Arguments<'_>) -> Result<(), DecodeError> {
         self.bytes.write_fmt(short).expect("writing to a Vec cannot fail");
         self.reserve(0)
     }
 
     /// Writes a finite float with the fewest digits that read back as the same float, and never as an integer.
-    pub(super) fn float(&mut self, value: f64) -> Result<(), DecodeError> {
+    pub(crate) fn float(&mut self, value: f64) -> Result<(), DecodeError> {
         serde_json::to_writer(&mut self.bytes, &value).expect("writing to a Vec cannot fail");
         self.reserve(0)
     }
 
     /// Writes a string with its quotes.
-    pub(super) fn string(&mut self, content: &str) -> Result<(), DecodeError> {
+    pub(crate) fn string(&mut self, content: &str) -> Result<(), DecodeError> {
         self.reserve(content.len() + 2)?;
         self.bytes.push(b'"');
         let mut rest = content.as_bytes();
@@ -92,7 +92,7 @@ impl Text {
     }
 
     /// Writes bytes as a string of printable characters, without quotes.
-    pub(super) fn encoded(&mut self, bytes: &[u8], base: Base) -> Result<(), DecodeError> {
+    pub(crate) fn encoded(&mut self, bytes: &[u8], base: Base) -> Result<(), DecodeError> {
         match base {
             Base::Base64Url => {
                 self.reserve((bytes.len() * 4).div_ceil(3))?;

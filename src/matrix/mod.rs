@@ -14,6 +14,7 @@ pub mod sync;
 pub use path::PathError;
 pub use path::Target;
 pub use path::expand;
+pub(crate) use path::join;
 pub use path::shorten;
 pub use path::split_path;
 pub use query::QueryError;

@@ -159,7 +159,8 @@ fn check(segments: &[&str]) -> Result<(), PathError> {
     Ok(())
 }
 
-fn join(segments: &[&str]) -> String {
+/// The path of decoded segments, each percent-encoded where it must be.
+pub(crate) fn join(segments: &[&str]) -> String {
     let mut path = String::new();
     for segment in segments {
         path.push('/');

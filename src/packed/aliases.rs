@@ -1,0 +1,237 @@
+//! Identifiers that were told once and are referred to by number from then on.
+//!
+//! Each end keeps two tables for an association: what it introduced itself ([`Own`]), and what the other end did ([`Mirror`]). A
+//! number, once given, stands for nothing else within an epoch, and messages say which numbers they give; so nothing that the
+//! network does to messages makes a number mean something else. It may make one unknown, which is an error that can be mended.
+//!
+//! An end refers to what it introduced only when the other end is known to have it, and to the other's entries always.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::packed::error::DecodeError;
+
+/// What has numbers of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Kind {
+    /// A room's id.
+    Room = 0,
+    /// A user's id.
+    User = 1,
+    /// The name of a server.
+    Server = 2,
+    /// A device's id.
+    Device = 3,
+    /// Any other string that was spelled out: an event's id, a key, a text.
+    Recent = 4,
+    /// The event that came of a transaction; its number is the transaction's.
+    Sent = 5,
+}
+
+const KINDS: usize = 6;
+
+impl Kind {
+    /// Those that are introduced by their number.
+    pub(super) const HOT: [Kind; 4] = [Kind::Room, Kind::User, Kind::Server, Kind::Device];
+
+    /// How many numbers back a reference may reach.
+    pub(super) fn window(self) -> u64 {
+        match self {
+            Kind::Recent => 1024,
+            Kind::Sent => 2048,
+            _ => 256,
+        }
+    }
+
+    /// How many bytes back it may reach.
+    pub(super) fn bytes(self) -> usize {
+        match self {
+            Kind::Recent => 64 << 10,
+            _ => 16 << 10,
+        }
+    }
+
+    /// The longest string that is remembered.
+    pub(super) fn longest(self) -> usize {
+        match self {
+            Kind::Recent => 1024,
+            _ => 255,
+        }
+    }
+}
+
+/// How many messages may wait for their acknowledgement; of older ones nothing is referred to.
+const MOST_PENDING: usize = 64;
+
+/// Something that a message introduces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Entry {
+    pub(super) kind: Kind,
+    pub(super) number: u64,
+    pub(super) text: String,
+}
+
+/// What this end introduced.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Own {
+    shelves: [Shelf; KINDS],
+    next: [u64; KINDS],
+    /// What each message introduced that is not known to have arrived.
+    pending: BTreeMap<u64, Vec<(Kind, u64)>>,
+}
+
+/// What the other end introduced.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Mirror {
+    shelves: [Shelf; KINDS],
+}
+
+/// The entries of one kind.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Shelf {
+    entries: BTreeMap<u64, Slot>,
+    numbers: BTreeMap<String, u64>,
+    bytes: usize,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Slot {
+    text: String,
+    /// The other end is known to have it.
+    is_shared: bool,
+}
+
+impl Own {
+    /// The number that the next entry of a kind gets.
+    pub(super) fn next(&self, kind: Kind) -> u64 {
+        self.next.get(kind as usize).copied().unwrap_or_default()
+    }
+
+    /// The number of a string that may be referred to.
+    pub(super) fn shared(&self, kind: Kind, text: &str) -> Option<u64> {
+        let shelf = self.shelves.get(kind as usize)?;
+        let number = *shelf.numbers.get(text)?;
+        let slot = shelf.entries.get(&number)?;
+        let is_near = number + kind.window() >= self.next(kind) && shelf.bytes_after(number) <= kind.bytes();
+        (slot.is_shared && is_near).then_some(number)
+    }
+
+    /// The number that a string was given, whether or not the other end has it.
+    pub(super) fn given(&self, kind: Kind, text: &str) -> Option<u64> {
+        let number = *self.shelves.get(kind as usize)?.numbers.get(text)?;
+        (number + kind.window() > self.next(kind)).then_some(number)
+    }
+
+    pub(super) fn text(&self, kind: Kind, number: u64) -> Option<&str> {
+        self.shelves.get(kind as usize)?.text(number)
+    }
+
+    /// Notes what a message introduces.
+    pub(super) fn commit(&mut self, message: u64, entries: Vec<Entry>, next_recent: u64) {
+        let mut introduced = Vec::with_capacity(entries.len());
+        for Entry { kind, number, text } in entries {
+            introduced.push((kind, number));
+            let (Some(shelf), Some(next)) =
+                (self.shelves.get_mut(kind as usize), self.next.get_mut(kind as usize))
+            else {
+                continue;
+            };
+            *next = (*next).max(number + 1);
+            shelf.put(number, text, false);
+            // Twice what is referred to, for the other end may be behind.
+            shelf.evict((*next).saturating_sub(2 * kind.window()), 2 * kind.bytes());
+        }
+        if let Some(next) = self.next.get_mut(Kind::Recent as usize) {
+            *next = (*next).max(next_recent);
+        }
+        if introduced.is_empty() {
+            return;
+        }
+        self.pending.insert(message, introduced);
+        while self.pending.len() > MOST_PENDING {
+            self.pending.pop_first();
+        }
+    }
+
+    /// Begins anew; numbers that were given are not given again.
+    pub(super) fn forget(&mut self) {
+        *self = Own { next: self.next, ..Own::default() };
+    }
+
+    /// Notes that a message arrived.
+    pub(super) fn acknowledge(&mut self, message: u64) {
+        for (kind, number) in self.pending.remove(&message).unwrap_or_default() {
+            let shelf = self.shelves.get_mut(kind as usize);
+            if let Some(slot) = shelf.and_then(|shelf| shelf.entries.get_mut(&number)) {
+                slot.is_shared = true;
+            }
+        }
+    }
+}
+
+impl Mirror {
+    pub(super) fn number(&self, kind: Kind, text: &str) -> Option<u64> {
+        self.shelves.get(kind as usize)?.numbers.get(text).copied()
+    }
+
+    pub(super) fn text(&self, kind: Kind, number: u64) -> Option<&str> {
+        self.shelves.get(kind as usize)?.text(number)
+    }
+
+    /// Says whether a number can be learned for a string: it is not known to be another's.
+    pub(super) fn check(&self, entry: &Entry) -> Result<(), DecodeError> {
+        match self.text(entry.kind, entry.number) {
+            Some(text) if text != entry.text => {
+                Err(DecodeError::Conflict { kind: entry.kind, number: entry.number })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Learns what a message introduced.
+    pub(super) fn commit(&mut self, entries: Vec<Entry>) {
+        for Entry { kind, number, text } in entries {
+            let Some(shelf) = self.shelves.get_mut(kind as usize) else { continue };
+            shelf.put(number, text, true);
+            let highest = shelf.entries.last_key_value().map_or(0, |(number, _)| *number);
+            shelf.evict((highest + 1).saturating_sub(kind.window()), kind.bytes());
+        }
+    }
+}
+
+impl Shelf {
+    fn text(&self, number: u64) -> Option<&str> {
+        self.entries.get(&number).map(|slot| slot.text.as_str())
+    }
+
+    fn put(&mut self, number: u64, text: String, is_shared: bool) {
+        if self.entries.contains_key(&number) {
+            return;
+        }
+        self.bytes += text.len();
+        self.numbers.insert(text.clone(), number);
+        self.entries.insert(number, Slot { text, is_shared });
+    }
+
+    /// Forgets what has a number below `first`, and the oldest while there are more than `bytes`.
+    fn evict(&mut self, first: u64, bytes: usize) {
+        while let Some(oldest) = self.entries.first_entry() {
+            if *oldest.key() >= first && self.bytes <= bytes {
+                return;
+            }
+            let (number, slot) = oldest.remove_entry();
+            self.bytes -= slot.text.len();
+            if self.numbers.get(&slot.text) == Some(&number) {
+                self.numbers.remove(&slot.text);
+            }
+        }
+    }
+
+    /// The bytes of an entry and all later ones.
+    fn bytes_after(&self, number: u64) -> usize {
+        self.entries.range(number..).map(|(_, slot)| slot.text.len()).sum()
+    }
+}

@@ -1,0 +1,564 @@
+//! The packed profile against recorded traffic, arbitrary values and bytes, and a network that loses, repeats and reorders.
+
+#[path = "packed/replay.rs"]
+mod replay;
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use serde_json::Value;
+use serde_json::json;
+
+use lowband::packed::Agreement;
+use lowband::packed::Asked;
+use lowband::packed::Coders;
+use lowband::packed::DecodeError;
+use lowband::packed::EncodeError;
+use lowband::packed::GatewayEnd;
+use lowband::packed::Kind;
+use lowband::packed::Limits;
+use lowband::packed::ProxyEnd;
+use lowband::packed::Request;
+use lowband::packed::Response;
+use lowband::packed::Spelling;
+
+use replay::Exchange;
+use replay::Replay;
+use replay::is_steady;
+
+const NONE: &[u8] = &[0];
+const DEFLATE: &[u8] = &[0, 1];
+
+const AGREEMENT: Agreement = Agreement { epoch: 1, tokens: 7, transactions: 9 };
+const ROOM: &str = "!goIZpRtW9Xc5w0MyK-HlgGTO1M1IEPsWnegzI9QBcrk";
+
+fn coders(allowed: &[u8]) -> Coders {
+    Coders::new(include_bytes!("../dictionaries/v2/samples.bin")).unwrap().only(allowed)
+}
+
+fn recording() -> Vec<Exchange> {
+    replay::read(include_bytes!("corpus/dev.jsonl.gz"))
+}
+
+/// What the classes come to: exchanges, JSON bytes, bytes up, bytes down.
+type Sums = BTreeMap<&'static str, [usize; 4]>;
+
+fn measure(coders: &Coders, exchanges: &[Exchange]) -> Sums {
+    let mut replay = Replay::new(coders);
+    let mut sums = Sums::new();
+    for exchange in exchanges {
+        let (up, down) = replay.exchange(exchange);
+        let sum = sums.entry(exchange.class()).or_default();
+        let json = exchange.length;
+        for (sum, more) in sum.iter_mut().zip([1, json, up.payload.len(), down.payload.len()]) {
+            *sum += more;
+        }
+    }
+    sums
+}
+
+fn payload(sums: &Sums, keep: fn(&str) -> bool) -> usize {
+    sums.iter().filter(|(class, _)| keep(class)).map(|(_, [_, _, up, down])| up + down).sum()
+}
+
+/// Run with `--nocapture` to see what each class comes to.
+#[test]
+fn a_recorded_day_comes_back_value_for_value_in_the_bytes_that_were_promised() {
+    let sums = measure(&coders(DEFLATE), &recording());
+    for (class, [exchanges, json, up, down]) in &sums {
+        println!("{class:12} {exchanges:5} JSON {json:8} up {up:7} down {down:7}");
+    }
+    let (steady, all) = (payload(&sums, is_steady), payload(&sums, |_| true));
+    println!("steady {steady}, all {all}");
+    assert!(steady <= 53_000, "{steady}");
+    assert!(all <= 200_000, "{all}");
+}
+
+#[test]
+fn aliases_and_binary_identifiers_pay_without_any_coder() {
+    let sums = measure(&coders(NONE), &recording());
+    assert!(payload(&sums, is_steady) <= 92_000);
+}
+
+#[test]
+fn the_model_codes_the_same_in_fewer_bytes() {
+    let exchanges: Vec<Exchange> =
+        recording().into_iter().filter(|exchange| is_steady(exchange.class())).take(120).collect();
+    let deflate = payload(&measure(&coders(DEFLATE), &exchanges), |_| true);
+    let model = payload(&measure(Coders::built_in(), &exchanges), |_| true);
+    println!("DEFLATE {deflate}, the model {model}");
+    assert!(model * 100 <= deflate * 85, "{model} of {deflate}");
+}
+
+/// Both ends, and a network between them that does as it is told.
+struct Pair {
+    proxy: ProxyEnd,
+    gateway: GatewayEnd,
+    coders: Coders,
+}
+
+impl Pair {
+    fn new(allowed: &[u8]) -> Self {
+        Pair { proxy: ProxyEnd::new(AGREEMENT), gateway: GatewayEnd::new(AGREEMENT), coders: coders(allowed) }
+    }
+
+    /// Puts a request through.
+    fn ask(&mut self, request: &Request) -> (Request, Asked, Asked, usize) {
+        let up = self.proxy.encode_request(request, &self.coders, Spelling::Short).unwrap();
+        let (read, asked) =
+            self.gateway.decode_request(&up.payload, &self.coders, Limits::default()).unwrap();
+        self.proxy.acknowledge(up.message);
+        (read, up.asked, asked, up.payload.len())
+    }
+
+    /// Puts an answer through.
+    fn answer(&mut self, body: &Value, (theirs, ours): (Asked, Asked)) -> (Value, usize) {
+        let response = Response { status: None, body: Some(serde_json::to_vec(body).unwrap()) };
+        let down = self.gateway.encode_response(&response, ours, &self.coders, Spelling::Short);
+        let limits = Limits::default();
+        let read = self.proxy.decode_response(&down.payload, theirs, &self.coders, limits).unwrap();
+        self.gateway.acknowledge(down.message);
+        (serde_json::from_slice(&read.body.unwrap()).unwrap(), down.payload.len())
+    }
+
+    fn exchange(&mut self, request: &Request, body: &Value) -> (Request, Value) {
+        let (read, theirs, ours, _) = self.ask(request);
+        (read, self.answer(body, (theirs, ours)).0)
+    }
+}
+
+fn request(method: &str, target: &str, body: Option<&Value>) -> Request {
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query.to_owned())),
+        None => (target, None),
+    };
+    let body = body.map(|body| serde_json::to_vec(body).unwrap());
+    Request { method: method.to_owned(), path: path.to_owned(), query, body }
+}
+
+fn send(transaction: &str, text: &str) -> Request {
+    let path = format!("/_matrix/client/v3/rooms/{ROOM}/send/m.room.message/{transaction}");
+    request("PUT", &path, Some(&json!({"msgtype": "m.text", "body": text})))
+}
+
+fn sync_of(number: usize, text: &str, event: &str) -> Value {
+    json!({"next_batch": format!("s{number}_9"), "rooms": {"join": {ROOM: {"timeline": {"events": [{
+        "content": {"body": text, "msgtype": "m.text"}, "event_id": event, "origin_server_ts": 1_795_468_377_102i64 + number as i64 * 61_007,
+        "sender": "@bob:chat.greenfield.test", "type": "m.room.message", "unsigned": {"age": 153}}],
+        "prev_batch": format!("s{}_9", number - 1), "limited": false}, "state": {"events": []}, "account_data": {"events": []},
+        "ephemeral": {"events": []}, "unread_notifications": {"notification_count": 0, "highlight_count": 0}, "summary": {}}}}})
+}
+
+fn event(number: u8) -> String {
+    format!(
+        "${}",
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQ".replace('c', &char::from(b'a' + number).to_string())
+    )
+}
+
+#[test]
+fn a_message_takes_tens_of_bytes() {
+    for (allowed, up, down, notified) in
+        [(NONE, 45, 60, 130), (DEFLATE, 26, 45, 72), (&[0, 1, 2], 24, 40, 60)]
+    {
+        let mut pair = Pair::new(allowed);
+        let (_, theirs, ours, _) = pair.ask(&send("m1", "Is anybody there?"));
+        pair.answer(&json!({"event_id": event(0)}), (theirs, ours));
+        let (_, theirs, ours, length) = pair.ask(&send("m2", "Hello World"));
+        assert!(length <= up, "{length} up");
+        let (_, length) = pair.answer(&json!({"event_id": event(1)}), (theirs, ours));
+        assert!(length <= down, "{length} down");
+
+        let (_, theirs, ours, _) = pair.ask(&request("GET", "/_matrix/client/v3/sync?timeout=30000", None));
+        let (first, _) = pair.answer(&sync_of(1, "Who is there?", &event(2)), (theirs, ours));
+        let since = first["next_batch"].as_str().unwrap();
+        let target = format!("/_matrix/client/v3/sync?timeout=30000&since={since}");
+        let (read, theirs, ours, _) = pair.ask(&request("GET", &target, None));
+        assert_eq!(read.query.as_deref(), Some("timeout=30000&since=s1_9"));
+        let (_, length) = pair.answer(&sync_of(2, "Hello World!", &event(3)), (theirs, ours));
+        assert!(length <= notified, "{length} notified");
+    }
+}
+
+#[test]
+fn notifications_go_on_from_any_position_that_is_known() {
+    let mut pair = Pair::new(DEFLATE);
+    let (_, theirs, ours, _) = pair.ask(&request("GET", "/_matrix/client/v3/sync?timeout=0", None));
+    pair.answer(&sync_of(1, "one", &event(1)), (theirs, ours));
+    // The second is lost; the third goes on from the first again.
+    for (number, text) in [(2, "two"), (3, "three and more")] {
+        let response = Response {
+            status: None,
+            body: Some(serde_json::to_vec(&sync_of(number, text, &event(2))).unwrap()),
+        };
+        let down = pair.gateway.encode_notification(&response, ours, "s1_9", &pair.coders, Spelling::Short);
+        if number == 3 {
+            let read = pair
+                .proxy
+                .decode_notification(&down.payload, theirs, &pair.coders, Limits::default())
+                .unwrap();
+            let read: Value = serde_json::from_slice(&read.body.unwrap()).unwrap();
+            let events = &read["rooms"]["join"][ROOM]["timeline"]["events"];
+            assert_eq!(events[0]["content"]["body"], text);
+            assert_eq!(events[0]["origin_server_ts"], 1_795_468_377_102i64 + 3 * 61_007);
+        }
+    }
+}
+
+#[test]
+fn a_repeated_transaction_has_the_same_id_upstream_and_comes_back_as_the_clients() {
+    let mut pair = Pair::new(DEFLATE);
+    let (first, _) = pair.exchange(&send("t1", "Good evening"), &json!({"event_id": event(1)}));
+    let saved = ciborium_bytes(&pair.gateway);
+    let (again, _) = pair.exchange(&send("t1", "Good evening"), &json!({"event_id": event(1)}));
+    assert_eq!(first.path, again.path);
+    // The gateway comes back with what it was before.
+    pair.gateway = ciborium::from_reader(saved.as_slice()).unwrap();
+    let (again, _) = pair.exchange(&send("t1", "Good evening"), &json!({"event_id": event(1)}));
+    assert_eq!(first.path, again.path);
+    let (other, _) = pair.exchange(&send("t2", "Good evening"), &json!({"event_id": event(2)}));
+    assert_ne!(first.path, other.path);
+
+    let id = first.path.rsplit('/').next().unwrap();
+    let sync = json!({"next_batch": "s1", "rooms": {"join": {ROOM: {"timeline": {"events": [
+        {"event_id": event(1), "unsigned": {"transaction_id": id}}, {"content": {"unsigned": {"transaction_id": id}}}]}}}}});
+    let (_, read) = pair.exchange(&request("GET", "/_matrix/client/v3/sync", None), &sync);
+    let events = &read["rooms"]["join"][ROOM]["timeline"]["events"];
+    assert_eq!(events[0]["event_id"], event(1));
+    assert_eq!(events[0]["unsigned"]["transaction_id"], "t1");
+    assert_eq!(events[1]["content"]["unsigned"]["transaction_id"], id); // what people write is theirs
+}
+
+fn ciborium_bytes(end: &GatewayEnd) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    ciborium::into_writer(end, &mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn tokens_stay_at_the_gateway_and_what_looks_like_one_elsewhere_is_text() {
+    let mut pair = Pair::new(DEFLATE);
+    let (_, read) =
+        pair.exchange(&request("GET", "/_matrix/client/v3/sync", None), &json!({"next_batch": "s1_2_3"}));
+    let token = read["next_batch"].as_str().unwrap().to_owned();
+    assert!(!token.contains("s1_2_3"));
+    let path = format!("/_matrix/client/v3/rooms/{ROOM}/messages");
+    let (asked, _) =
+        pair.exchange(&request("GET", &format!("{path}?from={token}&dir=b"), None), &json!({"chunk": []}));
+    assert_eq!(asked.query.as_deref(), Some("from=s1_2_3&dir=b"));
+    let (asked, read) = pair.exchange(&send("t1", &token), &json!({"event_id": event(1), "note": token}));
+    assert_eq!(serde_json::from_slice::<Value>(&asked.body.unwrap()).unwrap()["body"], token);
+    assert_eq!(read["note"], token);
+    // Of a gateway that lost what it gave there is no going on.
+    pair.proxy.begin_epoch(2, 8);
+    let sync = request("GET", &format!("/_matrix/client/v3/sync?since={token}"), None);
+    let refused = pair.proxy.encode_request(&sync, &pair.coders, Spelling::Short);
+    assert_eq!(refused.unwrap_err(), EncodeError::ForeignToken);
+}
+
+#[test]
+fn secrets_pass_no_coder_and_are_not_remembered() {
+    let mut pair = Pair::new(DEFLATE);
+    let login = json!({"type": "m.login.password", "password": "correct horse battery staple", "identifier": {"user": "a"}});
+    for _ in 0..2 {
+        let up = pair
+            .proxy
+            .encode_request(
+                &request("POST", "/_matrix/client/v3/login", Some(&login)),
+                &pair.coders,
+                Spelling::Short,
+            )
+            .unwrap();
+        pair.gateway.decode_request(&up.payload, &pair.coders, Limits::default()).unwrap();
+        pair.proxy.acknowledge(up.message);
+        let secret = b"correct horse battery staple";
+        assert!(up.payload.windows(secret.len()).any(|part| part == secret), "beside the coded part");
+    }
+}
+
+#[test]
+fn each_kind_of_damage_has_its_name() {
+    let mut pair = Pair::new(DEFLATE);
+    let limits = Limits::default();
+    let read = |pair: &mut Pair, payload: &[u8]| {
+        pair.gateway.decode_request(payload, &coders(DEFLATE), limits).unwrap_err()
+    };
+    assert_eq!(read(&mut pair, &[]), DecodeError::Truncated);
+    assert_eq!(read(&mut pair, &[0x08]), DecodeError::Truncated);
+    assert_eq!(read(&mut pair, &[0x10]), DecodeError::UnknownEpoch { theirs: 2, ours: 1 });
+    assert_eq!(read(&mut pair, &[0xc8]), DecodeError::UnknownCoder(3));
+    assert_eq!(read(&mut pair, &[0x08, 0xff, 0x7f]), DecodeError::UnknownRoute(0x3fff));
+    // Route 0, GET, a room that nobody told.
+    assert_eq!(
+        read(&mut pair, &[0x08, 0, 0, 0x63, 5]),
+        DecodeError::UnknownAlias { kind: Kind::Room, number: 5 }
+    );
+    // An answer to /sync that refers to what the proxy never had.
+    let sync = request("GET", "/_matrix/client/v3/sync", None);
+    let (_, theirs, _, _) = pair.ask(&sync);
+    let refused = pair.proxy.decode_response(&[0x08, 0x64, 9], theirs, &pair.coders, limits);
+    assert_eq!(refused.unwrap_err(), DecodeError::UnknownAlias { kind: Kind::User, number: 9 });
+    // A token of the gateway's that it does not have.
+    let query = [0x08, 1, 0x50, b's', b'i', b'n', b'c', b'e', b'=', 1, 0, 0x6d, 77, 0x2b];
+    let query = [&[0x0c, 0][..], &query[1..]].concat();
+    assert_eq!(read(&mut pair, &query), DecodeError::UnknownToken(77));
+    // A path that leads elsewhere.
+    assert_eq!(read(&mut pair, &[0x08, 0, 0, 0x50, b'.', b'.', 0, 0x7f]), DecodeError::Path);
+    // Names of members go on without end.
+    let deep = [&[0x08, 1, 0x2b][..], &[0x31; 200]].concat();
+    assert_eq!(read(&mut pair, &deep), DecodeError::Depth { limit: 126 });
+}
+
+#[test]
+fn every_prefix_of_a_message_is_refused() {
+    for allowed in [NONE, &[1], &[2]] {
+        let mut pair = Pair::new(allowed);
+        let up = pair
+            .proxy
+            .encode_request(&send("t1", "Good evening, all"), &pair.coders, Spelling::Short)
+            .unwrap();
+        for length in 0..up.payload.len() {
+            let mut gateway = GatewayEnd::new(AGREEMENT);
+            let read = gateway.decode_request(&up.payload[..length], &pair.coders, Limits::default());
+            assert!(read.is_err(), "{allowed:?} {length}: {read:?}");
+        }
+        let longer = [&up.payload[..], &[0]].concat();
+        assert!(pair.gateway.decode_request(&longer, &pair.coders, Limits::default()).is_err());
+        assert!(pair.gateway.decode_request(&up.payload, &pair.coders, Limits::default()).is_ok());
+    }
+}
+
+#[test]
+fn what_would_become_too_much_is_refused_before_it_does() {
+    let body = json!({"msgtype": "m.text", "body": "a".repeat(300_000)});
+    for allowed in [NONE, &[1]] {
+        let mut pair = Pair::new(allowed);
+        let path = format!("/_matrix/client/v3/rooms/{ROOM}/send/m.room.message/t");
+        let up = pair
+            .proxy
+            .encode_request(&request("PUT", &path, Some(&body)), &pair.coders, Spelling::Short)
+            .unwrap();
+        let limits = Limits { output: 10_000 };
+        let refused = pair.gateway.decode_request(&up.payload, &pair.coders, limits).unwrap_err();
+        assert_eq!(refused, DecodeError::Output { limit: 10_000 });
+    }
+    // Two bytes each for a long text that was told once.
+    let mut pair = Pair::new(NONE);
+    let text = "b".repeat(1000);
+    let many = json!(vec![text; 4000]);
+    let path = format!("/_matrix/client/v3/rooms/{ROOM}/send/m.room.message/t");
+    let up = pair
+        .proxy
+        .encode_request(&request("PUT", &path, Some(&many)), &pair.coders, Spelling::Short)
+        .unwrap();
+    assert!(up.payload.len() < 20_000);
+    let limits = Limits { output: 100_000 };
+    let refused = pair.gateway.decode_request(&up.payload, &pair.coders, limits).unwrap_err();
+    assert_eq!(refused, DecodeError::Output { limit: 100_000 });
+}
+
+#[test]
+fn what_is_no_json_or_not_exact_travels_as_it_is() {
+    let mut pair = Pair::new(DEFLATE);
+    let deep = "[".repeat(130) + &"]".repeat(130);
+    for body in ["", "{", "{\"a\":18446744073709551616}", "\"\\ud800\"", "\u{0}\u{1}", &deep] {
+        let path = "/_matrix/client/v3/createRoom".to_owned();
+        let sent =
+            Request { method: "POST".to_owned(), path, query: None, body: Some(body.as_bytes().to_vec()) };
+        assert_eq!(pair.ask(&sent).0, sent, "{body}");
+    }
+    // A name twice: both are there.
+    let sent = Request {
+        body: Some(br#"{"a":1,"a":2}"#.to_vec()),
+        ..request("POST", "/_matrix/client/v3/createRoom", None)
+    };
+    assert_eq!(pair.ask(&sent).0, sent);
+}
+
+fn any_text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        any::<String>(),
+        "[a-z.]{0,12}",
+        "[@!#$+][a-z]{0,5}:[a-z.:]{0,9}",
+        "[A-Za-z0-9+/]{20,90}={0,2}",
+        "[$!][A-Za-z0-9_-]{43}",
+        "[A-Z]{10}",
+        "ed25519:[A-Z]{10}",
+        "mxc://[a-z.]{0,9}/[a-z\\x00]{0,4}",
+        "lb0000000[789][._][0-9]{1,3}",
+        Just("m.room.message".to_owned()),
+        Just(ROOM.to_owned()),
+    ]
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        (0u64..300).prop_map(Value::from),
+        (1_795_468_377_000u64..1_795_468_477_000).prop_map(Value::from),
+        any::<f64>()
+            .prop_filter("JSON has no such numbers", |number| number.is_finite())
+            .prop_map(Value::from),
+        any_text().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(5, 60, 6, |inner| {
+        let name = prop_oneof![
+            any_text(),
+            Just("age".to_owned()),
+            Just("origin_server_ts".to_owned()),
+            Just("event_id".to_owned()),
+            Just("password".to_owned()),
+            Just("unsigned".to_owned())
+        ];
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            prop::collection::vec((name, inner), 0..6)
+                .prop_map(|members| members.into_iter().collect::<Value>()),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_value_comes_back(bodies in prop::collection::vec((any_json(), any_json()), 1..4)) {
+        let mut pair = Pair::new(NONE);
+        for (up, down) in &bodies {
+            let path = format!("/_matrix/client/v3/rooms/{ROOM}/state/m.room.name/");
+            let (read, answer) = pair.exchange(&request("PUT", &path, Some(up)), down);
+            prop_assert_eq!(&serde_json::from_slice::<Value>(&read.body.unwrap()).unwrap(), up);
+            prop_assert_eq!(&answer, down);
+        }
+    }
+
+    #[test]
+    fn any_path_and_query_come_back(
+        segments in prop::collection::vec(any_text().prop_filter("dots lead elsewhere", |text| text != "." && text != ".."), 1..6),
+        query in prop::option::of("[a-zA-Z0-9=&%:_.-]{0,40}"),
+        is_known in any::<bool>(),
+    ) {
+        let mut pair = Pair::new(NONE);
+        let mut path = if is_known { "/_matrix/client/v3/rooms".to_owned() } else { String::new() };
+        for segment in &segments {
+            path.push('/');
+            segment.bytes().for_each(|byte| path.push_str(&format!("%{byte:02X}")));
+        }
+        let sent = Request { method: "PUT".to_owned(), path, query, body: None };
+        let (read, _, _, _) = pair.ask(&sent);
+        let (sent_segments, read_segments) = (lowband::matrix::split_path(&sent.path), lowband::matrix::split_path(&read.path));
+        let is_send = read.path.contains("lb00000009.");
+        prop_assert!(is_send || sent_segments == read_segments);
+        prop_assert_eq!(read.query, sent.query);
+    }
+
+    #[test]
+    fn no_bytes_harm_a_decoder(bytes in prop::collection::vec(any::<u8>(), 0..200), header in 0u8..2) {
+        let mut pair = Pair::new(DEFLATE);
+        let (_, theirs, ours, _) = pair.ask(&send("t1", "Good evening, all"));
+        pair.answer(&json!({"event_id": event(1)}), (theirs, ours));
+        let payload = [&[header << 6 | 0x08 | bytes.first().copied().unwrap_or_default() & 6][..], &bytes].concat();
+        let limits = Limits { output: 1 << 16 };
+        let _ = pair.gateway.decode_request(&payload, &pair.coders, limits);
+        let _ = pair.proxy.decode_response(&payload, theirs, &pair.coders, limits);
+        let _ = pair.proxy.decode_notification(&payload, theirs, &pair.coders, limits);
+    }
+}
+
+/// A network with a mind of its own, the same for the same seed.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+/// Identifiers by number: a few rooms and users, many events and texts.
+fn identifier(chance: &mut Chance) -> String {
+    match chance.below(4) {
+        0 => format!("!room{}:hs.test", chance.below(9)),
+        1 => format!("@user{}:hs{}.test", chance.below(400), chance.below(3)),
+        2 => event(chance.below(20) as u8),
+        _ => format!("a text with number {}", chance.below(2000)),
+    }
+}
+
+#[test]
+fn nothing_that_happens_to_messages_makes_an_identifier_another() {
+    let coders = coders(NONE);
+    for seed in 0..60 {
+        let mut chance = Chance(seed);
+        let (mut proxy, mut gateway) = (ProxyEnd::new(AGREEMENT), GatewayEnd::new(AGREEMENT));
+        let mut epoch = 1;
+        let mut saved = ciborium_bytes(&gateway);
+        let (mut ups, mut downs) = (Vec::new(), Vec::new());
+        let (mut understood, mut refused) = (0, 0);
+        let asked = Asked::default();
+        for _ in 0..400 {
+            match chance.below(12) {
+                0..4 => {
+                    let body =
+                        json!(std::iter::repeat_with(|| identifier(&mut chance)).take(4).collect::<Vec<_>>());
+                    let sent = request("POST", "/_matrix/client/v3/createRoom", Some(&body));
+                    let up = proxy.encode_request(&sent, &coders, Spelling::Short).unwrap();
+                    ups.push((up, sent));
+                }
+                4..8 => {
+                    let body =
+                        json!(std::iter::repeat_with(|| identifier(&mut chance)).take(4).collect::<Vec<_>>());
+                    let sent = Response { status: None, body: Some(serde_json::to_vec(&body).unwrap()) };
+                    let down = gateway.encode_response(&sent, asked, &coders, Spelling::Short);
+                    saved = ciborium_bytes(&gateway); // it is on the disk before it leaves
+                    downs.push((down, sent));
+                }
+                // Any of those on their way arrives, in any order; it may arrive again, and its acknowledgement may be lost.
+                8 | 9 if !ups.is_empty() => {
+                    let (up, sent) = &ups[chance.below(ups.len() as u64) as usize];
+                    match gateway.decode_request(&up.payload, &coders, Limits::default()) {
+                        Ok((read, _)) => {
+                            understood += 1;
+                            assert_eq!(read, *sent, "seed {seed}");
+                            saved = ciborium_bytes(&gateway);
+                            if chance.below(3) > 0 {
+                                proxy.acknowledge(up.message);
+                            }
+                        }
+                        Err(_) => refused += 1,
+                    }
+                }
+                10 if !downs.is_empty() => {
+                    let (down, sent) = &downs[chance.below(downs.len() as u64) as usize];
+                    match proxy.decode_response(&down.payload, asked, &coders, Limits::default()) {
+                        Ok(read) => {
+                            understood += 1;
+                            assert_eq!(read, *sent, "seed {seed}");
+                            if chance.below(3) > 0 {
+                                gateway.acknowledge(down.message);
+                            }
+                        }
+                        Err(_) => refused += 1,
+                    }
+                }
+                // The gateway comes back with what is on the disk.
+                11 if chance.below(4) == 0 => gateway = ciborium::from_reader(saved.as_slice()).unwrap(),
+                // The proxy comes back with nothing, and begins a new epoch; what was on its way is lost.
+                11 if chance.below(4) == 0 => {
+                    epoch += 1;
+                    proxy = ProxyEnd::new(Agreement { epoch, tokens: 7, transactions: 9 + epoch });
+                    gateway.begin_epoch(epoch, 9 + epoch);
+                    saved = ciborium_bytes(&gateway);
+                    if chance.below(2) == 0 {
+                        (ups, downs) = (Vec::new(), Vec::new());
+                    }
+                }
+                _ => {}
+            }
+        }
+        assert!(understood > 10, "seed {seed}: {understood} understood, {refused} refused");
+    }
+}

@@ -12,6 +12,7 @@ use http::Request;
 use http::Response;
 use http::Uri;
 use http::header;
+use http::uri::Scheme;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -78,7 +79,7 @@ impl Homeserver {
         }
         let oauth = match self.get("/_matrix/client/v1/auth_metadata", None).await {
             // Not every server of OAuth 2.0 has device authorization.
-            Ok(metadata) => oauth::Server::read(metadata),
+            Ok(metadata) => oauth::Server::read(metadata, self.is_over_tls())?,
             Err(LoginError::Refused { status: 404 | 405, .. }) => None,
             Err(error) => return Err(error),
         };
@@ -144,6 +145,10 @@ impl Homeserver {
             true => Ok(owner),
             false => Err(LoginError::OtherUser { user_id: user_id.to_owned(), owner: owner.user_id }),
         }
+    }
+
+    fn is_over_tls(&self) -> bool {
+        self.config.homeserver.scheme() == Some(&Scheme::HTTPS)
     }
 
     fn url(&self, path: &str) -> String {
@@ -275,6 +280,9 @@ pub enum LoginError {
     /// A server names a URL that is none.
     #[error("{0:?} is no URL")]
     Url(String),
+    /// A homeserver with TLS names a URL without.
+    #[error("the homeserver names {0:?} to log in at, where secrets would go in clear")]
+    Clear(String),
     /// The token is no text for a header.
     #[error("the access token is none: it has characters that no token has")]
     Token,

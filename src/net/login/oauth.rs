@@ -39,16 +39,27 @@ const DEVICE_CODE: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
 impl Server {
     /// None where it has no device authorization, or takes nobody in.
-    pub(super) fn read(metadata: Metadata) -> Option<Self> {
+    ///
+    /// # Errors
+    /// A homeserver that is asked over TLS names an endpoint that is not: codes and tokens would go there in clear.
+    pub(super) fn read(metadata: Metadata, is_over_tls: bool) -> Result<Option<Self>, LoginError> {
         let grants = metadata.grant_types_supported;
         if !grants.is_empty() && !grants.iter().any(|grant| grant == DEVICE_CODE) {
-            return None;
+            return Ok(None);
         }
-        Some(Self {
-            registration: metadata.registration_endpoint?,
-            device_authorization: metadata.device_authorization_endpoint?,
-            token: metadata.token_endpoint,
-        })
+        let (Some(registration), Some(device_authorization)) =
+            (metadata.registration_endpoint, metadata.device_authorization_endpoint)
+        else {
+            return Ok(None);
+        };
+        let server = Self { registration, device_authorization, token: metadata.token_endpoint };
+        let endpoints = [&server.registration, &server.device_authorization, &server.token];
+        let is_clear =
+            |url: &&&String| !url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"));
+        match endpoints.iter().find(is_clear) {
+            Some(url) if is_over_tls => Err(LoginError::Clear((*url).clone())),
+            _ => Ok(Some(server)),
+        }
     }
 }
 
@@ -203,4 +214,30 @@ impl Homeserver {
 
 fn form(fields: &[(&str, &str)]) -> Body {
     Body::Form(Zeroizing::new(crate::device::form(fields)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(token: &str, is_over_tls: bool) -> Result<Option<Server>, LoginError> {
+        let metadata = json!({
+            "registration_endpoint": "https://auth.example/register",
+            "device_authorization_endpoint": "HTTPS://auth.example/device",
+            "token_endpoint": token,
+        });
+        Server::read(serde_json::from_value(metadata).unwrap(), is_over_tls)
+    }
+
+    #[test]
+    fn endpoints_without_tls_are_refused_where_the_homeserver_has_it() {
+        assert!(read("https://auth.example/token", true).unwrap().is_some());
+        let clear = read("http://auth.example/token", true);
+        assert!(
+            matches!(&clear, Err(LoginError::Clear(url)) if url == "http://auth.example/token"),
+            "{clear:?}"
+        );
+        assert!(read("http://auth.example/token", false).unwrap().is_some(), "all of it is on one machine");
+        assert!(matches!(read("é", true), Err(LoginError::Clear(_))));
+    }
 }

@@ -24,6 +24,11 @@ mod replay;
 use replay::Exchange;
 use replay::Replay;
 
+const NAMES: &str = "The packed profile's names, version 2 of the tables: a name's number is its place in the list, from 0. Append only.
+By how often recorded traffic used them; those that it did not use are Matrix v1.19's.";
+const VALUES: &str = "The packed profile's strings, version 2 of the tables: a string's number is its place in the list, from 0. Append only.
+By how often recorded traffic used them; those that it did not use are Matrix v1.19's. The empty string is written as \"\".";
+
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [what, files @ ..] = arguments.as_slice() else {
@@ -60,8 +65,8 @@ fn tables(what: &str, exchanges: &[Exchange]) -> Result<String, Box<dyn Error>> 
         counts.add(association, &exchange.method, &exchange.path, &exchange.request, &exchange.response);
     }
     match what {
-        "names" => Ok(train::table("The packed profile's names.", &counts.names())),
-        "values" => Ok(train::table("The packed profile's strings.", &counts.values())),
+        "names" => Ok(train::table(NAMES, &counts.names())),
+        "values" => Ok(train::table(VALUES, &counts.values())),
         "routes" => {
             Ok(counts.routes().iter().map(|(number, times)| format!("{number}\t{times}\n")).collect())
         }

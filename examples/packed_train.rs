@@ -8,6 +8,8 @@
 //! The same recording makes the same bytes. Tables are printed to be looked at before they are used: who changes one makes another version of
 //! it, and the dictionary is to be made again after it.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "an example fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::Write;
@@ -38,6 +40,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     for file in files {
         exchanges.extend(replay::read(&std::fs::read(file)?));
     }
+    let json: usize = exchanges.iter().map(|exchange| exchange.length).sum();
+    eprintln!("{} exchanges, {json} bytes of JSON", exchanges.len());
     let made = match what.as_str() {
         "dictionary" => dictionary(&exchanges),
         _ => tables(what, &exchanges)?.into_bytes(),

@@ -1,5 +1,7 @@
 //! The packed profile against recorded traffic, arbitrary values and bytes, and a network that loses, repeats and reorders.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 #[path = "packed/replay.rs"]
 mod replay;
 

@@ -292,7 +292,7 @@ pub(super) fn request_items(reader: &mut Reader<'_>, limits: Limits) -> Result<(
     reader.at(Role::Value, ROUTES + number);
     let (method, path) = match route {
         Some(route) => (route.method, read_arguments(reader, route)?),
-        None => read_path(reader)?,
+        None => read_path(reader, limits)?,
     };
     let query = read_query(reader, limits)?;
     reader.at(Role::Value, BODY);
@@ -309,15 +309,19 @@ fn read_arguments(reader: &mut Reader<'_>, route: &Route) -> Result<String, Deco
     path_of(&route.fill(&arguments))
 }
 
-fn read_path(reader: &mut Reader<'_>) -> Result<(&'static str, String), DecodeError> {
+fn read_path(reader: &mut Reader<'_>, limits: Limits) -> Result<(&'static str, String), DecodeError> {
     let method = reader.code()?;
     let method = METHODS.get(usize::from(method)).ok_or(DecodeError::Code(method))?;
     let mut segments = Vec::new();
+    let mut left = limits.output;
     loop {
         match reader.code()? {
             code::END => break,
             code => segments.push(reader.string(code)?),
         }
+        // A segment that is referred to may be longer than its reference.
+        let length = segments.last().map_or(0, String::len) + 1;
+        left = left.checked_sub(length).ok_or(DecodeError::Output { limit: limits.output })?;
     }
     Ok((method, path_of(&segments.iter().map(String::as_str).collect::<Vec<&str>>())?))
 }

@@ -53,6 +53,11 @@ pub struct Response {
     pub body: Option<Vec<u8>>,
 }
 
+/// What most requests that tell something are answered: it takes no bytes.
+pub(super) fn nothing_to_say() -> Response {
+    Response { status: None, body: Some(b"{}".to_vec()) }
+}
+
 /// What a response answers: both ends have it from the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Asked {
@@ -178,7 +183,7 @@ fn write_query(writer: &mut Writer<'_>, query: Option<&str>) {
         _ => part.to_owned(),
     });
     let template = parts.collect::<Vec<String>>().join("&");
-    writer.string(&template);
+    writer.query(&template);
     for (generation, number) in taken {
         writer.take_token(generation, number);
     }
@@ -340,7 +345,11 @@ fn read_query(reader: &mut Reader<'_>, limits: Limits) -> Result<Option<String>,
     if code == code::ABSENT {
         return Ok(None);
     }
-    let template = reader.string(code)?;
+    let template = reader.query(code)?;
+    if reader.is_sample {
+        reader.skip_tokens()?;
+    }
+    let template = if reader.is_sample { "" } else { template.as_str() };
     let mut parts = template.split(HOLE);
     let mut query = parts.next().unwrap_or_default().to_owned();
     for part in parts {

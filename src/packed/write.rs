@@ -184,6 +184,24 @@ impl<'a> Writer<'a> {
         self.tables.name(name).unwrap_or_default() as u16
     }
 
+    /// Writes the query of a request, tokens taken out.
+    pub(super) fn query(&mut self, template: &str) {
+        if template.len() > Kind::Query.longest() || template.contains('\0') {
+            return self.string(template);
+        }
+        if let Some(Reference::Own(number)) =
+            self.draft.reference(&self.known, self.spelling, Kind::Query, template)
+        {
+            self.code(code::QUERY);
+            return self.varint(number, Role::Alias);
+        }
+        let number = self.draft.introduce(&self.known, Kind::Query, template);
+        self.code(code::INTRODUCE);
+        self.varint(number, Role::Alias);
+        self.code(code::TEXT);
+        self.characters(template);
+    }
+
     /// A token of the homeserver, where such stand.
     fn token(&mut self, text: &str) -> bool {
         if !self.places.iter().any(|place| is_at(place, &self.path)) {

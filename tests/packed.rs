@@ -1,5 +1,7 @@
 //! The packed profile against recorded traffic, arbitrary values and bytes, and a network that loses, repeats and reorders.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 #[path = "packed/replay.rs"]
 mod replay;
 
@@ -70,8 +72,8 @@ fn a_recorded_day_comes_back_value_for_value_in_the_bytes_that_were_promised() {
     }
     let (steady, all) = (payload(&sums, is_steady), payload(&sums, |_| true));
     println!("steady {steady}, all {all}");
-    assert!(steady <= 53_000, "{steady}");
-    assert!(all <= 200_000, "{all}");
+    assert!(steady <= 51_000, "{steady}");
+    assert!(all <= 193_000, "{all}");
 }
 
 #[test]
@@ -355,6 +357,15 @@ fn what_would_become_too_much_is_refused_before_it_does() {
     let limits = Limits { output: 100_000 };
     let refused = pair.gateway.decode_request(&up.payload, &pair.coders, limits).unwrap_err();
     assert_eq!(refused, DecodeError::Output { limit: 100_000 });
+}
+
+#[test]
+fn only_a_member_is_an_age() {
+    let mut pair = Pair::new(NONE);
+    let body =
+        json!({"": [1_795_468_377_000u64], "age": [1, 0], "x": {"age": 5, "y": {"age": {"age": 1, "z": 7}}}});
+    let (_, read) = pair.exchange(&request("GET", "/_matrix/client/v3/sync", None), &body);
+    assert_eq!(read, body);
 }
 
 #[test]

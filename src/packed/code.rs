@@ -78,6 +78,8 @@ pub(super) const TRANSACTION_SAME: u8 = 0x78;
 /// The event that came of a transaction: of this one, or one by the transaction's number.
 pub(super) const SENT_NEW: u8 = 0x79;
 pub(super) const SENT: u8 = 0x7a;
+/// A query that the sender introduced.
+pub(super) const QUERY: u8 = 0x7b;
 /// Ends an array or an object.
 pub(super) const END: u8 = 0x7f;
 

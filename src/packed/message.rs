@@ -53,6 +53,11 @@ pub struct Response {
     pub body: Option<Vec<u8>>,
 }
 
+/// What most requests that tell something are answered: it takes no bytes.
+pub(super) fn nothing_to_say() -> Response {
+    Response { status: None, body: Some(b"{}".to_vec()) }
+}
+
 /// What a response answers: both ends have it from the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Asked {
@@ -178,7 +183,7 @@ fn write_query(writer: &mut Writer<'_>, query: Option<&str>) {
         _ => part.to_owned(),
     });
     let template = parts.collect::<Vec<String>>().join("&");
-    writer.string(&template);
+    writer.query(&template);
     for (generation, number) in taken {
         writer.take_token(generation, number);
     }
@@ -292,7 +297,7 @@ pub(super) fn request_items(reader: &mut Reader<'_>, limits: Limits) -> Result<(
     reader.at(Role::Value, ROUTES + number);
     let (method, path) = match route {
         Some(route) => (route.method, read_arguments(reader, route)?),
-        None => read_path(reader)?,
+        None => read_path(reader, limits)?,
     };
     let query = read_query(reader, limits)?;
     reader.at(Role::Value, BODY);
@@ -309,15 +314,19 @@ fn read_arguments(reader: &mut Reader<'_>, route: &Route) -> Result<String, Deco
     path_of(&route.fill(&arguments))
 }
 
-fn read_path(reader: &mut Reader<'_>) -> Result<(&'static str, String), DecodeError> {
+fn read_path(reader: &mut Reader<'_>, limits: Limits) -> Result<(&'static str, String), DecodeError> {
     let method = reader.code()?;
     let method = METHODS.get(usize::from(method)).ok_or(DecodeError::Code(method))?;
     let mut segments = Vec::new();
+    let mut left = limits.output;
     loop {
         match reader.code()? {
             code::END => break,
             code => segments.push(reader.string(code)?),
         }
+        // A segment that is referred to may be longer than its reference.
+        let length = segments.last().map_or(0, String::len) + 1;
+        left = left.checked_sub(length).ok_or(DecodeError::Output { limit: limits.output })?;
     }
     Ok((method, path_of(&segments.iter().map(String::as_str).collect::<Vec<&str>>())?))
 }
@@ -336,7 +345,11 @@ fn read_query(reader: &mut Reader<'_>, limits: Limits) -> Result<Option<String>,
     if code == code::ABSENT {
         return Ok(None);
     }
-    let template = reader.string(code)?;
+    let template = reader.query(code)?;
+    if reader.is_sample {
+        reader.skip_tokens()?;
+    }
+    let template = if reader.is_sample { "" } else { template.as_str() };
     let mut parts = template.split(HOLE);
     let mut query = parts.next().unwrap_or_default().to_owned();
     for part in parts {

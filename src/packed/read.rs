@@ -388,7 +388,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn characters(&mut self) -> Result<String, DecodeError> {
+    pub(in crate::packed) fn characters(&mut self) -> Result<String, DecodeError> {
         let mut bytes = Vec::new();
         loop {
             match self.byte(Role::Text)? {

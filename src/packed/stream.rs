@@ -142,6 +142,14 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// The next byte of what is not coded.
+    pub(super) fn peek(&self) -> Option<u8> {
+        match &self.coded {
+            Coded::Plain { items, read, .. } => items.get(*read).copied(),
+            Coded::Model(_) => None,
+        }
+    }
+
     /// Takes the next raw item.
     pub(super) fn raw(&mut self, length: u64) -> Result<Vec<u8>, DecodeError> {
         let length = usize::try_from(length).map_err(|_| DecodeError::Truncated)?;

@@ -42,6 +42,8 @@ pub(super) struct Writer<'a> {
     context: Context,
     last_peer: u64,
     last_sent: Option<u64>,
+    /// What is written next is the value of a member that says how old an event is.
+    is_age: bool,
     /// The transaction whose event was not named yet.
     unanswered: Option<u64>,
     /// A token of another generation was to be written.
@@ -77,6 +79,7 @@ impl<'a> Writer<'a> {
             context: Context::default(),
             last_peer: 0,
             last_sent: None,
+            is_age: false,
             unanswered: frame.transaction,
             has_foreign_token: false,
             depth_left: DEPTH,
@@ -119,7 +122,7 @@ impl<'a> Writer<'a> {
             self.code(code::TIME);
             return self.varint(code::zigzag(difference), Role::Time);
         }
-        if self.path.last().is_some_and(|name| name == tables::AGE) && number < 1 << 40 {
+        if self.is_age && number < 1 << 40 {
             let difference = self.clock.age(number as i64);
             if let Some(difference) = difference {
                 self.code(code::AGE);
@@ -182,6 +185,24 @@ impl<'a> Writer<'a> {
             }
         }
         self.tables.name(name).unwrap_or_default() as u16
+    }
+
+    /// Writes the query of a request, tokens taken out.
+    pub(super) fn query(&mut self, template: &str) {
+        if template.len() > Kind::Query.longest() || template.contains('\0') {
+            return self.string(template);
+        }
+        if let Some(Reference::Own(number)) =
+            self.draft.reference(&self.known, self.spelling, Kind::Query, template)
+        {
+            self.code(code::QUERY);
+            return self.varint(number, Role::Alias);
+        }
+        let number = self.draft.introduce(&self.known, Kind::Query, template);
+        self.code(code::INTRODUCE);
+        self.varint(number, Role::Alias);
+        self.code(code::TEXT);
+        self.characters(template);
     }
 
     /// A token of the homeserver, where such stand.

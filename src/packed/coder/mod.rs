@@ -32,6 +32,9 @@ const NONE: u8 = 0;
 const DEFLATE: u8 = 1;
 const MODEL: u8 = 2;
 
+/// The model takes microseconds for each byte, so it is not for messages of more items than these.
+const MODEL_ITEMS: usize = 64 << 10;
+
 static BUILT_IN: LazyLock<Coders> =
     LazyLock::new(|| Coders::new(dictionary::BUILT_IN).expect("the dictionary is read by a test"));
 
@@ -97,7 +100,7 @@ impl Coders {
         match coder {
             NONE => Some(written.bytes.clone()),
             DEFLATE => deflate::deflate(&self.text, &written.bytes),
-            MODEL => Some(self.model().encode(written)),
+            MODEL if written.bytes.len() <= MODEL_ITEMS => Some(self.model().encode(written)),
             _ => None,
         }
     }
@@ -115,7 +118,7 @@ impl Coders {
                 let (items, length) = deflate::inflate(&self.text, message, limit)?;
                 Coded::Plain { items: Cow::Owned(items), length: Some(length), read: 0 }
             }
-            MODEL => Coded::Model(Box::new(self.model().decoder(message, limit))),
+            MODEL => Coded::Model(Box::new(self.model().decoder(message, limit.min(MODEL_ITEMS)))),
             _ => return Err(DecodeError::UnknownCoder(coder)),
         };
         Ok(Source::new(coded, message))

@@ -25,7 +25,7 @@ pub fn run(data: &[u8]) {
     proxy_reads(proxy, *asked, data);
     // Few inputs have the epoch; these do.
     let Some((first, rest)) = data.split_first() else { return };
-    let dated = [&[first & 0xc6 | 0x08], rest].concat();
+    let dated = [&[first & 0x23 | 0x04], rest].concat();
     gateway_reads(gateway, &dated);
     proxy_reads(proxy, *asked, &dated);
 }

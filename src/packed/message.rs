@@ -1,17 +1,11 @@
-//! Requests and responses: a header byte, the coded items, and raw items.
-//!
-//! ```text
-//!    7 6 5 4 3 2 1 0
-//!   +---+-----+-+-+-+
-//!   |cod|epoch|b|s|0|   b: the number of the first alias follows; s: a status, or a position, follows
-//!   +---+-----+-+-+-+
-//! ```
+//! Requests and responses: their items, one after the other. What is before and after them is the coders' affair.
 
 use crate::codec::Text;
 use crate::matrix::join;
 use crate::matrix::split_path;
 use crate::packed::code;
 use crate::packed::coder;
+use crate::packed::coder::Header;
 use crate::packed::draft::Frame;
 use crate::packed::draft::Known;
 use crate::packed::draft::Spelling;
@@ -65,9 +59,10 @@ pub struct Asked {
     pub(super) frame: Frame,
 }
 
-const BASE: u8 = 1 << 2;
-const EXTRA: u8 = 1 << 1;
-const RESERVED: u8 = 1;
+/// The items begin with the number of the first alias.
+const BASE: u8 = 1 << 1;
+/// Before that there is a status, or a position.
+const EXTRA: u8 = 1;
 
 /// The methods of paths that are spelled out, by number.
 const METHODS: [&str; 7] = ["GET", "PUT", "POST", "DELETE", "HEAD", "OPTIONS", "PATCH"];
@@ -83,14 +78,14 @@ pub(super) struct Message<'a> {
     pub(super) writer: Writer<'a>,
     pub(super) asked: Asked,
     prefix: Written,
-    flags: u8,
+    header: Header,
 }
 
 impl Message<'_> {
     /// The message's bytes, by the coder that makes the fewest, and how many bytes of items they stand for.
     pub(super) fn code(&mut self, coders: &coder::Coders) -> (Vec<u8>, usize) {
         let written = self.written();
-        (coders.code(self.flags, &written), written.bytes.len())
+        (coders.code(self.header, &written), written.bytes.len())
     }
 
     /// All items, with the numbers before them.
@@ -153,7 +148,7 @@ pub(super) fn write_request<'a>(
         None => 0,
     };
     let asked = Asked { route: number, frame: writer.frame };
-    Ok(Message { writer, asked, prefix, flags: flags | epoch_bits(&known) })
+    Ok(Message { writer, asked, prefix, header: Header { epoch: epoch(&known), flags, name: 0 } })
 }
 
 fn write_path(writer: &mut Writer<'_>, request: &Request, segments: &[&str]) -> Result<(), EncodeError> {
@@ -217,7 +212,7 @@ pub(super) fn write_response<'a>(
     let mut writer = Writer::new(known, frame, spelling, places);
     writer.at(Role::Value, ROUTES + asked.route);
     write_body(&mut writer, response.body.as_deref());
-    let (mut prefix, mut flags) = (Written::default(), epoch_bits(&known));
+    let (mut prefix, mut flags) = (Written::default(), 0);
     let context = Context { role: Role::Base, name: ROUTES + asked.route, parent: 1 };
     if let Some(position) = position {
         prefix.varint(code::zigzag(position.token.wrapping_sub(registered) as i64), context);
@@ -231,11 +226,12 @@ pub(super) fn write_response<'a>(
         prefix.varint(code::zigzag(difference), Context { parent: 0, ..context });
         flags |= BASE;
     }
-    Message { writer, asked: Asked { frame, ..asked }, prefix, flags }
+    let header = Header { epoch: epoch(&known), flags, name: ROUTES + asked.route };
+    Message { writer, asked: Asked { frame, ..asked }, prefix, header }
 }
 
-fn epoch_bits(known: &Known<'_>) -> u8 {
-    (known.agreement.epoch as u8 & 7) << 3
+fn epoch(known: &Known<'_>) -> u8 {
+    known.agreement.epoch as u8 & 7
 }
 
 /// How much a message may become.
@@ -273,7 +269,7 @@ pub(super) fn read_request<'a>(
     coders: &'a coder::Coders,
     limits: Limits,
 ) -> Result<Read<'a, Request>, DecodeError> {
-    let (flags, source) = open(payload, &known, coders, limits)?;
+    let (flags, source) = open(payload, &known, 0, coders, limits)?;
     if flags & EXTRA != 0 {
         return Err(DecodeError::Damaged);
     }
@@ -394,7 +390,7 @@ pub(super) fn read_response<'a>(
     coders: &'a coder::Coders,
     limits: Limits,
 ) -> Result<Read<'a, Response>, DecodeError> {
-    let (flags, source) = open(payload, &known, coders, limits)?;
+    let (flags, source) = open(payload, &known, ROUTES + asked.route, coders, limits)?;
     let context = Context { role: Role::Base, name: ROUTES + asked.route, parent: 1 };
     let mut reader = Reader::new(source, known, asked.frame);
     let mut status = None;
@@ -430,18 +426,22 @@ pub(super) fn response_items(
 fn open<'a>(
     payload: &'a [u8],
     known: &Known<'_>,
+    name: u16,
     coders: &'a coder::Coders,
     limits: Limits,
 ) -> Result<(u8, Source<'a>), DecodeError> {
-    let (&header, rest) = payload.split_first().ok_or(DecodeError::Truncated)?;
-    let (theirs, ours) = (header >> 3 & 7, known.agreement.epoch as u8 & 7);
-    if theirs != ours {
-        return Err(DecodeError::UnknownEpoch { theirs, ours });
+    let (header, source) = coders.open(payload, name, limits.output)?;
+    let ours = epoch(known);
+    if header.epoch != ours {
+        return Err(DecodeError::UnknownEpoch { theirs: header.epoch, ours });
     }
-    if header & RESERVED != 0 {
-        return Err(DecodeError::Damaged);
-    }
-    Ok((header, coders.open(header >> 6, rest, limits.output)?))
+    Ok((header.flags, source))
+}
+
+/// What the model is told of the flags of a sample.
+pub(super) fn sample_header(kind: u8, flags: u8, route: u16) -> (u8, Context) {
+    let header = Header { epoch: 0, flags: flags & 3, name: if kind == 0 { 0 } else { ROUTES + route } };
+    (header.flags, header.context())
 }
 
 /// Reads a sample of a request.

@@ -1,5 +1,7 @@
 //! The arithmetic coder: an interval of 32-bit numbers that becomes narrower with each bit, and loses the bytes that are settled.
 
+use crate::packed::coder::FIRST;
+
 /// The numbers that the code may still become.
 pub(super) struct Interval {
     low: u32,
@@ -7,8 +9,9 @@ pub(super) struct Interval {
 }
 
 impl Interval {
+    /// All numbers but those with which messages of other coders begin.
     pub(super) fn new() -> Self {
-        Interval { low: 0, high: u32::MAX }
+        Interval { low: u32::from(FIRST) << 24, high: u32::MAX }
     }
 
     /// The last number that means 1.
@@ -37,16 +40,25 @@ impl Interval {
         Some(byte)
     }
 
-    /// The fewest bytes that lead into the interval, whatever follows them; or zeros, if nothing does.
-    pub(super) fn finish(&self, is_last: bool) -> Vec<u8> {
+    /// The fewest bytes that lead into the interval, together with those that follow them in the message.
+    pub(super) fn finish(&self, following: [u8; 4]) -> Vec<u8> {
+        let following = u32::from_be_bytes(following);
         for length in 0..4u32 {
-            let unsaid = u32::MAX.checked_shr(8 * length).unwrap_or_default();
-            let Some(first) = self.low.checked_add(unsaid).map(|first| first & !unsaid) else { continue };
-            let last = if is_last { first } else { first | unsaid };
-            if last <= self.high {
-                return first.to_be_bytes().into_iter().take(length as usize).collect();
+            // The lowest number in the interval that ends in what follows.
+            let end = following.checked_shr(8 * length).unwrap_or_default();
+            let unit = 1u64 << (32 - 8 * length);
+            let first = u64::from(self.low.saturating_sub(end)).div_ceil(unit) * unit + u64::from(end);
+            if first <= u64::from(self.high) {
+                return (first as u32).to_be_bytes().into_iter().take(length as usize).collect();
             }
         }
         self.low.to_be_bytes().to_vec()
     }
+}
+
+/// The first four of some bytes, and zeros after them.
+pub(super) fn first_four<'a>(bytes: impl Iterator<Item = &'a u8>) -> [u8; 4] {
+    let mut first = [0; 4];
+    first.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    first
 }

@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::packed::coder::Header;
 use crate::packed::coder::interval::Interval;
+use crate::packed::coder::interval::first_four;
 use crate::packed::coder::lines::Changes;
 use crate::packed::coder::lines::Line;
 use crate::packed::coder::lines::Lines;
@@ -141,10 +143,14 @@ impl Model {
     }
 
     /// Codes what was written.
-    pub(super) fn encode(&self, written: &Written) -> Vec<u8> {
+    pub(super) fn encode(&self, header: Header, written: &Written) -> Vec<u8> {
         let mut predictor = self.message();
         let (mut interval, mut out) = (Interval::new(), Vec::new());
-        for (byte, context) in written.bytes.iter().zip(&written.contexts) {
+        for bit in (0..3).rev() {
+            interval.narrow(EVEN, header.epoch >> bit & 1 == 1);
+        }
+        let items = written.bytes.iter().zip(&written.contexts);
+        for (byte, context) in std::iter::once((&header.flags, &header.context())).chain(items) {
             predictor.at(*context);
             for bit in (0..8).rev() {
                 let probability = predictor.predict();
@@ -157,7 +163,7 @@ impl Model {
             }
             predictor.end_byte();
         }
-        out.extend(interval.finish(written.raw_length == 0));
+        out.extend(interval.finish(first_four(written.raw_part().flatten())));
         out
     }
 
@@ -180,6 +186,9 @@ impl Model {
     }
 }
 
+/// The probability of what is as likely as not.
+const EVEN: u32 = 1 << 15;
+
 /// Reads what [`Model::encode`] wrote.
 pub(in crate::packed) struct Decoder<'a> {
     predictor: Predictor<'a>,
@@ -194,6 +203,18 @@ pub(in crate::packed) struct Decoder<'a> {
 }
 
 impl Decoder<'_> {
+    /// Reads what other coders have in a byte in front.
+    pub(super) fn header(&mut self, name: u16) -> Result<Header, DecodeError> {
+        let mut header = Header { epoch: 0, flags: 0, name };
+        for _ in 0..3 {
+            let bit = self.value <= self.interval.middle(EVEN);
+            self.interval.narrow(EVEN, bit);
+            header.epoch = header.epoch << 1 | u8::from(bit);
+        }
+        header.flags = self.byte(header.context())?;
+        if header.flags > 3 { Err(DecodeError::Damaged) } else { Ok(header) }
+    }
+
     pub(in crate::packed) fn byte(&mut self, context: Context) -> Result<u8, DecodeError> {
         self.left = self.left.checked_sub(1).ok_or(DecodeError::Output { limit: self.limit })?;
         if self.shifted > self.message.len() {
@@ -218,7 +239,8 @@ impl Decoder<'_> {
 
     /// Expects that the encoder would have put out as many bytes as are `left` without the raw items.
     pub(in crate::packed) fn end(self, left: usize) -> Result<(), DecodeError> {
-        let rest = self.interval.finish(left == self.message.len());
+        let raw = self.message.get(left..).unwrap_or_default();
+        let rest = self.interval.finish(first_four(raw.iter()));
         let expected = self.shifted + rest.len();
         match expected.cmp(&left) {
             std::cmp::Ordering::Less => Err(DecodeError::Trailing),

@@ -27,7 +27,7 @@ const LAYERS: &[Layer] = &[
     Layer { name: "coap", uses: &[], kind: Kind::Pure },
     Layer { name: "matrix", uses: &["codec"], kind: Kind::Pure },
     Layer { name: "packed", uses: &["codec", "matrix"], kind: Kind::Pure },
-    Layer { name: "translate", uses: &["coap", "codec", "device", "matrix"], kind: Kind::Pure },
+    Layer { name: "translate", uses: &["coap", "codec", "device", "matrix", "packed"], kind: Kind::Pure },
     Layer { name: "link", uses: &["coap"], kind: Kind::Pure },
     Layer { name: "security", uses: &["coap", "link"], kind: Kind::Pure },
     Layer { name: "device", uses: &["coap", "matrix", "security"], kind: Kind::Pure },
@@ -35,7 +35,7 @@ const LAYERS: &[Layer] = &[
     Layer { name: "inspect", uses: &["coap", "codec", "matrix", "security"], kind: Kind::Pure },
     Layer {
         name: "gateway",
-        uses: &["coap", "codec", "device", "endpoint", "link", "matrix", "security", "translate"],
+        uses: &["coap", "codec", "device", "endpoint", "link", "matrix", "packed", "security", "translate"],
         kind: Kind::Pure,
     },
     Layer {

@@ -9,6 +9,7 @@ use crate::codec;
 use crate::endpoint;
 use crate::matrix::rewrite::Advertise;
 use crate::matrix::shape::Shape;
+use crate::packed::Coders;
 
 /// What a gateway serves, and within which limits.
 #[derive(Clone, Debug)]
@@ -25,6 +26,11 @@ pub struct Config {
     pub sessions: usize,
     /// How long they are remembered without a request.
     pub session_lifetime: Duration,
+    /// Peers whose tables of the packed profile are kept, of which each may take a megabyte; the one unused for longest goes first, and begins
+    /// anew. With 0 the profile is not spoken.
+    pub packed: usize,
+    /// The dictionary of the packed profile; the one that is built in, if there is none.
+    pub dictionary: Option<&'static Coders>,
     /// How long after an observer did not answer it is first asked whether it is there.
     pub probe_first: Duration,
     /// The longest wait between two such questions; each is twice the one before.
@@ -51,6 +57,8 @@ impl Config {
             poll_timeout: Duration::from_secs(30),
             sessions: 10_000,
             session_lifetime: Duration::from_secs(24 * 3600),
+            packed: 1_000,
+            dictionary: None,
             probe_first: Duration::from_secs(60),
             probe_longest: Duration::from_secs(15 * 60),
             absent_lifetime: Duration::from_secs(7 * 24 * 3600),

@@ -29,6 +29,8 @@ pub struct Counters {
     pub device_refusals: device::Refusals,
     /// Calls for new access tokens.
     pub renewals: u64,
+    /// Agreements on the packed profile.
+    pub agreements: u64,
     /// Registrations of observers.
     pub registrations: u64,
     /// Notifications.
@@ -69,6 +71,8 @@ pub struct Counters {
     pub devices: usize,
     /// Sessions held now.
     pub sessions: usize,
+    /// Peers whose tables of the packed profile are held now.
+    pub packed: usize,
     /// Observations held now.
     pub observations: usize,
     /// Those of them whose peers do not answer.

@@ -383,6 +383,8 @@ impl Gateway {
         }
         self.set_dtls_keys(association, Vec::new(), now);
         self.endpoint.dismiss(association, now);
+        self.packed.forget(association);
+        self.remember_packed();
         self.sessions.forget(association);
         self.forget_sessions();
         if self.config.endpoint.durable {

@@ -284,6 +284,7 @@ impl Gateway {
         }
         if matches!(association, Association::Session(_)) {
             self.sessions.remove(association);
+            self.packed.forget(association);
             return self.endpoint.end_peer(association, now);
         }
         if secure.of.get(&association) == Some(&session) {

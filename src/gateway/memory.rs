@@ -10,6 +10,7 @@ use http::HeaderValue;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::packed::End;
 use crate::coap;
 use crate::coap::{Code, Instant, ObservationId, OptionNumber, Options};
 use crate::codec::Keys;
@@ -31,6 +32,8 @@ pub(super) enum Key {
     Endpoint(MemoryKey),
     /// A peer's session.
     Session(Association),
+    /// What a peer and the gateway know of each other by the packed profile.
+    Packed(Association),
     /// What a device has used of its limits.
     Allowance(Association),
     /// An observation.
@@ -42,6 +45,7 @@ pub(super) enum Key {
 pub(super) enum Record {
     Endpoint(MemoryKey, Memory),
     Session(Association, Session),
+    Packed(Association, Box<End>),
     Allowance(Association, Allowance),
     Observation(ObservationId, Box<StoredObservation>),
 }
@@ -115,7 +119,7 @@ impl Memories {
     /// Takes a record to be stored.
     pub(super) fn store(&mut self, key: &Key, value: &impl Serialize) {
         // A session of DTLS does not outlast a restart.
-        if !matches!(key, Key::Session(Association::Session(_))) {
+        if !matches!(key, Key::Session(Association::Session(_)) | Key::Packed(Association::Session(_))) {
             self.changed.insert(key.encode(), Some(encode(VERSION, value)));
         }
     }
@@ -139,6 +143,7 @@ impl Memories {
 impl Key {
     const ENDPOINT: u8 = b'e';
     const SESSION: u8 = b's';
+    const PACKED: u8 = b'p';
     const ALLOWANCE: u8 = b'a';
     const OBSERVATION: u8 = b'o';
 
@@ -146,6 +151,7 @@ impl Key {
         match self {
             Self::Endpoint(key) => encode(Self::ENDPOINT, key),
             Self::Session(peer) => encode(Self::SESSION, peer),
+            Self::Packed(peer) => encode(Self::PACKED, peer),
             Self::Allowance(peer) => encode(Self::ALLOWANCE, peer),
             Self::Observation(id) => encode(Self::OBSERVATION, id),
         }
@@ -163,6 +169,7 @@ impl Record {
         match *kind {
             Key::ENDPOINT => Some(Self::Endpoint(decode(key)?, decode(value)?)),
             Key::SESSION => Some(Self::Session(decode(key)?, decode(value)?)),
+            Key::PACKED => Some(Self::Packed(decode(key)?, decode(value)?)),
             Key::ALLOWANCE => Some(Self::Allowance(decode(key)?, decode(value)?)),
             Key::OBSERVATION => Some(Self::Observation(decode(key)?, decode(value)?)),
             _ => None,
@@ -192,7 +199,8 @@ impl From<Format> for StoredFormat {
         match format {
             Format::Json => Self::Json,
             Format::Cbor(Keys::Strings) => Self::Cbor,
-            Format::Cbor(Keys::V1) => Self::CborV1,
+            // Of an observation that is packed nothing is stored.
+            Format::Cbor(Keys::V1) | Format::Packed(_) => Self::CborV1,
         }
     }
 }

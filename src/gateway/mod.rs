@@ -14,6 +14,7 @@ mod feed;
 mod keys;
 mod memory;
 mod observation;
+mod packed;
 mod restart;
 mod session;
 mod shaping;
@@ -27,6 +28,7 @@ use tracing::{debug, warn};
 
 use crate::coap;
 use crate::coap::{Instant, ObservationId, Observe};
+use crate::codec::Keys;
 use crate::device::{Generation, Name, Refused, TokenError};
 use crate::endpoint;
 use crate::endpoint::{Address, Association, Endpoint, RequestKey};
@@ -44,6 +46,7 @@ use feed::{Checked, FeedId, Feeds};
 use memory::{Key, Memories};
 pub use memory::{is_of_keys, is_of_request, record_of_keys};
 use observation::Observation;
+use packed::Packed;
 use session::Sessions;
 use shaping::{ShapeId, Shaping};
 
@@ -53,6 +56,7 @@ pub struct Gateway {
     config: Config,
     endpoint: Endpoint,
     sessions: Sessions,
+    packed: Packed,
     shaping: Shaping,
     devices: Devices,
     fetches: BTreeMap<FetchId, Fetch>,
@@ -171,6 +175,7 @@ impl Gateway {
         Self {
             endpoint: Endpoint::new(config.endpoint.clone(), seed),
             sessions: Sessions::new(config.sessions, config.session_lifetime),
+            packed: Packed::new(&config, &seed),
             shaping: Shaping::new(&config),
             config,
             devices: Devices::default(),
@@ -262,6 +267,7 @@ impl Gateway {
             edhoc: self.endpoint.edhoc_counters().unwrap_or_default(),
             peers: self.endpoint.peers(),
             sessions: self.sessions.len(),
+            packed: self.packed.len(),
             devices: self.devices.len(),
             observations: self.observations.len(),
             absent: self.observations.values().filter(|observation| observation.is_absent()).count(),
@@ -345,21 +351,31 @@ impl Gateway {
         let barred = self.bars_token(association, &request);
         let session = self.sessions.of(association, now);
         let before = session.clone();
+        let is_packed = self.packed.is_spoken() && translate::packed::is_packed(&request);
         let call = match barred {
             true => Err(Refused::Token.into()),
-            false => translate::request::to_http(&request, session, &self.config.codec),
+            false if is_packed => match translate::packed::read_options(&request, session) {
+                Ok(()) => self.packed.call(association, &request, session),
+                Err(refusal) => Err(refusal),
+            },
+            false => translate::request::to_http(&request, session, &self.config.codec).map(Some),
         };
-        let format = session.format(&request.options);
+        let format = match is_packed {
+            true => Format::Cbor(Keys::V1),
+            false => session.format(&request.options),
+        };
         if self.config.endpoint.durable && *session != before {
             self.memories.store(&Key::Session(association), session);
         }
         self.forget_sessions();
+        self.remember_packed();
         let mut call = match call {
             _ if self.stopping => return self.refuse(key, &Refusal::ShuttingDown, format, now),
-            Ok(call) if recalled && !call.method.is_idempotent() => {
+            Ok(None) => return self.agree(key, association, &request.payload, now),
+            Ok(Some(call)) if recalled && !call.method.is_idempotent() => {
                 return self.refuse(key, &Refusal::Interrupted, format, now);
             }
-            Ok(call) => call,
+            Ok(Some(call)) => call,
             Err(refusal) => return self.refuse(key, &refusal, format, now),
         };
         // Observe means something on /sync alone. The answer comes at once, so that a registration is confirmed and a
@@ -436,9 +452,9 @@ impl Gateway {
             self.counters.fetch_failures += 1;
         }
         match fetch {
-            Fetch::Request { key, call, shape, .. } => {
+            Fetch::Request { key, association, call, shape } => {
                 let result = self.shaping.answer(shape, &call.query, result);
-                let response = self.translate(&call, result);
+                let response = self.translate(association, &call, result);
                 self.endpoint.respond(key, response, now);
             }
             Fetch::Registration { key, association, call, shape } => {
@@ -456,6 +472,7 @@ impl Gateway {
     /// The CoAP response to what a call came to.
     fn translate(
         &mut self,
+        association: Association,
         call: &Call,
         result: Result<http::Response<Bytes>, FetchError>,
     ) -> coap::Response {
@@ -463,7 +480,12 @@ impl Gateway {
             Ok(response) => response,
             Err(error) => return response::refuse(&error.into(), call.format),
         };
-        let translated = response::to_coap(call, &response, &self.config.advertise, &self.config.codec);
+        let translated = match call.format {
+            Format::Packed(asked) => self.pack(association, (call, asked), &response),
+            Format::Cbor(_) | Format::Json => {
+                response::to_coap(call, &response, &self.config.advertise, &self.config.codec)
+            }
+        };
         translated.unwrap_or_else(|refusal| {
             warn!(%refusal, "answer of the homeserver refused");
             self.counters.bad_answers += 1;

@@ -9,6 +9,7 @@ use super::feed::{Checked, FeedId};
 use crate::coap::{Instant, Priority};
 use crate::endpoint::Association;
 use crate::matrix::sync::{Counters, Summary};
+use crate::packed::MessageNumber;
 use crate::translate::Format;
 
 /// An observer's place in the stream of its user's events.
@@ -41,12 +42,16 @@ pub(super) struct Observation {
     is_new: bool,
     /// Whether the peer was absent, and has acknowledged nothing since.
     is_unconfirmed: bool,
+    /// What it was told last, where that was packed.
+    pub(super) message: Option<MessageNumber>,
 }
 
 /// A place in the stream, and the counters last stated to the peer there.
 #[derive(Clone, Debug)]
 pub(super) struct Position {
     pub(super) since: String,
+    /// The last position that the peer was told: nothing new came since.
+    pub(super) told: String,
     pub(super) counters: Counters,
     /// When it was last known that there is nothing after it.
     pub(super) checked: Checked,
@@ -88,8 +93,9 @@ impl Observation {
         checked: Checked,
         now: Instant,
     ) -> Self {
-        let next = Position { since: first.next_batch, counters: first.counters, checked };
-        let position = Position { since, counters: Counters::default(), checked };
+        let told = first.next_batch.clone();
+        let next = Position { since: first.next_batch, told, counters: first.counters, checked };
+        let position = Position { told: since.clone(), since, counters: Counters::default(), checked };
         let state = State::InFlight(Box::new(next));
         Self {
             feed,
@@ -101,6 +107,7 @@ impl Observation {
             told: now,
             is_new: true,
             is_unconfirmed: false,
+            message: None,
         }
     }
 
@@ -122,7 +129,8 @@ impl Observation {
             None if absent => State::Absent,
             None => State::Idle,
         };
-        Self { feed, association, format, position, state, known, told: known, is_new, is_unconfirmed: false }
+        let (told, is_unconfirmed, message) = (known, false, None);
+        Self { feed, association, format, position, state, known, told, is_new, is_unconfirmed, message }
     }
 
     /// The position after what its peer was told and has not acknowledged.
@@ -131,6 +139,11 @@ impl Observation {
             State::InFlight(next) => Some(next),
             State::Idle | State::CatchingUp(_) | State::Absent => None,
         }
+    }
+
+    /// Whether its notifications are packed.
+    pub(super) fn is_packed(&self) -> bool {
+        matches!(self.format, Format::Packed(_))
     }
 
     /// The position that the next poll begins from.
@@ -200,8 +213,8 @@ impl Observation {
         };
         let mut counters = self.position.counters.clone();
         counters.merge(&summary.counters);
-        self.state =
-            State::InFlight(Box::new(Position { since: summary.next_batch.clone(), counters, checked }));
+        let (since, told) = (summary.next_batch.clone(), summary.next_batch.clone());
+        self.state = State::InFlight(Box::new(Position { since, told, counters, checked }));
         self.told = now;
         Verdict::Notify(priority)
     }

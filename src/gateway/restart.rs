@@ -29,11 +29,14 @@ impl Gateway {
                 Some(Record::Session(peer, session)) if self.devices.may_have_records(peer) => {
                     *self.sessions.of(peer, now) = session;
                 }
+                Some(Record::Packed(peer, end)) if self.packed.is_spoken() && self.devices.may_have_records(peer) => {
+                    self.packed.restore(peer, *end);
+                }
                 Some(Record::Allowance(peer, allowance)) if self.devices.may_have_records(peer) => {
                     let _ = self.devices.recall_allowance(peer, allowance);
                 }
                 Some(Record::Observation(id, observation)) => observations.push((id, observation)),
-                Some(Record::Session(..) | Record::Allowance(..)) => self.memories.forget_bytes(key),
+                Some(Record::Session(..) | Record::Packed(..) | Record::Allowance(..)) => self.memories.forget_bytes(key),
                 None => {
                     self.counters.unreadable += 1;
                     self.memories.forget_bytes(key);
@@ -41,6 +44,7 @@ impl Gateway {
             }
         }
         self.forget_sessions();
+        self.remember_packed();
         let known = memories.iter().filter_map(|(key, _)| match key {
             MemoryKey::Context(number) => Some(*number),
             _ => None,
@@ -53,7 +57,7 @@ impl Gateway {
         // Of one that was being registered, or whose record is not readable, only half may be known.
         let half_known = self.endpoint.observations().filter(|id| !self.observations.contains_key(id));
         for id in half_known.collect::<Vec<_>>() {
-            self.endpoint.end_observation(id, now);
+            self.end_half_known(id, now);
         }
         for feed in self.feeds.ids() {
             self.tend(feed, now);
@@ -130,7 +134,8 @@ impl Gateway {
     pub(super) fn outlasts(&self, id: ObservationId) -> bool {
         let is_passing =
             |observation: &Observation| matches!(observation.association, Association::Session(_));
-        self.config.endpoint.durable && !self.observations.get(&id).is_some_and(is_passing)
+        let of = self.observations.get(&id);
+        self.config.endpoint.durable && !of.is_some_and(|of| is_passing(of) || of.is_packed())
     }
 
     /// Asks nothing more for an observation, which is to go on after a restart.
@@ -165,6 +170,7 @@ impl From<&Position> for StoredPosition {
 
 impl From<StoredPosition> for Position {
     fn from(stored: StoredPosition) -> Self {
-        Self { since: stored.since, counters: stored.counters, checked: Checked::LONG_AGO }
+        let told = stored.since.clone();
+        Self { since: stored.since, told, counters: stored.counters, checked: Checked::LONG_AGO }
     }
 }

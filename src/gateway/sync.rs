@@ -21,7 +21,7 @@ use crate::endpoint::{Association, RequestKey};
 use crate::matrix::route::operation;
 use crate::matrix::sync::{Summary, SyncError};
 use crate::matrix::{query, sync};
-use crate::translate::{Call, Refusal, response};
+use crate::translate::{Call, Format, Refusal, response};
 
 /// What came of a poll, for the observers at the position that it began from.
 enum Answer {
@@ -54,7 +54,7 @@ impl Gateway {
     ) {
         let summary = result.as_ref().ok().filter(|response| response.status() == StatusCode::OK);
         let summary = summary.and_then(|response| sync::summary(response.body()).ok());
-        let response = self.translate(&call, result);
+        let response = self.translate(association, &call, result);
         // One that is being shut down would leave its new observer without a word.
         let Some(summary) = summary.filter(|_| response.code.is_success() && !self.stopping) else {
             return self.endpoint.respond(key, response, now);
@@ -69,7 +69,10 @@ impl Gateway {
             let format = call.format;
             let since = beginning(&call);
             let feed = self.feeds.of(everything(call), shape, account, now);
-            self.observe(id, Observation::new(feed, association, format, since, summary, checked, now));
+            let message = self.packed.gave(association, format, &summary.next_batch);
+            let observation = Observation::new(feed, association, format, since, summary, checked, now);
+            self.observe(id, observation);
+            self.sent(id, message);
             self.replace_lost(id, now);
             self.remember(id, Some(&first));
         }
@@ -361,7 +364,7 @@ impl Gateway {
         now: Instant,
     ) {
         let Some(call) = self.call_of(id) else { return };
-        let response = self.translate(&call, Ok(response.clone()));
+        let response = self.write_notification(id, &call, response);
         self.counters.notifications += 1;
         self.endpoint.notify(id, response.clone(), priority, now);
         match response.code.is_success() {
@@ -372,9 +375,10 @@ impl Gateway {
 
     /// Ends an observation, and tells the peer why.
     fn tell_last(&mut self, id: ObservationId, last: &Last, now: Instant) {
-        let Some(call) = self.call_of(id) else { return };
+        let (Some(call), Some(peer)) = (self.call_of(id), self.endpoint.association(id)) else { return };
         let response = match last {
-            Last::Answer(response) => self.translate(&call, Ok(response.clone())),
+            // A packed notification could not say the status.
+            Last::Answer(response) => self.translate(peer, &unpacked(call), Ok(response.clone())),
             Last::Refusal(refusal) => response::refuse(refusal, call.format),
         };
         self.counters.notifications += 1;
@@ -440,6 +444,7 @@ impl Gateway {
         self.counters.delivered += 1;
         let registered = observation.is_new();
         observation.delivered(now);
+        self.acknowledge(id);
         self.remember(id, None);
         // What was fetched in blocks may have been for an older one, which the peer has and this one not: a registration that comes late
         // may be of before a restart of the peer's.
@@ -451,6 +456,14 @@ impl Gateway {
         self.reachable(peer, now);
         self.absences.end(peer);
         self.tend(feed, now);
+    }
+}
+
+/// A call whose answer is written as by the compatible profile.
+fn unpacked(call: Call) -> Call {
+    match call.format {
+        Format::Packed(_) => Call { format: Format::Cbor(Keys::V1), ..call },
+        Format::Cbor(_) | Format::Json => call,
     }
 }
 

@@ -61,14 +61,22 @@ pub fn expand_query(options: &[&str]) -> String {
 /// assert_eq!(lowband::matrix::split_query("a=1&b=x+y&a=").unwrap(), ["a=1", "b=x y", "a="]);
 /// ```
 pub fn split_query(query: &str) -> Result<Vec<String>, QueryError> {
+    let options = decode(query)?;
+    match options.iter().find(|option| option.len() > LONGEST_OPTION) {
+        Some(option) => {
+            Err(QueryError::TooLong { name: parameter(option).0.to_owned(), length: option.len() })
+        }
+        None => Ok(options),
+    }
+}
+
+/// The same where no option has to hold a parameter, so that they may be longer.
+pub fn decode(query: &str) -> Result<Vec<String>, QueryError> {
     let mut options = Vec::new();
     let mut start = 0;
     for (place, piece) in query.split('&').enumerate() {
         let option = option(piece, place, start)?;
         start += piece.len() + 1;
-        if option.len() > LONGEST_OPTION {
-            return Err(QueryError::TooLong { name: parameter(&option).0.to_owned(), length: option.len() });
-        }
         if !option.is_empty() {
             options.push(option);
         }

@@ -11,6 +11,7 @@ use crate::codec::Decoded;
 use crate::codec::EncodeError;
 use crate::codec::Keys;
 use crate::codec::Limits;
+use crate::packed;
 use crate::translate::refusal::Refusal;
 
 /// How a body is written for a CoAP peer.
@@ -20,13 +21,15 @@ pub enum Format {
     Cbor(Keys),
     /// The JSON of the homeserver, byte for byte (Content-Format 50).
     Json,
+    /// By the packed profile, as an answer to this. What is not the homeserver's, or ends an observation, is CBOR with integer keys.
+    Packed(packed::Asked),
 }
 
 impl Format {
     /// The Content-Format that says so.
     pub fn content_format(self) -> u32 {
         match self {
-            Format::Cbor(_) => content_format::CBOR,
+            Format::Cbor(_) | Format::Packed(_) => content_format::CBOR,
             Format::Json => content_format::JSON,
         }
     }
@@ -44,6 +47,7 @@ impl Format {
     pub(super) fn write(self, json: &[u8], limits: &Limits) -> Result<Bytes, EncodeError> {
         match self {
             Format::Cbor(keys) => codec::json_to_cbor(json, keys, limits).map(Bytes::from),
+            Format::Packed(_) => codec::json_to_cbor(json, Keys::V1, limits).map(Bytes::from),
             Format::Json if json.len() > limits.output => Err(EncodeError::Output { limit: limits.output }),
             Format::Json => match serde_json::from_slice::<IgnoredAny>(json) {
                 Ok(_) => Ok(Bytes::copy_from_slice(json)),

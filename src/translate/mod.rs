@@ -6,6 +6,7 @@
 mod body;
 mod call;
 pub mod header;
+pub mod packed;
 mod refusal;
 pub mod request;
 pub mod response;

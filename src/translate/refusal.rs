@@ -8,6 +8,8 @@ use crate::codec;
 use crate::device;
 use crate::matrix::PathError;
 use crate::matrix::QueryError;
+use crate::packed;
+use crate::translate::packed::Identity;
 
 /// Why a request is refused, or its answer withheld. The text goes to the peer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +55,23 @@ pub enum Refusal {
     /// What the gateway's operator has not allowed the device that asks.
     #[error(transparent)]
     Device(#[from] device::Refused),
+    /// What is no message of the packed profile, or refers to what is not known here.
+    #[error(transparent)]
+    Packed(#[from] packed::DecodeError),
+    /// A message of the packed profile by a peer that has not begun, or of which that is not known any more.
+    #[error("there is no agreement with this peer: it has to begin one")]
+    NoAgreement,
+    /// A peer whose tables or dictionary are others.
+    #[error("the tables and the dictionary here are {ours}, and the peer has {theirs}")]
+    Dictionary {
+        /// Ours.
+        ours: Identity,
+        /// The peer's.
+        theirs: Identity,
+    },
+    /// A method in a message of the packed profile that is none of GET, POST, PUT and DELETE.
+    #[error("method {0} is not supported")]
+    HttpMethod(String),
     /// No answer of the homeserver. What exactly happened is for the operator.
     #[error("{}", told(.0))]
     Fetch(#[from] FetchError),

@@ -112,7 +112,7 @@ pub enum SendError {
 }
 
 /// RFC 7252 §5.4.1: a critical option that is not understood refuses the request.
-fn check_critical(options: &Options) -> Result<(), Refusal> {
+pub(super) fn check_critical(options: &Options) -> Result<(), Refusal> {
     for (number, _) in options.iter() {
         match number {
             // There is one homeserver, whatever name it was reached by.

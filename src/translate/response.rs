@@ -23,6 +23,7 @@ use crate::matrix::error;
 use crate::matrix::error::ErrorCode;
 use crate::matrix::rewrite;
 use crate::matrix::rewrite::Advertise;
+use crate::packed;
 use crate::translate::body;
 use crate::translate::body::Format;
 use crate::translate::call::Call;
@@ -49,19 +50,68 @@ pub fn to_coap(
     if body.is_empty() {
         return Ok(translated);
     }
-    if !is_json(response.headers()) {
-        return Err(Refusal::NotJson { status });
-    }
-    let json = match call.target.route.filter(|_| status.is_success()) {
-        Some(route) => rewrite::rewrite(route, body, advertise),
-        None => Cow::Borrowed(body.as_ref()),
-    };
+    let json = carried(call, response, advertise)?;
     translated.payload = call.format.write(&json, limits).map_err(|error| match error {
         codec::EncodeError::Syntax { .. } => Refusal::NotJson { status },
         error => Refusal::Unencodable { status, error },
     })?;
     translated.options.push_uint(OptionNumber::CONTENT_FORMAT, call.format.content_format());
     Ok(translated)
+}
+
+/// What is carried of a body that is not empty.
+fn carried<'a>(
+    call: &Call,
+    response: &'a http::Response<Bytes>,
+    advertise: &Advertise,
+) -> Result<Cow<'a, [u8]>, Refusal> {
+    let (status, body) = (response.status(), response.body());
+    if !is_json(response.headers()) {
+        return Err(Refusal::NotJson { status });
+    }
+    Ok(match call.target.route.filter(|_| status.is_success()) {
+        Some(route) => rewrite::rewrite(route, body, advertise),
+        None => Cow::Borrowed(body.as_ref()),
+    })
+}
+
+/// The answer to a peer by the packed profile: the response, and what is to be packed as its payload.
+///
+/// # Errors
+/// An answer that cannot be carried, as for [`to_coap`].
+pub fn to_packed(
+    call: &Call,
+    response: &http::Response<Bytes>,
+    advertise: &Advertise,
+    limits: &Limits,
+) -> Result<(coap::Response, packed::Response), Refusal> {
+    let status = response.status();
+    let code = status::to_coap(status, &call.method);
+    let mut translated = coap::Response::new(code);
+    if let Some(seconds) = retry_after(response) {
+        translated.options.set_uint(OptionNumber::MAX_AGE, seconds);
+    }
+    let exact = status::is_exact(code, status);
+    let mut packed = packed::Response { status: (!exact).then_some(status.as_u16()), body: None };
+    if !response.body().is_empty() {
+        let json = carried(call, response, advertise)?;
+        if json.len() > limits.output {
+            let error = codec::EncodeError::Output { limit: limits.output };
+            return Err(Refusal::Unencodable { status, error });
+        }
+        packed.body = Some(json.into_owned());
+    }
+    Ok((translated, packed))
+}
+
+/// The HTTP response for a CoAP response by the packed profile, of which this was packed.
+pub fn of_packed(response: &coap::Response, packed: packed::Response) -> http::Response<Bytes> {
+    let exact = packed.status.and_then(|status| StatusCode::from_u16(status).ok());
+    let status = exact.unwrap_or_else(|| status::to_http(response.code));
+    let mut translated = http::Response::new(packed.body.unwrap_or_default().into());
+    *translated.status_mut() = status;
+    describe(response, &mut translated);
+    translated
 }
 
 /// The answer to a request that is refused: a code, and a Matrix error body in the format the peer reads.
@@ -102,14 +152,20 @@ pub fn to_http(response: &coap::Response, limits: &Limits) -> Result<http::Respo
     });
     let mut translated = http::Response::new(json);
     *translated.status_mut() = status;
+    describe(response, &mut translated);
+    Ok(translated)
+}
+
+/// Gives a response the headers that a client is to see.
+fn describe(response: &coap::Response, translated: &mut http::Response<Bytes>) {
+    let (status, has_body) = (translated.status(), !translated.body().is_empty());
     let headers = translated.headers_mut();
     if let Some(seconds) = response.options.get_uint(OptionNumber::MAX_AGE).filter(|_| says_when(status)) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
-    if !response.payload.is_empty() {
+    if has_body {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
-    Ok(translated)
 }
 
 /// Why a CoAP response cannot be read.
@@ -136,7 +192,7 @@ fn with_status(status: StatusCode, method: &Method) -> coap::Response {
 
 fn code(refusal: &Refusal) -> (Code, ErrorCode) {
     match refusal {
-        Refusal::Method(_) => (Code::METHOD_NOT_ALLOWED, ErrorCode::Unrecognized),
+        Refusal::Method(_) | Refusal::HttpMethod(_) => (Code::METHOD_NOT_ALLOWED, ErrorCode::Unrecognized),
         Refusal::Proxy => (Code::PROXYING_NOT_SUPPORTED, ErrorCode::Forbidden),
         Refusal::Option(_) => (Code::BAD_OPTION, ErrorCode::Unrecognized),
         Refusal::Path(PathError::Foreign(_)) => (Code::FORBIDDEN, ErrorCode::Forbidden),
@@ -147,6 +203,9 @@ fn code(refusal: &Refusal) -> (Code, ErrorCode) {
         Refusal::UriTooLong => (Code::BAD_REQUEST, ErrorCode::TooLarge),
         Refusal::AccessToken => (Code::UNAUTHORIZED, ErrorCode::UnknownToken),
         Refusal::Device(refused) => device_code(refused),
+        Refusal::Packed(error) => packed_code(error),
+        Refusal::NoAgreement => (Code::PRECONDITION_FAILED, ErrorCode::Unknown),
+        Refusal::Dictionary { .. } => (Code::CONFLICT, ErrorCode::Unrecognized),
         Refusal::Fetch(FetchError::Token(TokenError::Unavailable { .. })) => {
             (Code::SERVICE_UNAVAILABLE, ErrorCode::Unknown)
         }
@@ -167,6 +226,25 @@ fn code(refusal: &Refusal) -> (Code, ErrorCode) {
             (Code::REQUEST_ENTITY_TOO_LARGE, ErrorCode::TooLarge)
         }
         Refusal::NotJson { .. } | Refusal::Unencodable { .. } => (Code::BAD_GATEWAY, ErrorCode::Unknown),
+    }
+}
+
+/// The code says what mends it: 4.12 a new agreement, 4.22 the same spelled out, 4.00 nothing.
+fn packed_code(error: &packed::DecodeError) -> (Code, ErrorCode) {
+    use packed::DecodeError;
+    match error {
+        DecodeError::UnknownEpoch { .. } => (Code::PRECONDITION_FAILED, ErrorCode::Unknown),
+        DecodeError::UnknownAlias { .. } | DecodeError::Conflict { .. } => {
+            (Code::UNPROCESSABLE_ENTITY, ErrorCode::Unknown)
+        }
+        DecodeError::UnknownToken(_) => (Code::BAD_REQUEST, ErrorCode::InvalidParam),
+        DecodeError::UnknownRoute(_) | DecodeError::UnknownRow(_) => {
+            (Code::NOT_FOUND, ErrorCode::Unrecognized)
+        }
+        DecodeError::Output { .. } | DecodeError::Depth { .. } => {
+            (Code::REQUEST_ENTITY_TOO_LARGE, ErrorCode::TooLarge)
+        }
+        _ => (Code::BAD_REQUEST, ErrorCode::NotJson),
     }
 }
 

@@ -1,0 +1,350 @@
+//! The packed profile at a gateway: what it and each peer know of each other, and how they come to agree (docs/packed.md).
+//!
+//! What changes here is stored before a message leaves that depends on it. Who is not known here any more begins anew, and nothing is lost but
+//! bytes.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tracing::debug;
+
+use super::memory::Key;
+use super::{Config, Gateway};
+use crate::coap;
+use crate::coap::{Code, Instant, ObservationId, Priority};
+use crate::codec::Keys;
+use crate::endpoint::{Association, RequestKey};
+use crate::matrix::query;
+use crate::matrix::route::operation;
+use crate::packed::{Agreement, Asked, Coders, Encoded, GatewayEnd, Limits, MessageNumber, Spelling};
+use crate::translate::packed::{Hello, Identity, VERSION, Welcome, call};
+use crate::translate::{Call, Format, Refusal, Session, response};
+
+/// The ends of all peers, bounded in number.
+#[derive(Debug)]
+pub(super) struct Packed {
+    ends: BTreeMap<Association, (End, u64)>,
+    /// The same, the one unused for longest first.
+    used: BTreeSet<(u64, Association)>,
+    /// Those that are to be stored, or forgotten where they are not there any more.
+    changed: BTreeSet<Association>,
+    uses: u64,
+    most: usize,
+    dictionary: Option<&'static Coders>,
+    limits: Limits,
+    /// What tells the tokens of this process from those of others.
+    seed: [u8; 32],
+    generations: u64,
+}
+
+/// One peer's.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct End {
+    end: GatewayEnd,
+    /// The epoch that the peer asked for: a repetition of that gets the same answer.
+    proposed: u32,
+    /// The last positions that it was given, and by which messages: who goes on from one has read it.
+    given: VecDeque<(String, MessageNumber)>,
+}
+
+/// As many positions are remembered with their messages.
+const GIVEN: usize = 16;
+
+impl Packed {
+    pub(super) fn new(config: &Config, seed: &[u8; 32]) -> Self {
+        Self {
+            ends: BTreeMap::new(),
+            used: BTreeSet::new(),
+            changed: BTreeSet::new(),
+            uses: 0,
+            most: config.packed,
+            dictionary: config.dictionary,
+            limits: Limits { output: config.codec.output },
+            seed: *seed,
+            generations: 0,
+        }
+    }
+
+    /// Whether the profile is spoken here at all.
+    pub(super) fn is_spoken(&self) -> bool {
+        self.most > 0
+    }
+
+    /// How many peers there are.
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is an agreement with a peer.
+    pub(super) fn knows(&self, peer: Association) -> bool {
+        self.ends.contains_key(&peer)
+    }
+
+    /// What a packed request asks of the homeserver; nothing, where it is to begin an agreement.
+    pub(super) fn call(
+        &mut self,
+        peer: Association,
+        request: &coap::Request,
+        session: &Session,
+    ) -> Result<Option<Call>, Refusal> {
+        if Hello::begins(&request.payload) {
+            // RFC 8132 §2: what is safe changes nothing.
+            return if request.method == Code::POST { Ok(None) } else { Err(Refusal::Method(request.method)) };
+        }
+        let (coders, limits) = (self.coders(), self.limits);
+        let known = self.of(peer).ok_or(Refusal::NoAgreement)?;
+        let (read, asked) = known.end.decode_request(&request.payload, coders, limits)?;
+        let call = call(request.method, read, asked, session)?;
+        known.has_read(&call);
+        Ok(Some(call))
+    }
+
+    /// Agrees with a peer: the answer, and whether a new epoch begins by it.
+    fn agree(&mut self, peer: Association, hello: Hello) -> Result<(Welcome, bool), Refusal> {
+        let ours = Identity::of(self.coders());
+        if hello.identity != ours {
+            return Err(Refusal::Dictionary { ours, theirs: hello.identity });
+        }
+        let tokens = self.generation();
+        let (begins, agreement) = match self.of(peer) {
+            Some(known) => {
+                let begins = known.begin(hello);
+                (begins, known.end.agreement())
+            }
+            None => {
+                let Hello { epoch, transactions, .. } = hello;
+                let agreement = Agreement { epoch, tokens, transactions };
+                let end = End { end: GatewayEnd::new(agreement), proposed: epoch, given: VecDeque::new() };
+                self.insert(peer, end);
+                (true, agreement)
+            }
+        };
+        let Agreement { epoch, tokens, .. } = agreement;
+        Ok((Welcome { version: hello.version.min(VERSION), epoch, tokens }, begins))
+    }
+
+    /// The message that gave a peer this position, where it was written in this format.
+    pub(super) fn gave(&self, peer: Association, format: Format, position: &str) -> Option<MessageNumber> {
+        let (known, _) = self.ends.get(&peer).filter(|_| matches!(format, Format::Packed(_)))?;
+        known.message(position)
+    }
+
+    /// Takes up what was stored.
+    pub(super) fn restore(&mut self, peer: Association, end: End) {
+        self.insert(peer, end);
+        self.changed.remove(&peer);
+    }
+
+    /// Forgets a peer.
+    pub(super) fn forget(&mut self, peer: Association) {
+        if let Some((_, used)) = self.ends.remove(&peer) {
+            self.used.remove(&(used, peer));
+            self.changed.insert(peer);
+        }
+    }
+
+    fn insert(&mut self, peer: Association, end: End) {
+        while self.ends.len() >= self.most {
+            let Some((_, first)) = self.used.first().copied() else { break };
+            self.forget(first);
+        }
+        self.ends.insert(peer, (end, self.uses));
+        self.used.insert((self.uses, peer));
+        self.of(peer);
+    }
+
+    /// What is known with a peer, to be changed.
+    fn of(&mut self, peer: Association) -> Option<&mut End> {
+        let (end, used) = self.ends.get_mut(&peer)?;
+        self.uses += 1;
+        self.used.remove(&(*used, peer));
+        self.used.insert((self.uses, peer));
+        *used = self.uses;
+        self.changed.insert(peer);
+        Some(end)
+    }
+
+    fn coders(&self) -> &'static Coders {
+        self.dictionary.unwrap_or_else(Coders::built_in)
+    }
+
+    /// A number that no tokens had before.
+    fn generation(&mut self) -> u32 {
+        self.generations += 1;
+        let digest = Sha256::new()
+            .chain_update(b"lowband packed tokens")
+            .chain_update(self.seed)
+            .chain_update(self.generations.to_be_bytes())
+            .finalize();
+        digest.first_chunk().map_or(0, |first| u32::from_be_bytes(*first))
+    }
+}
+
+impl End {
+    /// Begins the epoch that the peer asks for, and nothing where it only repeats itself.
+    fn begin(&mut self, hello: Hello) -> bool {
+        let Agreement { epoch, transactions, .. } = self.end.agreement();
+        if (self.proposed, transactions) == (hello.epoch, hello.transactions) {
+            return false;
+        }
+        // A message has three bits of its epoch: a late one of this epoch is not to be taken for one of the next.
+        let is_alike = epoch & 7 == hello.epoch & 7;
+        let next = if is_alike { hello.epoch.wrapping_add(1) } else { hello.epoch };
+        self.end.begin_epoch(next, hello.transactions);
+        self.proposed = hello.epoch;
+        self.given.clear();
+        true
+    }
+
+    /// The peer has read the message that gave the position that it goes on from.
+    fn has_read(&mut self, call: &Call) {
+        let Some(since) = query::get(&call.query, "since") else { return };
+        if let Some(message) = self.message(since) {
+            self.end.acknowledge(message);
+        }
+    }
+
+    fn message(&self, position: &str) -> Option<MessageNumber> {
+        self.given.iter().find(|(given, _)| given == position).map(|(_, message)| *message)
+    }
+
+    fn gave(&mut self, call: &Call, json: &[u8], message: MessageNumber) {
+        #[derive(Deserialize)]
+        struct Answer {
+            next_batch: String,
+        }
+        if !call.target.is(operation::SYNC) {
+            return;
+        }
+        let Ok(Answer { next_batch }) = serde_json::from_slice(json) else { return };
+        self.given.truncate(GIVEN - 1);
+        self.given.push_front((next_batch, message));
+    }
+}
+
+impl Gateway {
+    /// Answers a peer that wants to begin.
+    pub(super) fn agree(&mut self, key: RequestKey, peer: Association, payload: &Bytes, now: Instant) {
+        let is_gone = matches!(peer, Association::Device(_)) && self.devices.get(peer).is_none();
+        let agreed = match Hello::read(payload) {
+            _ if is_gone => Err(crate::device::Refused::Revoked.into()),
+            Ok(hello) => self.packed.agree(peer, hello),
+            Err(error) => Err(error.into()),
+        };
+        let (welcome, begins) = match agreed {
+            Ok(agreed) => agreed,
+            Err(refusal) => return self.refuse(key, &refusal, Format::Cbor(Keys::V1), now),
+        };
+        if begins {
+            debug!(?peer, epoch = welcome.epoch, "agreed on the packed profile");
+            self.counters.agreements += 1;
+            self.end_packed(peer, now);
+        }
+        self.remember_packed();
+        self.endpoint.respond(key, welcome.response(), now);
+    }
+
+    /// Ends the packed observations of a peer that begins a new epoch: it cannot read what they say, and registers again.
+    fn end_packed(&mut self, peer: Association, now: Instant) {
+        let packed = self.observations_of(peer).filter(|(_, observation)| observation.is_packed());
+        for id in packed.map(|(id, _)| id).collect::<Vec<_>>() {
+            self.endpoint.end_observation(id, now);
+            self.forget_observation(id, now);
+        }
+    }
+
+    /// Ends an observation of before a restart of which only half is known. A peer that is told in the packed profile has to register again.
+    pub(super) fn end_half_known(&mut self, id: ObservationId, now: Instant) {
+        if self.endpoint.association(id).is_some_and(|peer| self.packed.knows(peer)) {
+            let last = response::refuse(&Refusal::ShuttingDown, Format::Cbor(Keys::V1));
+            self.endpoint.notify(id, last, Priority::Notification, now);
+        }
+        self.endpoint.end_observation(id, now);
+    }
+
+    /// Writes an answer of the homeserver.
+    pub(super) fn pack(
+        &mut self,
+        peer: Association,
+        (call, asked): (&Call, Asked),
+        http: &http::Response<Bytes>,
+    ) -> Result<coap::Response, Refusal> {
+        self.write(peer, (call, asked), http, None).map(|(response, _)| response)
+    }
+
+    /// Writes what an observer is told.
+    pub(super) fn write_notification(
+        &mut self,
+        id: ObservationId,
+        call: &Call,
+        http: &http::Response<Bytes>,
+    ) -> coap::Response {
+        let Some(observation) = self.observations.get(&id) else {
+            return response::refuse(&Refusal::NoAgreement, call.format);
+        };
+        let peer = observation.association;
+        let Format::Packed(asked) = call.format else { return self.translate(peer, call, Ok(http.clone())) };
+        // Until the answer to its registration has arrived, that is what the peer waits for.
+        let position = (!observation.is_new()).then(|| observation.position().told.clone());
+        match self.write(peer, (call, asked), http, position.as_deref()) {
+            Ok((response, message)) => {
+                self.sent(id, Some(message));
+                response
+            }
+            Err(refusal) => response::refuse(&refusal, call.format),
+        }
+    }
+
+    fn write(
+        &mut self,
+        peer: Association,
+        (call, asked): (&Call, Asked),
+        http: &http::Response<Bytes>,
+        position: Option<&str>,
+    ) -> Result<(coap::Response, MessageNumber), Refusal> {
+        let (mut response, packed) =
+            response::to_packed(call, http, &self.config.advertise, &self.config.codec)?;
+        let coders = self.packed.coders();
+        let known = self.packed.of(peer).ok_or(Refusal::NoAgreement)?;
+        let Encoded { payload, message, .. } = match position {
+            Some(position) => known.end.encode_notification(&packed, asked, position, coders, Spelling::Short),
+            None => known.end.encode_response(&packed, asked, coders, Spelling::Short),
+        };
+        known.gave(call, packed.body.as_deref().unwrap_or_default(), message);
+        response.payload = payload.into();
+        self.remember_packed();
+        Ok((response, message))
+    }
+
+    /// Notes what an observer is being told by.
+    pub(super) fn sent(&mut self, id: ObservationId, message: Option<MessageNumber>) {
+        if let Some(observation) = self.observations.get_mut(&id) {
+            observation.message = message;
+        }
+    }
+
+    /// What an observer was told has arrived.
+    pub(super) fn acknowledge(&mut self, id: ObservationId) {
+        let Some(observation) = self.observations.get_mut(&id) else { return };
+        let (peer, message) = (observation.association, observation.message.take());
+        if let Some((message, known)) = message.and_then(|message| Some((message, self.packed.of(peer)?))) {
+            known.end.acknowledge(message);
+            self.remember_packed();
+        }
+    }
+
+    /// Stores what has changed.
+    pub(super) fn remember_packed(&mut self) {
+        while let Some(peer) = self.packed.changed.pop_first() {
+            if !self.config.endpoint.durable {
+                continue;
+            }
+            match self.packed.ends.get(&peer) {
+                Some((end, _)) => self.memories.store(&Key::Packed(peer), end),
+                None => self.memories.forget(&Key::Packed(peer)),
+            }
+        }
+    }
+}

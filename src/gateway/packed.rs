@@ -91,7 +91,11 @@ impl Packed {
     ) -> Result<Option<Call>, Refusal> {
         if Hello::begins(&request.payload) {
             // RFC 8132 §2: what is safe changes nothing.
-            return if request.method == Code::POST { Ok(None) } else { Err(Refusal::Method(request.method)) };
+            return if request.method == Code::POST {
+                Ok(None)
+            } else {
+                Err(Refusal::Method(request.method))
+            };
         }
         let (coders, limits) = (self.coders(), self.limits);
         let known = self.of(peer).ok_or(Refusal::NoAgreement)?;
@@ -309,7 +313,9 @@ impl Gateway {
         let coders = self.packed.coders();
         let known = self.packed.of(peer).ok_or(Refusal::NoAgreement)?;
         let Encoded { payload, message, .. } = match position {
-            Some(position) => known.end.encode_notification(&packed, asked, position, coders, Spelling::Short),
+            Some(position) => {
+                known.end.encode_notification(&packed, asked, position, coders, Spelling::Short)
+            }
             None => known.end.encode_response(&packed, asked, coders, Spelling::Short),
         };
         known.gave(call, packed.body.as_deref().unwrap_or_default(), message);

@@ -29,14 +29,18 @@ impl Gateway {
                 Some(Record::Session(peer, session)) if self.devices.may_have_records(peer) => {
                     *self.sessions.of(peer, now) = session;
                 }
-                Some(Record::Packed(peer, end)) if self.packed.is_spoken() && self.devices.may_have_records(peer) => {
+                Some(Record::Packed(peer, end))
+                    if self.packed.is_spoken() && self.devices.may_have_records(peer) =>
+                {
                     self.packed.restore(peer, *end);
                 }
                 Some(Record::Allowance(peer, allowance)) if self.devices.may_have_records(peer) => {
                     let _ = self.devices.recall_allowance(peer, allowance);
                 }
                 Some(Record::Observation(id, observation)) => observations.push((id, observation)),
-                Some(Record::Session(..) | Record::Packed(..) | Record::Allowance(..)) => self.memories.forget_bytes(key),
+                Some(Record::Session(..) | Record::Packed(..) | Record::Allowance(..)) => {
+                    self.memories.forget_bytes(key)
+                }
                 None => {
                     self.counters.unreadable += 1;
                     self.memories.forget_bytes(key);

@@ -16,6 +16,7 @@ use lowband::codec;
 use lowband::gateway::{Config, FetchId};
 use lowband::packed::{Agreement, Asked, Coders, EncodeError, Limits, ProxyEnd, Spelling};
 use lowband::translate;
+use lowband::translate::packed::caller::{Caller, Step};
 use lowband::translate::packed::{Hello, Identity, VERSION};
 
 use support::Story;
@@ -30,7 +31,7 @@ static CODERS: LazyLock<Coders> = LazyLock::new(|| {
 
 const WHOAMI: &str = "/_matrix/client/v3/account/whoami";
 const SEND: &str = "/_matrix/client/v3/rooms/!r:hs/send/m.room.message/m1";
-const HELLO_WORLD: &str = r#"{"msgtype":"m.text","body":"Hello World"}"#;
+const HELLO_WORLD: &str = r#"{"body":"Hello World","msgtype":"m.text"}"#;
 
 /// The other end, one message per request.
 struct Proxy {
@@ -389,4 +390,59 @@ fn what_is_no_packed_message_is_refused_with_what_is_wrong() {
     }
     proxy.asks(&mut gateway, 50, "GET", WHOAMI, "");
     gateway.fetches(50, &format!("GET https://hs.example{WHOAMI} Bearer A"));
+}
+
+/// What a client gets for a request, whose call the homeserver answers if it comes to one; and how many requests it took.
+fn call(story: &mut Story<Driven>, caller: &mut Caller, at: u64, upstream: &str) -> (u16, usize) {
+    let http = http::Request::put(SEND).header("authorization", "Bearer A");
+    let (mut pending, mut step) =
+        caller.begin(http.body(Bytes::from(HELLO_WORLD)).unwrap(), &CODERS).unwrap();
+    for sent in 0..10 {
+        let request = match step {
+            Step::Send(request) => request,
+            Step::Done(response) => return (response.status().as_u16(), sent),
+        };
+        let id = (at / 100) as u8 * 10 + sent as u8;
+        let mut message = Message::decode(&[0x41, request.method.0, 0, id, id]).unwrap();
+        (message.options, message.payload) = (request.options, request.payload);
+        let hex: String = message.encode().iter().map(|byte| format!("{byte:02x}")).collect();
+        story.gets(at + sent as u64, &hex);
+        if !Hello::begins(&message.payload) && story.machine.gateway.counters().fetching > 0 {
+            let id = story.fetches(at + sent as u64, upstream);
+            story.fetched(at + sent as u64, id, 200, r#"{"event_id":"$x"}"#);
+        }
+        step = caller.receive(&mut pending, &response(&story.sent(at + sent as u64)), &CODERS).unwrap();
+    }
+    panic!("it does not end")
+}
+
+#[test]
+fn caller_agrees_once_and_mends_what_was_lost() {
+    let mut gateway = with(packed(config()));
+    let mut caller = Caller::new([0, 0, 0, 1, 0, 0, 0, 9]);
+    let upstream =
+        format!("PUT https://hs.example{} Bearer A {HELLO_WORLD}", SEND.replace("m1", "lb00000009.0"));
+    assert_eq!(call(&mut gateway, &mut caller, 0, &upstream), (200, 2));
+    assert_eq!(call(&mut gateway, &mut caller, 100, &upstream), (200, 1));
+    // The gateway loses everything: a refusal, a hello, and the request again, by the same transaction.
+    gateway.does(150, |driven, now| driven.restart(packed(config()), now));
+    assert_eq!(call(&mut gateway, &mut caller, 200, &upstream), (200, 3));
+    assert_eq!(call(&mut gateway, &mut caller, 300, &upstream), (200, 1));
+    // So does the proxy, which keeps what it has as this.
+    let kept = serde_json::to_vec(&caller).unwrap();
+    let mut caller: Caller = serde_json::from_slice(&kept).unwrap();
+    assert_eq!(call(&mut gateway, &mut caller, 400, &upstream), (200, 1));
+    let mut caller = Caller::new([0, 0, 0, 2, 0, 0, 0, 8]);
+    let upstream = upstream.replace("00000009", "00000008");
+    assert_eq!(call(&mut gateway, &mut caller, 500, &upstream), (200, 2));
+}
+
+#[test]
+fn caller_falls_back_before_a_gateway_without_the_profile() {
+    let mut gateway = with(Config { packed: 0, ..config() });
+    let mut caller = Caller::new([0; 8]);
+    let upstream = format!("PUT https://hs.example{SEND} Bearer A {HELLO_WORLD}");
+    assert_eq!(call(&mut gateway, &mut caller, 0, &upstream), (200, 2));
+    assert!(caller.is_compatible());
+    assert_eq!(call(&mut gateway, &mut caller, 100, &upstream), (200, 1));
 }

@@ -41,6 +41,7 @@ use tokio::net::lookup_host;
 use tokio::time;
 
 use self::observe::Observer;
+use self::packed::Kept;
 use self::security::Protection;
 use self::security::SecurityArgs;
 use self::url::CoapUrl;
@@ -51,6 +52,7 @@ use super::output;
 
 mod keyring;
 mod observe;
+mod packed;
 mod security;
 mod url;
 
@@ -114,6 +116,9 @@ pub(crate) struct RequestArgs {
     /// How long to wait for the answer (with --observe: for the first), in seconds; as CoAP itself gives up, if not given
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     timeout: Option<Duration>,
+    /// How it is written on the link: as by MSC3079, or packed (docs/packed.md) where the gateway speaks that
+    #[arg(long, value_name = "PROFILE", default_value = "msc3079")]
+    profile: ProfileName,
     /// The keys of CBOR objects: integers by MSC3079's table, or strings as in JSON
     #[arg(long, value_name = "KEYS", default_value = "v1")]
     json_keys: JsonKeys,
@@ -127,6 +132,15 @@ pub(crate) struct RequestArgs {
     json: bool,
 }
 
+/// The profiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ProfileName {
+    /// Every gateway's
+    Msc3079,
+    /// A tenth of the bytes
+    Packed,
+}
+
 /// Which keys the bodies are sent and asked for with.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum JsonKeys {
@@ -138,7 +152,12 @@ enum JsonKeys {
 
 /// Makes the call.
 pub(crate) fn run(args: RequestArgs) -> Result<(), Failure> {
-    let request = translate_request(&args)?;
+    let http = http_request(&args)?;
+    let request = translate_request(&args, &http)?;
+    if args.profile == ProfileName::Packed && args.observe {
+        let failure = Failure::usage("--profile packed does not observe yet");
+        return Err(failure.hint("--observe without --profile"));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(format_args!("cannot start: {error}")))?;
     let (protection, of_device) = match &args.credentials {
@@ -150,26 +169,29 @@ pub(crate) fn run(args: RequestArgs) -> Result<(), Failure> {
     let link = Links::of_file(args.config.clone().or_else(config_of_environment))?
         .find(&link)?
         .faster(args.link_speed);
-    runtime.block_on(call(&args, request, &link, protection))
+    runtime.block_on(call(&args, (http, request), &link, protection))
 }
 
 fn config_of_environment() -> Option<PathBuf> {
     std::env::var_os("LOWBAND_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-fn translate_request(args: &RequestArgs) -> Result<coap::Request, Failure> {
+fn http_request(args: &RequestArgs) -> Result<http::Request<Bytes>, Failure> {
     let uri = in_full(&args.method, args.url.path_and_query())?;
     let mut http = http::Request::builder().method(&args.method).uri(uri);
     if let Some(token) = args.token.as_deref().filter(|token| !token.is_empty()) {
         http = http.header(header::AUTHORIZATION, format!("Bearer {token}"));
     }
     let body = args.data.as_deref().map(read_body).transpose()?.unwrap_or_default();
-    let http = http.body(body).map_err(Failure::usage)?;
+    http.body(body).map_err(Failure::usage)
+}
+
+fn translate_request(args: &RequestArgs, http: &http::Request<Bytes>) -> Result<coap::Request, Failure> {
     let keys = match args.json_keys {
         JsonKeys::V1 => Keys::V1,
         JsonKeys::Strings => Keys::Strings,
     };
-    let request = translate::request::to_coap(&http, keys, &Limits::default());
+    let request = translate::request::to_coap(http, keys, &Limits::default());
     request.map_err(|error| {
         let hint = match &error {
             SendError::Body(wrong) => input::place_of(wrong, http.body()),
@@ -219,7 +241,7 @@ fn read_body(data: &str) -> Result<Bytes, Failure> {
 
 async fn call(
     args: &RequestArgs,
-    mut request: coap::Request,
+    (http, mut request): (http::Request<Bytes>, coap::Request),
     link: &Profile,
     protection: Protection,
 ) -> Result<(), Failure> {
@@ -252,7 +274,7 @@ async fn call(
         client.map_err(|error| Failure::unanswered(format_args!("cannot reach {remote}: {error}")))?;
     let call = Call { args, remote, link, client: client.clone(), started, gave_up: Cell::new(false) };
     let done = tokio::select! {
-        done = call.answers(request) => done,
+        done = call.answers(http, request) => done,
         never = call.tell_when_held_up() => match never {},
     };
     // A person who did not want to wait for an answer does not wait for less either; and who has heard nothing need be told nothing.
@@ -278,8 +300,15 @@ impl Call<'_> {
     /// A wait that a person may take for one for the answer.
     const HELD_UP: Duration = Duration::from_secs(3);
 
-    async fn answers(&self, request: coap::Request) -> Result<(), Failure> {
-        if self.args.observe { Observer::new(self, request).run().await } else { self.once(request).await }
+    async fn answers(&self, http: http::Request<Bytes>, request: coap::Request) -> Result<(), Failure> {
+        match self.args.profile {
+            ProfileName::Packed => {
+                let kept = Kept::of(self.args.credentials.as_deref(), self.args.state.as_deref());
+                self.once_packed(http, &kept).await
+            }
+            ProfileName::Msc3079 if self.args.observe => Observer::new(self, request).run().await,
+            ProfileName::Msc3079 => self.once(request).await,
+        }
     }
 
     /// Says once that nothing can leave yet: a link with a duty cycle is silent for minutes.
@@ -356,6 +385,16 @@ impl Call<'_> {
     fn print(&self, response: &coap::Response, lines: Lines) -> Result<(), Failure> {
         let http = translate::response::to_http(response, &Limits::default());
         let http = http.map_err(|error| Failure::new(format_args!("{}: {error}", name(response.code))))?;
+        self.print_as(response, &http, lines)
+    }
+
+    /// Prints an answer that has been read.
+    fn print_as(
+        &self,
+        response: &coap::Response,
+        http: &http::Response<Bytes>,
+        lines: Lines,
+    ) -> Result<(), Failure> {
         let value = || serde_json::from_slice::<Value>(http.body()).unwrap_or(Value::Null);
         if self.args.json {
             let whole = json!({

@@ -2,6 +2,8 @@
 //!
 //! What is in the messages and what the ends know of each other is `packed`'s; to keep the ends is for whoever has them.
 
+pub mod caller;
+
 use std::fmt;
 
 use bytes::Bytes;

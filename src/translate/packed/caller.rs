@@ -1,0 +1,268 @@
+//! The client's end of an association: which profile is spoken, and what is sent for a request until it has its answer.
+//!
+//! Sans-IO: [`Caller::begin`], then send what a [`Step`] says and hand in the response, until it is done. What is to outlast the process is the
+//! `Caller`, which has changed with each step: keep it before what the step says is sent.
+
+use bytes::Bytes;
+use http::HeaderValue;
+use http::header;
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::coap;
+use crate::coap::Code;
+use crate::coap::OptionNumber;
+use crate::codec::Keys;
+use crate::codec::Limits;
+use crate::packed;
+use crate::packed::Agreement;
+use crate::packed::Asked;
+use crate::packed::Coders;
+use crate::packed::EncodeError;
+use crate::packed::MessageNumber;
+use crate::packed::ProxyEnd;
+use crate::packed::Spelling;
+use crate::translate::packed::Hello;
+use crate::translate::packed::Identity;
+use crate::translate::packed::VERSION;
+use crate::translate::packed::is_packed_response;
+use crate::translate::packed::request;
+use crate::translate::request::SendError;
+use crate::translate::request::to_coap;
+use crate::translate::response::ReadError;
+use crate::translate::response::of_packed;
+use crate::translate::response::to_http;
+
+/// The client's end.
+///
+/// ```text
+///               ┌── welcome ──▶ Packed ◀─ the same, spelled out ── 4.22
+///  Unknown ── hello                │ ▲
+///               │                  ▼ └──────────── hello ───────── 4.12, or what cannot be read
+///               └── not spoken ──▶ Compatible
+/// ```
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Caller {
+    end: Option<ProxyEnd>,
+    /// What an end without a past begins with.
+    chance: (u32, u32),
+    /// Whether the gateway does not speak the profile. It may when it is asked again.
+    #[serde(skip)]
+    is_compatible: bool,
+    /// What the gateway was told to put into `Authorization`, by this process.
+    #[serde(skip)]
+    said: Option<HeaderValue>,
+}
+
+/// A request that is under way.
+#[derive(Debug)]
+pub struct Pending {
+    http: http::Request<Bytes>,
+    sent: Sent,
+    /// How often something was sent for it.
+    steps: u8,
+}
+
+/// What was sent last.
+#[derive(Clone, Copy, Debug)]
+enum Sent {
+    Hello(Hello),
+    Packed(Asked, MessageNumber, Spelling),
+    Compatible,
+}
+
+/// What to do next.
+#[derive(Debug)]
+pub enum Step {
+    /// Send this, and hand in the response.
+    Send(coap::Request),
+    /// The request has its answer.
+    Done(http::Response<Bytes>),
+}
+
+/// Why a request has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// It cannot be sent.
+    #[error(transparent)]
+    Send(#[from] SendError),
+    /// It cannot be packed.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The answer is none that is known.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The answer cannot be read, and the request is not to be made twice.
+    #[error("it was done, but the answer cannot be read: {0}")]
+    Unread(packed::DecodeError),
+    /// The gateway refuses whatever is tried.
+    #[error("the two ends do not come to agree")]
+    Unmended,
+}
+
+impl Caller {
+    /// A hello and the request, again and spelled out, and all of it once more.
+    const MOST_STEPS: u8 = 6;
+
+    /// A client's end without a past. `chance` makes it another than those before it.
+    pub fn new(chance: [u8; 8]) -> Self {
+        let [a, b, c, d, transactions @ ..] = chance;
+        let chance = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes(transactions));
+        Self { end: None, chance, is_compatible: false, said: None }
+    }
+
+    /// Whether the gateway is known not to speak the profile.
+    pub fn is_compatible(&self) -> bool {
+        self.is_compatible
+    }
+
+    /// What was agreed, if it was.
+    pub fn agreement(&self) -> Option<Agreement> {
+        self.end.as_ref().map(ProxyEnd::agreement)
+    }
+
+    /// Begins a request, with its absolute or relative URL and its access token in `Authorization`.
+    ///
+    /// # Errors
+    /// One that cannot be sent.
+    pub fn begin(
+        &mut self,
+        http: http::Request<Bytes>,
+        coders: &Coders,
+    ) -> Result<(Pending, Step), CallError> {
+        let mut pending = Pending { http, sent: Sent::Compatible, steps: 0 };
+        let step = match (&self.end, self.is_compatible) {
+            (_, true) => self.send_compatible(&mut pending),
+            (None, false) => self.send_hello(&mut pending, coders),
+            (Some(_), false) => self.send_packed(&mut pending, Spelling::Short, coders),
+        }?;
+        Ok((pending, step))
+    }
+
+    /// Takes in the response to what was sent last.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub fn receive(
+        &mut self,
+        pending: &mut Pending,
+        response: &coap::Response,
+        coders: &Coders,
+    ) -> Result<Step, CallError> {
+        if pending.steps >= Self::MOST_STEPS {
+            return Err(CallError::Unmended);
+        }
+        match pending.sent {
+            Sent::Compatible => Ok(Step::Done(to_http(response, &Limits::default())?)),
+            Sent::Hello(hello) => self.receive_welcome(pending, &hello, response, coders),
+            Sent::Packed(asked, message, spelling) if is_packed_response(response) => {
+                // An answer says that all of the request was read.
+                let end = self.end.as_mut().ok_or(CallError::Unmended)?;
+                end.acknowledge(message);
+                let read = end.decode_response(&response.payload, asked, coders, packed::Limits::default());
+                match read {
+                    Ok(read) => Ok(Step::Done(of_packed(response, read))),
+                    Err(_) if pending.http.method().is_idempotent() && spelling == Spelling::Short => {
+                        self.send_hello(pending, coders)
+                    }
+                    Err(error) => Err(CallError::Unread(error)),
+                }
+            }
+            Sent::Packed(_, _, spelling) => match (response.code, spelling) {
+                (Code::UNPROCESSABLE_ENTITY, Spelling::Short) => {
+                    self.send_packed(pending, Spelling::Full, coders)
+                }
+                (Code::UNPROCESSABLE_ENTITY | Code::PRECONDITION_FAILED, _) => {
+                    self.send_hello(pending, coders)
+                }
+                _ => Ok(Step::Done(to_http(response, &Limits::default())?)),
+            },
+        }
+    }
+
+    fn receive_welcome(
+        &mut self,
+        pending: &mut Pending,
+        hello: &Hello,
+        response: &coap::Response,
+        coders: &Coders,
+    ) -> Result<Step, CallError> {
+        if let Some(agreement) = hello.agreed(response) {
+            match &mut self.end {
+                Some(end) => end.begin_epoch(agreement.epoch, agreement.tokens),
+                None => self.end = Some(ProxyEnd::new(agreement)),
+            }
+            return self.send_packed(pending, Spelling::Short, coders);
+        }
+        if !is_not_spoken(response.code) {
+            return Ok(Step::Done(to_http(response, &Limits::default())?));
+        }
+        self.is_compatible = true;
+        self.send_compatible(pending)
+    }
+
+    fn send_hello(&mut self, pending: &mut Pending, coders: &Coders) -> Result<Step, CallError> {
+        let (first, chosen) = self.chance;
+        let before = self.agreement();
+        let hello = Hello {
+            version: VERSION,
+            identity: Identity::of(coders),
+            epoch: before.map_or(first, |before| before.epoch.wrapping_add(1)),
+            transactions: before.map_or(chosen, |before| before.transactions),
+        };
+        // A gateway that has lost the agreement may have lost the token too.
+        self.said = None;
+        pending.sent = Sent::Hello(hello);
+        Ok(self.send(pending, hello.request()))
+    }
+
+    fn send_packed(
+        &mut self,
+        pending: &mut Pending,
+        spelling: Spelling,
+        coders: &Coders,
+    ) -> Result<Step, CallError> {
+        let (method, request) = request(&pending.http).map_err(SendError::from)?;
+        let end = self.end.as_mut().ok_or(CallError::Unmended)?;
+        let encoded = end.encode_request(&request, coders, spelling)?;
+        pending.sent = Sent::Packed(encoded.asked, encoded.message, spelling);
+        let mut request = coap::Request::new(method);
+        request.payload = encoded.payload.into();
+        Ok(self.send(pending, request))
+    }
+
+    fn send_compatible(&mut self, pending: &mut Pending) -> Result<Step, CallError> {
+        pending.sent = Sent::Compatible;
+        pending.steps += 1;
+        Ok(Step::Send(to_coap(&pending.http, Keys::V1, &Limits::default())?))
+    }
+
+    /// A request of this profile, with the access token where the gateway was not told.
+    fn send(&mut self, pending: &mut Pending, mut request: coap::Request) -> Step {
+        let token = pending.http.headers().get(header::AUTHORIZATION);
+        if let Some(header) = token.filter(|header| self.said.as_ref() != Some(header)) {
+            let bytes = header.as_bytes();
+            let token = bytes.strip_prefix(b"Bearer ").unwrap_or(bytes);
+            request.options.push(OptionNumber::ACCESS_TOKEN, token);
+            self.said = Some(header.clone());
+        }
+        pending.steps += 1;
+        Step::Send(request)
+    }
+}
+
+/// Whether what answers a hello does not speak the profile, or not with us.
+fn is_not_spoken(code: Code) -> bool {
+    code.is_success()
+        || matches!(
+            code,
+            Code::BAD_REQUEST
+                | Code::BAD_OPTION
+                | Code::NOT_FOUND
+                | Code::METHOD_NOT_ALLOWED
+                | Code::CONFLICT
+                | Code::UNSUPPORTED_CONTENT_FORMAT
+                | Code::NOT_IMPLEMENTED
+        )
+}

@@ -246,6 +246,17 @@ fn a_call_prints_json_and_its_exit_code_says_how_it_went() {
 }
 
 #[test]
+fn a_call_by_the_packed_profile_is_answered_the_same() {
+    let homeserver = Homeserver::start();
+    let gateway = Gateway::start(&homeserver.url(), &[]);
+    let url = format!("{}/_matrix/client", gateway.urls[0]);
+    let versions = request(&["GET", &format!("{url}/versions"), "--profile", "packed", "-v"]);
+    assert_eq!(versions.status.code(), Some(0), "{}", stderr(&versions));
+    assert_eq!(stdout(&versions), stdout(&request(&["GET", &format!("{url}/versions")])));
+    assert!(stderr(&versions).contains("0.05 FETCH"), "{}", stderr(&versions));
+}
+
+#[test]
 fn nobody_there_and_no_answer_in_time_are_told_apart_from_error_answers() {
     let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let url = format!("coap://{}/_matrix/client/versions", silent.local_addr().unwrap());

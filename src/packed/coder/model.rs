@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 
 use crate::packed::coder::Header;
 use crate::packed::coder::interval::Interval;
-use crate::packed::coder::interval::first_four;
 use crate::packed::coder::lines::Changes;
 use crate::packed::coder::lines::Line;
 use crate::packed::coder::lines::Lines;
@@ -163,7 +162,7 @@ impl Model {
             }
             predictor.end_byte();
         }
-        out.extend(interval.finish(first_four(written.raw_part().flatten())));
+        out.extend(interval.finish(written.raw_length == 0));
         out
     }
 
@@ -239,8 +238,7 @@ impl Decoder<'_> {
 
     /// Expects that the encoder would have put out as many bytes as are `left` without the raw items.
     pub(in crate::packed) fn end(self, left: usize) -> Result<(), DecodeError> {
-        let raw = self.message.get(left..).unwrap_or_default();
-        let rest = self.interval.finish(first_four(raw.iter()));
+        let rest = self.interval.finish(left == self.message.len());
         let expected = self.shifted + rest.len();
         match expected.cmp(&left) {
             std::cmp::Ordering::Less => Err(DecodeError::Trailing),

@@ -361,7 +361,10 @@ fn what_would_become_too_much_is_refused_before_it_does() {
 #[test]
 fn identifiers_within_a_text_are_referred_to() {
     let mut pair = Pair::new(NONE);
-    let text = format!("see https://matrix.to/#/{ROOM}/{}?via=hs.test, says @bob:hs.test. @@!$# {ROOM}{ROOM}", event(1));
+    let text = format!(
+        "see https://matrix.to/#/{ROOM}/{}?via=hs.test, says @bob:hs.test. @@!$# {ROOM}{ROOM}",
+        event(1)
+    );
     let mut lengths = Vec::new();
     for transaction in ["t1", "t2", "t3"] {
         let body = format!("{text} {transaction}");

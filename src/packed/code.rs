@@ -55,6 +55,8 @@ pub(super) const ROOM_ALIAS: u8 = 0x5c;
 pub(super) const MEDIA: u8 = 0x5d;
 /// Two strings with `:` between them.
 pub(super) const PAIR: u8 = 0x5e;
+/// Text up to a byte of zero and a string in turn, up to an end after a text: identifiers in a text.
+pub(super) const EMBEDDED: u8 = 0x5f;
 /// A number, and the identifier that has it from now on.
 pub(super) const INTRODUCE: u8 = 0x60;
 /// What the sender told earlier: how far back.

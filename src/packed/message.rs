@@ -273,7 +273,7 @@ pub(super) fn read_request<'a>(
     if flags & EXTRA != 0 {
         return Err(DecodeError::Damaged);
     }
-    let mut reader = Reader::new(source, known, Frame::default());
+    let mut reader = Reader::new(source, known, Frame::default(), limits.output);
     if flags & BASE != 0 {
         reader.base(Context { role: Role::Base, name: ROUTES, parent: 0 }, None)?;
     }
@@ -392,7 +392,7 @@ pub(super) fn read_response<'a>(
 ) -> Result<Read<'a, Response>, DecodeError> {
     let (flags, source) = open(payload, &known, ROUTES + asked.route, coders, limits)?;
     let context = Context { role: Role::Base, name: ROUTES + asked.route, parent: 1 };
-    let mut reader = Reader::new(source, known, asked.frame);
+    let mut reader = Reader::new(source, known, asked.frame, limits.output);
     let mut status = None;
     if flags & EXTRA != 0 {
         let extra = reader.varint_at(context)?;

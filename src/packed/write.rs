@@ -360,6 +360,7 @@ impl<'a> Writer<'a> {
                 self.string_part(left);
                 self.spell(right, Stands::Value);
             }
+            Form::Text | Form::Device if !self.embedded(text).is_empty() => self.spell_embedded(text),
             Form::Text | Form::Device if text.contains('\0') => {
                 self.code(code::LONG_TEXT);
                 self.varint(text.len() as u64, Role::Length);
@@ -372,6 +373,48 @@ impl<'a> Writer<'a> {
                 self.characters(text);
             }
         }
+    }
+
+    /// Where in a text there are identifiers that take fewer bytes than their characters.
+    fn embedded(&self, text: &str) -> Vec<(usize, usize)> {
+        let mut found = Vec::new();
+        let mut at = 0;
+        while let Some(start) =
+            text.get(at..).and_then(|rest| rest.find(['@', '!', '$', '#'])).map(|place| at + place)
+        {
+            let rest = text.get(start + 1..).unwrap_or_default();
+            let length = rest.find(|part: char| !part.is_ascii_alphanumeric() && !"._=+-:".contains(part));
+            let identifier = text.get(start..start + 1 + length.unwrap_or(rest.len())).unwrap_or_default();
+            let identifier = identifier.trim_end_matches(['.', ':', '-']);
+            at = start + 1;
+            if self.is_short(identifier) {
+                at = start + identifier.len();
+                found.push((start, at));
+            }
+        }
+        if found == [(0, text.len())] || text.contains('\0') { Vec::new() } else { found }
+    }
+
+    fn is_short(&self, identifier: &str) -> bool {
+        let form = typed::form(identifier);
+        let is_known = |kind| self.draft.reference(&self.known, self.spelling, kind, identifier).is_some();
+        match form {
+            Form::Bytes(code::EVENT | code::ROOM_HASH, _) => true,
+            Form::Named(..) => is_known(typed::kind(&form)),
+            _ => false,
+        }
+    }
+
+    fn spell_embedded(&mut self, text: &str) {
+        self.code(code::EMBEDDED);
+        let mut told = 0;
+        for (start, end) in self.embedded(text) {
+            self.characters(text.get(told..start).unwrap_or_default());
+            self.spell(text.get(start..end).unwrap_or_default(), Stands::Value);
+            told = end;
+        }
+        self.characters(text.get(told..).unwrap_or_default());
+        self.code(code::END);
     }
 
     fn is_pair(&self, text: &str) -> bool {

@@ -40,25 +40,16 @@ impl Interval {
         Some(byte)
     }
 
-    /// The fewest bytes that lead into the interval, together with those that follow them in the message.
-    pub(super) fn finish(&self, following: [u8; 4]) -> Vec<u8> {
-        let following = u32::from_be_bytes(following);
+    /// The fewest bytes that lead into the interval, whatever follows them; or zeros, if nothing does.
+    pub(super) fn finish(&self, is_last: bool) -> Vec<u8> {
         for length in 0..4u32 {
-            // The lowest number in the interval that ends in what follows.
-            let end = following.checked_shr(8 * length).unwrap_or_default();
-            let unit = 1u64 << (32 - 8 * length);
-            let first = u64::from(self.low.saturating_sub(end)).div_ceil(unit) * unit + u64::from(end);
-            if first <= u64::from(self.high) {
-                return (first as u32).to_be_bytes().into_iter().take(length as usize).collect();
+            let unsaid = u32::MAX.checked_shr(8 * length).unwrap_or_default();
+            let Some(first) = self.low.checked_add(unsaid).map(|first| first & !unsaid) else { continue };
+            let last = if is_last { first } else { first | unsaid };
+            if last <= self.high {
+                return first.to_be_bytes().into_iter().take(length as usize).collect();
             }
         }
         self.low.to_be_bytes().to_vec()
     }
-}
-
-/// The first four of some bytes, and zeros after them.
-pub(super) fn first_four<'a>(bytes: impl Iterator<Item = &'a u8>) -> [u8; 4] {
-    let mut first = [0; 4];
-    first.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
-    first
 }

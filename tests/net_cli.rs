@@ -254,6 +254,29 @@ fn a_call_by_the_packed_profile_is_answered_the_same() {
     assert_eq!(versions.status.code(), Some(0), "{}", stderr(&versions));
     assert_eq!(stdout(&versions), stdout(&request(&["GET", &format!("{url}/versions")])));
     assert!(stderr(&versions).contains("0.05 FETCH"), "{}", stderr(&versions));
+    let token = register(&gateway.urls[0], "alice");
+    let sync = format!("{url}/v3/sync?timeout=0");
+    let observed = ["--observe", "--count", "2", "--profile", "packed", "--token", &token];
+    let observer = lowband()
+        .args(["request", "GET", &sync])
+        .args(observed)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut observer = observer;
+    let mut lines = BufReader::new(observer.stdout.take().unwrap()).lines();
+    let position = |line: &str| {
+        let answer: Value = serde_json::from_str(line).unwrap();
+        answer["next_batch"].as_str().unwrap().to_owned()
+    };
+    let first = position(&lines.next().unwrap().unwrap());
+    let room = ["POST", &format!("{url}/v3/createRoom"), "--token", &token, "-d", "{}"];
+    assert_eq!(request(&room).status.code(), Some(0));
+    let second = lines.next().unwrap().unwrap();
+    assert!(first.starts_with("lb") && position(&second).starts_with("lb"), "{first} {second}");
+    assert!(second.contains("m.room.create"), "{second}");
+    assert_eq!(observer.wait().unwrap().code(), Some(0));
 }
 
 #[test]

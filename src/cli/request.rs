@@ -154,10 +154,6 @@ enum JsonKeys {
 pub(crate) fn run(args: RequestArgs) -> Result<(), Failure> {
     let http = http_request(&args)?;
     let request = translate_request(&args, &http)?;
-    if args.profile == ProfileName::Packed && args.observe {
-        let failure = Failure::usage("--profile packed does not observe yet");
-        return Err(failure.hint("--observe without --profile"));
-    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(format_args!("cannot start: {error}")))?;
     let (protection, of_device) = match &args.credentials {
@@ -304,7 +300,7 @@ impl Call<'_> {
         match self.args.profile {
             ProfileName::Packed => {
                 let kept = Kept::of(self.args.credentials.as_deref(), self.args.state.as_deref());
-                self.once_packed(http, &kept).await
+                self.packed(http, &kept).await
             }
             ProfileName::Msc3079 if self.args.observe => Observer::new(self, request).run().await,
             ProfileName::Msc3079 => self.once(request).await,

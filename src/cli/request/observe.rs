@@ -48,8 +48,8 @@ enum Happened {
 }
 
 impl<'a> Observer<'a> {
-    const SHORTEST_PAUSE: Duration = Duration::from_secs(2);
-    const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
+    pub(super) const SHORTEST_PAUSE: Duration = Duration::from_secs(2);
+    pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
 
     /// An observer that has begun to register.
     pub(super) fn new(call: &'a Call<'a>, request: coap::Request) -> Self {
@@ -169,7 +169,7 @@ impl<'a> Observer<'a> {
 
 impl Call<'_> {
     /// Waits until nothing at all has come for so long.
-    async fn silent_for(&self, silence: Duration) {
+    pub(super) async fn silent_for(&self, silence: Duration) {
         let mut received = self.client.traffic().received_datagrams;
         loop {
             time::sleep(silence).await;
@@ -183,7 +183,7 @@ impl Call<'_> {
 
 /// The silence after which an observer registers again: a quarter of an hour, or so long that it takes a hundredth of what the link
 /// lets it send.
-fn renewal(link: &Profile) -> Duration {
+pub(super) fn renewal(link: &Profile) -> Duration {
     /// A registration with its token, and IP and UDP around it.
     const BYTES: u64 = 100;
     const SHORTEST: Duration = Duration::from_secs(15 * 60);

@@ -6,17 +6,22 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use lowband::coap;
 use lowband::coap::OptionNumber;
 use lowband::net::devices::beside;
 use lowband::packed::Coders;
 use lowband::translate::packed::caller::CallError;
 use lowband::translate::packed::caller::Caller;
+use lowband::translate::packed::caller::Pending;
 use lowband::translate::packed::caller::Step;
 
+use self::observer::PackedObserver;
 use super::Call;
 use super::Lines;
 use super::tell;
 use crate::cli::Failure;
+
+mod observer;
 
 /// Where it is kept, if it is.
 pub(super) struct Kept {
@@ -52,32 +57,71 @@ impl Kept {
     }
 }
 
+/// What is spoken with the gateway, and kept.
+pub(super) struct Speaker<'a> {
+    caller: Caller,
+    kept: &'a Kept,
+    coders: &'static Coders,
+    /// Whether it was told that the profile is not spoken.
+    was_told: bool,
+}
+
+impl<'a> Speaker<'a> {
+    pub(super) fn new(kept: &'a Kept) -> Result<Self, Failure> {
+        Ok(Self { caller: kept.read()?, kept, coders: Coders::built_in(), was_told: false })
+    }
+
+    fn begin(&mut self, http: http::Request<Bytes>) -> Result<(Pending, Step), CallError> {
+        self.caller.begin(http, self.coders)
+    }
+
+    /// Readies a request to be sent.
+    fn prepare(&mut self, call: &Call<'_>, mut request: coap::Request) -> Result<coap::Request, Failure> {
+        self.kept.write(&self.caller)?;
+        if self.caller.is_compatible() && !std::mem::replace(&mut self.was_told, true) {
+            tell("the gateway does not speak the packed profile with us: the compatible one is used");
+        }
+        if call.args.announce_link {
+            request.options.push(OptionNumber::LINK, call.link.name.as_bytes());
+        }
+        Ok(request)
+    }
+
+    fn receive(&mut self, pending: &mut Pending, answer: &coap::Response) -> Result<Step, Failure> {
+        let step = self.caller.receive(pending, answer, self.coders).map_err(|error| failure(&error))?;
+        self.kept.write(&self.caller)?;
+        Ok(step)
+    }
+
+    /// Takes in a notification, or says why it cannot be read.
+    fn notified(
+        &mut self,
+        pending: &Pending,
+        response: &coap::Response,
+    ) -> Result<Result<http::Response<Bytes>, CallError>, Failure> {
+        let notified = self.caller.notified(pending, response, self.coders);
+        self.kept.write(&self.caller)?;
+        Ok(notified)
+    }
+}
+
 impl Call<'_> {
     /// Makes the call, and what the two ends need to come to agree before it.
-    pub(super) async fn once_packed(&self, http: http::Request<Bytes>, kept: &Kept) -> Result<(), Failure> {
-        let coders = Coders::built_in();
-        let mut caller = kept.read()?;
-        let (mut pending, mut step) = caller.begin(http, coders).map_err(|error| failure(&error))?;
+    pub(super) async fn packed(&self, http: http::Request<Bytes>, kept: &Kept) -> Result<(), Failure> {
+        let mut speaker = Speaker::new(kept)?;
+        if self.args.observe {
+            return PackedObserver::new(self, speaker, http).run().await;
+        }
+        let (mut pending, mut step) = speaker.begin(http).map_err(|error| failure(&error))?;
         loop {
-            kept.write(&caller)?;
-            let mut request = match step {
-                Step::Send(request) => request,
-                Step::Done(_) => return Err(failure(&CallError::Unmended)),
-            };
-            if self.args.announce_link {
-                request.options.push(OptionNumber::LINK, self.link.name.as_bytes());
-            }
-            let was_compatible = caller.is_compatible();
+            let Step::Send(request) = step else { return Err(failure(&CallError::Unmended)) };
+            let request = speaker.prepare(self, request)?;
             let answer = self.in_time(self.client.request(request)).await?;
             let answer = answer.map_err(|error| self.unanswered(&error))?;
-            step = caller.receive(&mut pending, &answer, coders).map_err(|error| failure(&error))?;
-            if caller.is_compatible() && !was_compatible {
-                tell("the gateway does not speak the packed profile with us: the compatible one is used");
-            }
-            if let Step::Done(http) = step {
-                kept.write(&caller)?;
-                return self.print_as(&answer, &http, Lines::Many);
-            }
+            step = match speaker.receive(&mut pending, &answer)? {
+                Step::Done(http) => return self.print_as(&answer, &http, Lines::Many),
+                step => step,
+            };
         }
     }
 }

@@ -46,6 +46,9 @@ pub struct Caller {
     end: Option<ProxyEnd>,
     /// What an end without a past begins with.
     chance: (u32, u32),
+    /// Whether what the gateway takes for known is not, so that another epoch is to begin.
+    #[serde(default)]
+    is_lost: bool,
     /// Whether the gateway does not speak the profile. It may when it is asked again.
     #[serde(skip)]
     is_compatible: bool,
@@ -61,6 +64,13 @@ pub struct Pending {
     sent: Sent,
     /// How often something was sent for it.
     steps: u8,
+}
+
+impl Pending {
+    /// Whether what was sent last is not the request itself: it is not to observe.
+    pub fn is_hello(&self) -> bool {
+        matches!(self.sent, Sent::Hello(_))
+    }
 }
 
 /// What was sent last.
@@ -93,8 +103,8 @@ pub enum CallError {
     /// The answer is none that is known.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The answer cannot be read, and the request is not to be made twice.
-    #[error("it was done, but the answer cannot be read: {0}")]
+    /// An answer cannot be read, and the request is not to be made twice; or a notification.
+    #[error("what the gateway has sent cannot be read: {0}")]
     Unread(packed::DecodeError),
     /// The gateway refuses whatever is tried.
     #[error("the two ends do not come to agree")]
@@ -109,7 +119,7 @@ impl Caller {
     pub fn new(chance: [u8; 8]) -> Self {
         let [a, b, c, d, transactions @ ..] = chance;
         let chance = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes(transactions));
-        Self { end: None, chance, is_compatible: false, said: None }
+        Self { end: None, chance, is_lost: false, is_compatible: false, said: None }
     }
 
     /// Whether the gateway is known not to speak the profile.
@@ -135,6 +145,7 @@ impl Caller {
         let step = match (&self.end, self.is_compatible) {
             (_, true) => self.send_compatible(&mut pending),
             (None, false) => self.send_hello(&mut pending, coders),
+            (Some(_), false) if self.is_lost => self.send_hello(&mut pending, coders),
             (Some(_), false) => self.send_packed(&mut pending, Spelling::Short, coders),
         }?;
         Ok((pending, step))
@@ -166,7 +177,10 @@ impl Caller {
                     Err(_) if pending.http.method().is_idempotent() && spelling == Spelling::Short => {
                         self.send_hello(pending, coders)
                     }
-                    Err(error) => Err(CallError::Unread(error)),
+                    Err(error) => {
+                        self.is_lost = true;
+                        Err(CallError::Unread(error))
+                    }
                 }
             }
             Sent::Packed(_, _, spelling) => match (response.code, spelling) {
@@ -178,6 +192,33 @@ impl Caller {
                 }
                 _ => Ok(Step::Done(to_http(response, &Limits::default())?)),
             },
+        }
+    }
+
+    /// Takes in a notification of what a request with its answer observes. Where it cannot be read another epoch begins with the next
+    /// request, which is to be the registration again: the gateway takes for known what is in it.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    pub fn notified(
+        &mut self,
+        pending: &Pending,
+        response: &coap::Response,
+        coders: &Coders,
+    ) -> Result<http::Response<Bytes>, CallError> {
+        let Sent::Packed(asked, ..) = pending.sent else {
+            return Ok(to_http(response, &Limits::default())?);
+        };
+        if !is_packed_response(response) {
+            return Ok(to_http(response, &Limits::default())?);
+        }
+        let end = self.end.as_mut().ok_or(CallError::Unmended)?;
+        match end.decode_notification(&response.payload, asked, coders, packed::Limits::default()) {
+            Ok(read) => Ok(of_packed(response, read)),
+            Err(error) => {
+                self.is_lost = true;
+                Err(CallError::Unread(error))
+            }
         }
     }
 
@@ -193,6 +234,7 @@ impl Caller {
                 Some(end) => end.begin_epoch(agreement.epoch, agreement.tokens),
                 None => self.end = Some(ProxyEnd::new(agreement)),
             }
+            self.is_lost = false;
             return self.send_packed(pending, Spelling::Short, coders);
         }
         if !is_not_spoken(response.code) {

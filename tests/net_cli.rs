@@ -257,14 +257,13 @@ fn a_call_by_the_packed_profile_is_answered_the_same() {
     let token = register(&gateway.urls[0], "alice");
     let sync = format!("{url}/v3/sync?timeout=0");
     let observed = ["--observe", "--count", "2", "--profile", "packed", "--token", &token];
-    let observer = lowband()
+    let mut observer = lowband()
         .args(["request", "GET", &sync])
         .args(observed)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut observer = observer;
     let mut lines = BufReader::new(observer.stdout.take().unwrap()).lines();
     let position = |line: &str| {
         let answer: Value = serde_json::from_str(line).unwrap();

@@ -209,6 +209,13 @@ pub(crate) const SETTINGS: &[Setting] = &[
         help: "Most peers at a time; beyond that the one silent for longest is forgotten",
     },
     Setting {
+        name: "packed-peers",
+        kind: Kind::Number,
+        value_name: "N",
+        default: Some("1000"),
+        help: "Most peers whose tables of the packed profile are kept, up to a megabyte each; beyond that the one unused for longest begins anew. 0: not spoken",
+    },
+    Setting {
         name: "fetch-timeout",
         kind: Kind::Text,
         value_name: "TIME",

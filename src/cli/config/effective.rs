@@ -97,6 +97,7 @@ impl Reader<'_> {
         let block = self.required("block-size", block_size);
         let peers = self.required("peers", at_least_one);
         let fetch_timeout = self.required("fetch-timeout", time);
+        let packed = self.required("packed-peers", count);
         let connect_timeout = self.required("connect-timeout", time);
         let concurrent_requests = self.required("concurrent-requests", at_least_one);
         let concurrent_polls = self.required("concurrent-polls", at_least_one);
@@ -116,6 +117,7 @@ impl Reader<'_> {
         let mut gateway = gateway::Config::new(homeserver.clone());
         gateway.advertise = Advertise { base_url: advertise, ..Advertise::default() };
         gateway.fetch_timeout = fetch_timeout?;
+        gateway.packed = packed?;
         gateway.sessions = peers?;
         gateway.codec.output = body_limit?;
         gateway.endpoint.peers = peers?;
@@ -444,6 +446,10 @@ fn switch(text: &str) -> Result<bool, Wrong> {
         "false" | "0" => Ok(false),
         _ => Err(Wrong::new(format!("{text} is neither true nor false"))),
     }
+}
+
+fn count(text: &str) -> Result<usize, Wrong> {
+    text.parse().map_err(|_| Wrong::new(format!("{text} is no number")))
 }
 
 fn at_least_one(text: &str) -> Result<usize, Wrong> {

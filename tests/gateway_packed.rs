@@ -190,6 +190,26 @@ fn positions_stay_with_the_gateway() {
     assert_eq!(proxy.reads(&mut gateway, 210, asked).0, 200);
 }
 
+#[test]
+fn answer_that_was_lost_is_not_taken_for_read_because_another_gave_its_position() {
+    let mut gateway = with(packed(config()));
+    let mut proxy = Proxy::begin(&mut gateway, 0, 1, 1);
+    let position = synced(&mut gateway, &mut proxy);
+    let url = format!("/_matrix/client/v3/sync?timeout=0&since={position}");
+    let upstream = format!("GET {SYNC}?timeout=0&since=s1 Bearer A");
+    let room = r#"{"next_batch":"s1","rooms":{"join":{"!room:hs.example":{}}}}"#;
+    // The second of three answers is lost.
+    for (at, arrives) in [(200, true), (300, false), (400, true)] {
+        let asked = proxy.asks(&mut gateway, at, "GET", &url, "");
+        let id = gateway.fetches(at, &upstream);
+        gateway.fetched(at + 10, id, 200, if arrives && at == 200 { r#"{"next_batch":"s1"}"# } else { room });
+        match arrives {
+            true => assert_eq!(proxy.reads(&mut gateway, at + 10, asked).0, 200),
+            false => drop(gateway.sent(at + 10)),
+        }
+    }
+}
+
 fn registered(gateway: &mut Story<Driven>, at: u64, proxy: &mut Proxy) -> (Asked, FetchId) {
     let sync = ("GET", "/_matrix/client/v3/sync", "");
     let asked = proxy.sends(gateway, at, sync, ", Observe:0", Spelling::Short);

@@ -45,8 +45,9 @@ pub(super) struct End {
     end: GatewayEnd,
     /// The epoch that the peer asked for: a repetition of that gets the same answer.
     proposed: u32,
-    /// The last positions that it was given, and by which messages: who goes on from one has read it.
-    given: VecDeque<(String, MessageNumber)>,
+    /// The last positions that it was given, and by which messages: who goes on from one has read it. One that several gave says of none of them
+    /// that it was read.
+    given: VecDeque<(String, Option<MessageNumber>)>,
 }
 
 /// As many positions are remembered with their messages.
@@ -211,7 +212,7 @@ impl End {
     }
 
     fn message(&self, position: &str) -> Option<MessageNumber> {
-        self.given.iter().find(|(given, _)| given == position).map(|(_, message)| *message)
+        self.given.iter().find(|(given, _)| given == position).and_then(|(_, message)| *message)
     }
 
     fn gave(&mut self, call: &Call, json: &[u8], message: MessageNumber) {
@@ -223,8 +224,11 @@ impl End {
             return;
         }
         let Ok(Answer { next_batch }) = serde_json::from_slice(json) else { return };
+        if let Some((_, before)) = self.given.iter_mut().find(|(given, _)| *given == next_batch) {
+            return *before = None;
+        }
         self.given.truncate(GIVEN - 1);
-        self.given.push_front((next_batch, message));
+        self.given.push_front((next_batch, Some(message)));
     }
 }
 

@@ -466,3 +466,85 @@ fn caller_falls_back_before_a_gateway_without_the_profile() {
     assert!(caller.is_compatible());
     assert_eq!(call(&mut gateway, &mut caller, 100, &upstream), (200, 1));
 }
+
+/// What the homeserver answers to a call for a room's topic: other identifiers for each room.
+fn topic(room: u64) -> String {
+    format!(
+        r#"{{"topic":"of !room{room}:hs.example","by":"@user{room}:hs{room}.example","in":"!room{room}:hs.example"}}"#
+    )
+}
+
+/// One request for a room's topic over a link on which each datagram may be lost; whether it was answered.
+fn asks_for_topic(
+    story: &mut Story<Driven>,
+    caller: &mut Caller,
+    (at, room): (u64, u64),
+    chance: &mut u64,
+) -> bool {
+    let path = format!("/_matrix/client/v3/rooms/!room{room}:hs.example/state/m.room.topic");
+    let http = http::Request::get(&path).header("authorization", "Bearer A").body(Bytes::new()).unwrap();
+    let (mut pending, mut step) = caller.begin(http, &CODERS).unwrap();
+    for sent in 0..10 {
+        let request = match step {
+            Step::Send(request) => request,
+            Step::Done(response) => {
+                assert_eq!(of(response), (200, topic(room)));
+                return true;
+            }
+        };
+        if one_in(4, chance) {
+            return false;
+        }
+        let id = ((at + sent) as u16).to_be_bytes();
+        let mut message = Message::decode(&[0x42, request.method.0, id[0], id[1], id[0], id[1]]).unwrap();
+        (message.options, message.payload) = (request.options, request.payload);
+        let hex: String = message.encode().iter().map(|byte| format!("{byte:02x}")).collect();
+        story.gets(at + sent, &hex);
+        if story.machine.gateway.counters().fetching > 0 {
+            let id = story.fetches(at + sent, &format!("GET https://hs.example{path} Bearer A"));
+            story.fetched(at + sent, id, 200, &topic(room));
+        }
+        let answer = response(&story.sent(at + sent));
+        if one_in(4, chance) {
+            return false;
+        }
+        step = caller.receive(&mut pending, &answer, &CODERS).unwrap();
+    }
+    panic!("it does not end")
+}
+
+/// xorshift64.
+fn one_in(n: u64, chance: &mut u64) -> bool {
+    *chance ^= *chance << 13;
+    *chance ^= *chance >> 7;
+    *chance ^= *chance << 17;
+    chance.is_multiple_of(n)
+}
+
+#[test]
+fn whatever_is_lost_and_whoever_restarts_no_answer_is_wrong_and_the_next_calm_one_comes() {
+    for seed in 1..=40_u64 {
+        let chance = &mut seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut gateway = with(packed(durable()));
+        let mut caller = Caller::new(seed.to_be_bytes());
+        let mut answered = 0;
+        for turn in 1..40_u64 {
+            let at = turn * 20;
+            if one_in(8, chance) {
+                if one_in(3, chance) {
+                    gateway.machine.stored.clear();
+                }
+                gateway.does(at, |driven, now| driven.restart(packed(durable()), now));
+            }
+            if one_in(8, chance) {
+                let kept = serde_json::to_vec(&caller).unwrap();
+                caller = match one_in(2, chance) {
+                    true => serde_json::from_slice(&kept).unwrap(),
+                    false => Caller::new((seed << 16 | turn).to_be_bytes()),
+                };
+            }
+            answered += u32::from(asks_for_topic(&mut gateway, &mut caller, (at, turn % 5), chance));
+        }
+        assert!(answered > 5, "seed {seed}: {answered}");
+    }
+}

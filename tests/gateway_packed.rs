@@ -548,3 +548,26 @@ fn whatever_is_lost_and_whoever_restarts_no_answer_is_wrong_and_the_next_calm_on
         assert!(answered > 5, "seed {seed}: {answered}");
     }
 }
+
+#[test]
+fn answer_in_blocks_is_fetched_by_its_request_without_the_body() {
+    let mut config = packed(config());
+    config.endpoint.transfers.block = lowband::coap::BlockSize::fitting(64);
+    let mut gateway = with(config);
+    let mut proxy = Proxy::begin(&mut gateway, 0, 1, 1);
+    let asked = proxy.asks(&mut gateway, 10, "GET", WHOAMI, "");
+    let id = gateway.fetches(10, &format!("GET https://hs.example{WHOAMI} Bearer A"));
+    let json = format!(
+        r#"{{"user_id":"@{}:hs"}}"#,
+        "0123456789abcdefghijklmnopqrstuvwxyz_ACDEFGHIJKLMNOPQRSTUVWXYZ.=-+/~"
+    );
+    gateway.fetched(20, id, 200, &json);
+    let first = response(&gateway.sent(20));
+    assert_eq!(first.payload.len(), 64);
+    gateway.gets(30, "CON [MID=100, TOK=0x64], 0.05, 2:1/0/64");
+    let second = response(&gateway.sent(30));
+    assert_eq!(second.code, Code::CONTENT);
+    let whole = [first.payload, second.payload].concat();
+    let read = proxy.end.decode_response(&whole, asked, &CODERS, Limits::default()).unwrap();
+    assert_eq!(String::from_utf8(read.body.unwrap()).unwrap(), json);
+}

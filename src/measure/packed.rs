@@ -284,3 +284,164 @@ fn is_same_to_client(recorded: &Value, read: &Value, tokens: &mut Substitutes) -
         (recorded, read) => recorded == read,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    const SEND: &str = "/_matrix/client/v3/rooms/!a:b/send/m.room.message/t1";
+    const SYNC: &str = "/_matrix/client/v3/sync";
+
+    fn exchange(method: &str, path: &str, rest: &str) -> Exchange {
+        let headers = r#""req_headers":{"authorization":"Bearer TOK"}"#;
+        let line = format!(r#"{{"method":"{method}","path":"{path}",{headers},{rest}}}"#);
+        Exchange::read(1, line.as_bytes()).unwrap()
+    }
+
+    fn sync(since: &str, next: &str) -> Exchange {
+        let target =
+            if since.is_empty() { SYNC.to_owned() } else { format!("{SYNC}?since={since}&timeout=0") };
+        exchange("GET", &target, &format!(r#""status":200,"resp":{{"next_batch":"{next}"}}"#))
+    }
+
+    /// What is not as it was recorded.
+    fn through(ends: &mut Packed, exchange: &Exchange) -> Result<(), Difference> {
+        let asked = ends.ask(exchange)?;
+        let (answer, taken) = ends.answer(&asked, exchange);
+        taken.and(ends.receive(&answer, exchange))
+    }
+
+    #[test]
+    fn exchanges_of_all_kinds_arrive() {
+        let mut ends = Packed::default();
+        for (method, path, rest) in [
+            ("GET", "/_matrix/client/versions", r#""status":200,"resp":{"versions":["v1.11"]}"#),
+            ("GET", "/_matrix/client/r0/sync?filter=%7B%7D&x=1+2", r#""status":200,"resp":{"b":1.0,"a":2}"#),
+            ("PUT", SEND, r#""req":{"body":"Hello"},"status":200,"resp":{"event_id":"$x"}"#),
+            ("PUT", SEND, r#""req":{"body":"Hello"},"status":200,"resp":{"event_id":"$x"}"#),
+            (
+                "POST",
+                "/_matrix/client/v3/login",
+                r#""req":{"a":1.5},"status":429,"resp":{"retry_after_ms":9}"#,
+            ),
+            ("DELETE", "/_matrix/client/unstable/x", r#""status":418,"resp":[]"#),
+            ("GET", "/_matrix/foo", r#""status":404,"resp":"nothing""#),
+            ("PATCH", "/_matrix/client/v3/%C3%A4/b", r#""status":204"#),
+        ] {
+            assert_eq!(through(&mut ends, &exchange(method, path, rest)), Ok(()), "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn the_client_asks_with_the_token_that_it_was_given() {
+        let mut ends = Packed::default();
+        assert_eq!(through(&mut ends, &sync("", "s1_a")), Ok(()));
+        let token = ends.tokens.get("s1_a").unwrap().to_owned();
+        assert!(token.starts_with(TOKEN));
+        let asked = with_tokens("since=s1%5Fa&x=s1_a", &ends.tokens);
+        assert_eq!(asked, format!("since={token}&x=s1_a"));
+        // The gateway asks the homeserver with its own again, or this would differ.
+        assert_eq!(through(&mut ends, &sync("s1_a", "s2_b")), Ok(()));
+        assert_eq!(through(&mut ends, &sync("s9_unknown", "s2_b")), Ok(()));
+    }
+
+    #[test]
+    fn a_transaction_is_the_gateways_upstream_and_the_clients_in_answers() {
+        let mut ends = Packed::default();
+        let send = exchange("PUT", SEND, r#""req":{"body":"t1"},"status":200,"resp":{"event_id":"$x"}"#);
+        assert_eq!(through(&mut ends, &send), Ok(()));
+        let id = ends.transactions.get("t1").unwrap();
+        assert!(id.starts_with(TRANSACTION));
+        let event = r#"{"unsigned":{"transaction_id":"t1"},"content":{"unsigned":{"transaction_id":"t1"}}}"#;
+        let upstream: Value =
+            serde_json::from_slice(&with_transactions(&event.into(), &ends.transactions)).unwrap();
+        assert_eq!(upstream["unsigned"]["transaction_id"], id);
+        assert_eq!(upstream["content"]["unsigned"]["transaction_id"], "t1");
+        let events = format!(r#"{{"rooms":{{"join":{{"!a:b":{{"timeline":{{"events":[{event}]}}}}}}}}}}"#);
+        let sync = exchange("GET", SYNC, &format!(r#""status":200,"resp":{events}"#));
+        assert_eq!(through(&mut ends, &sync), Ok(()));
+    }
+
+    #[test]
+    fn each_part_of_a_request_is_looked_at() {
+        let sent = exchange("PUT", SEND, r#""req":{"a":1},"status":200,"resp":{}"#);
+        for (method, path, body, part) in [
+            ("POST", SEND, r#"{"a":1}"#, Part::Method),
+            ("PUT", "/_matrix/client/v3/rooms/!b:b/send/m.room.message/t1", r#"{"a":1}"#, Part::Path),
+            ("PUT", "/_matrix/client/v3/rooms/!a:b/send/m.room.message", r#"{"a":1}"#, Part::Path),
+            ("PUT", &format!("{SEND}?ts=1"), r#"{"a":1}"#, Part::Query),
+            ("PUT", SEND, r#"{"a":2}"#, Part::Body),
+            ("PUT", SEND, r#"{"a":1.0}"#, Part::Body),
+            ("PUT", SEND, "null", Part::Body),
+        ] {
+            let mut ends = Packed::default();
+            let asked = ends.ask(&sent).unwrap();
+            let other = exchange(method, path, &format!(r#""req":{body},"status":200,"resp":{{}}"#));
+            assert_eq!(ends.answer(&asked, &other).1, Err(Difference::Call(part)), "{method} {path} {body}");
+        }
+        let mut ends = Packed::default();
+        let mut asked = ends.ask(&sent).unwrap();
+        asked.options.remove(OptionNumber::ACCESS_TOKEN);
+        assert_eq!(ends.answer(&asked, &sent).1, Err(Difference::Call(Part::Authorization)));
+    }
+
+    #[test]
+    fn a_repeated_transaction_has_the_same_id_and_another_has_another() {
+        let mut ends = Packed::default();
+        assert!(ends.is_same_path("/a/t1", "/a/lb00000009.0"));
+        assert!(ends.is_same_path("/a/t1", "/a/lb00000009.0"));
+        assert!(!ends.is_same_path("/a/t1", "/a/lb00000009.1"));
+        assert!(!ends.is_same_path("/a/t2", "/a/lb00000009.0"));
+        assert!(!ends.is_same_path("/a/t2", "/a/t3"));
+        assert!(!ends.is_same_path("/b/t2", "/a/lb00000009.2"));
+    }
+
+    #[test]
+    fn status_and_body_of_an_answer_are_looked_at() {
+        let recorded = |rest: &str| exchange("GET", SYNC, rest);
+        let known = recorded(r#""status":200,"resp":{"a":[null],"next_batch":"s1"}"#);
+        let differs = |rest: &str| {
+            let mut ends = Packed::default();
+            let asked = ends.ask(&known).unwrap();
+            let (answer, taken) = ends.answer(&asked, &known);
+            assert_eq!(taken, Ok(()));
+            ends.receive(&answer, &recorded(rest)).unwrap_err()
+        };
+        for body in
+            [r#"{"a":[null]}"#, r#"{"a":[false],"next_batch":"s1"}"#, r#"{"a":[null],"next_batch":1}"#, "{}"]
+        {
+            assert_eq!(differs(&format!(r#""status":200,"resp":{body}"#)), Difference::Body, "{body}");
+        }
+        let (recorded, read) = (StatusCode::CREATED, StatusCode::OK);
+        assert_eq!(differs(r#""status":201,"resp":{}"#), Difference::Status { recorded, read });
+    }
+
+    #[test]
+    fn a_token_stands_for_one_of_the_homeservers_alone() {
+        let mut tokens = Substitutes::new(9);
+        let mut is_same =
+            |recorded: &str, read: &str| is_same_to_client(&recorded.into(), &read.into(), &mut tokens);
+        assert!(
+            is_same("s1", "lb00000007_0") && is_same("s1", "lb00000007_0") && is_same("s2", "lb00000007_1")
+        );
+        assert!(!is_same("s3", "lb00000007_0") && !is_same("s3", "lb00000008_0") && is_same("s3", "s3"));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_said() {
+        let mut ends = Packed::default();
+        let known = sync("", "s1");
+        let mut asked = ends.ask(&known).unwrap();
+        asked.payload = Bytes::new();
+        let (answer, taken) = ends.answer(&asked, &known);
+        assert_eq!(
+            taken.as_ref().unwrap_err().to_string(),
+            "the gateway cannot unpack the request: cut short"
+        );
+        let received = ends.receive(&answer, &known).unwrap_err();
+        assert_eq!(received.to_string(), "the answer cannot be unpacked: cut short");
+        assert!(received.is_final() && taken.unwrap_err().is_final());
+    }
+}

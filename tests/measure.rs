@@ -7,6 +7,7 @@
 use std::fmt::Write;
 use std::io::BufReader;
 use std::path::Path;
+use std::thread;
 
 use flate2::read::GzDecoder;
 use lowband::link::Profile;
@@ -46,8 +47,12 @@ fn the_corpus_costs_what_the_snapshot_says() {
 # tests/corpus/dev.jsonl.gz as lowband measure tells of it. Written by LOWBAND_UPDATE=1 cargo test --test measure
 "
     .to_owned();
-    for (encoding, security) in SETUPS {
-        let (meter, differences) = replay(encoding, security, "hf-100");
+    let replays: Vec<_> = SETUPS
+        .map(|(encoding, security)| thread::spawn(move || replay(encoding, security, "hf-100")))
+        .into_iter()
+        .collect();
+    for ((encoding, security), replayed) in SETUPS.into_iter().zip(replays) {
+        let (meter, differences) = replayed.join().unwrap();
         let (profile, security) = (encoding.name(), security.name());
         writeln!(tables, "\n{profile}, {security}, hf-100\n{}", meter.report()).unwrap();
         for difference in differences {

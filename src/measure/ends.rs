@@ -32,7 +32,7 @@ impl Encoding {
     /// The two ends of a new association.
     pub(super) fn ends(self) -> Ends {
         match self {
-            Self::Msc3079 => Ends::Msc3079(Msc3079::default()),
+            Self::Msc3079 => Ends::Msc3079(Box::default()),
             Self::Packed => Ends::Packed(Box::default()),
         }
     }
@@ -41,7 +41,7 @@ impl Encoding {
 /// The two ends. An exchange goes through [`Ends::ask`], [`Ends::answer`] and [`Ends::receive`], in this order.
 #[derive(Debug)]
 pub(super) enum Ends {
-    Msc3079(Msc3079),
+    Msc3079(Box<Msc3079>),
     Packed(Box<Packed>),
 }
 

@@ -1,5 +1,7 @@
 //! What single messages take as the payload of UDP: packed, protected by OSCORE, in CoAP with tokens of one byte, the device's id of no byte.
 
+#![cfg(test)]
+
 use std::time::Duration;
 
 use lowband::coap::Code;

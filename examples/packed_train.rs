@@ -8,6 +8,8 @@
 //! The same recording makes the same bytes. Tables are printed to be looked at before they are used: who changes one makes another version of
 //! it, and the dictionary is to be made again after it.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "an example fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::Write;
@@ -24,6 +26,11 @@ mod replay;
 use replay::Exchange;
 use replay::Replay;
 
+const NAMES: &str = "The packed profile's names, version 2 of the tables: a name's number is its place in the list, from 0. Append only.
+By how often recorded traffic used them; those that it did not use are Matrix v1.19's.";
+const VALUES: &str = "The packed profile's strings, version 2 of the tables: a string's number is its place in the list, from 0. Append only.
+By how often recorded traffic used them; those that it did not use are Matrix v1.19's. The empty string is written as \"\".";
+
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [what, files @ ..] = arguments.as_slice() else {
@@ -33,6 +40,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     for file in files {
         exchanges.extend(replay::read(&std::fs::read(file)?));
     }
+    let json: usize = exchanges.iter().map(|exchange| exchange.length).sum();
+    eprintln!("{} exchanges, {json} bytes of JSON", exchanges.len());
     let made = match what.as_str() {
         "dictionary" => dictionary(&exchanges),
         _ => tables(what, &exchanges)?.into_bytes(),
@@ -60,8 +69,8 @@ fn tables(what: &str, exchanges: &[Exchange]) -> Result<String, Box<dyn Error>> 
         counts.add(association, &exchange.method, &exchange.path, &exchange.request, &exchange.response);
     }
     match what {
-        "names" => Ok(train::table("The packed profile's names.", &counts.names())),
-        "values" => Ok(train::table("The packed profile's strings.", &counts.values())),
+        "names" => Ok(train::table(NAMES, &counts.names())),
+        "values" => Ok(train::table(VALUES, &counts.values())),
         "routes" => {
             Ok(counts.routes().iter().map(|(number, times)| format!("{number}\t{times}\n")).collect())
         }

@@ -22,6 +22,8 @@ mod json_to_cbor;
 mod mutator;
 #[path = "../fuzz/bodies/oscore.rs"]
 mod oscore;
+#[path = "../fuzz/bodies/packed.rs"]
+mod packed;
 #[path = "../fuzz/bodies/path.rs"]
 mod path;
 
@@ -110,6 +112,14 @@ fn oscore_survives() {
     let mut seeds: Vec<Vec<u8>> = values.map(from_hex).collect();
     seeds.extend(OPENED.iter().map(|hex| from_hex(hex)));
     try_some(inputs() / 20, "oscore", seeds, oscore::run);
+}
+
+/// Each input is tried several times at ends that are copied, so there are fewer of them.
+#[test]
+fn packed_survives() {
+    let rows = include_str!("vectors/packed/exchanges.tsv").lines().filter(|line| !line.starts_with('#'));
+    let seeds = rows.filter_map(|row| row.split('\t').nth(2)).map(from_hex);
+    try_some(inputs() / 50, "packed", seeds.collect(), packed::run);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The packed profile against recorded traffic, arbitrary values and bytes, and a network that loses, repeats and reorders.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 #[path = "packed/replay.rs"]
 mod replay;
 
@@ -70,14 +72,14 @@ fn a_recorded_day_comes_back_value_for_value_in_the_bytes_that_were_promised() {
     }
     let (steady, all) = (payload(&sums, is_steady), payload(&sums, |_| true));
     println!("steady {steady}, all {all}");
-    assert!(steady <= 53_000, "{steady}");
-    assert!(all <= 200_000, "{all}");
+    assert!(steady <= 49_000, "{steady}");
+    assert!(all <= 191_000, "{all}");
 }
 
 #[test]
 fn aliases_and_binary_identifiers_pay_without_any_coder() {
     let sums = measure(&coders(NONE), &recording());
-    assert!(payload(&sums, is_steady) <= 92_000);
+    assert!(payload(&sums, is_steady) <= 88_000);
 }
 
 #[test]
@@ -284,28 +286,27 @@ fn each_kind_of_damage_has_its_name() {
         pair.gateway.decode_request(payload, &coders(DEFLATE), limits).unwrap_err()
     };
     assert_eq!(read(&mut pair, &[]), DecodeError::Truncated);
-    assert_eq!(read(&mut pair, &[0x08]), DecodeError::Truncated);
-    assert_eq!(read(&mut pair, &[0x10]), DecodeError::UnknownEpoch { theirs: 2, ours: 1 });
-    assert_eq!(read(&mut pair, &[0xc8]), DecodeError::UnknownCoder(3));
-    assert_eq!(read(&mut pair, &[0x08, 0xff, 0x7f]), DecodeError::UnknownRoute(0x3fff));
+    assert_eq!(read(&mut pair, &[0x04]), DecodeError::Truncated);
+    assert_eq!(read(&mut pair, &[0x08]), DecodeError::UnknownEpoch { theirs: 2, ours: 1 });
+    assert_eq!(read(&mut pair, &[0x04, 0xff, 0x7f]), DecodeError::UnknownRoute(0x3fff));
     // Route 0, GET, a room that nobody told.
     assert_eq!(
-        read(&mut pair, &[0x08, 0, 0, 0x63, 5]),
+        read(&mut pair, &[0x04, 0, 0, 0x63, 5]),
         DecodeError::UnknownAlias { kind: Kind::Room, number: 5 }
     );
     // An answer to /sync that refers to what the proxy never had.
     let sync = request("GET", "/_matrix/client/v3/sync", None);
     let (_, theirs, _, _) = pair.ask(&sync);
-    let refused = pair.proxy.decode_response(&[0x08, 0x64, 9], theirs, &pair.coders, limits);
+    let refused = pair.proxy.decode_response(&[0x04, 0x64, 9], theirs, &pair.coders, limits);
     assert_eq!(refused.unwrap_err(), DecodeError::UnknownAlias { kind: Kind::User, number: 9 });
     // A token of the gateway's that it does not have.
     let query = [0x08, 1, 0x50, b's', b'i', b'n', b'c', b'e', b'=', 1, 0, 0x6d, 77, 0x2b];
-    let query = [&[0x0c, 0][..], &query[1..]].concat();
+    let query = [&[0x06, 0][..], &query[1..]].concat();
     assert_eq!(read(&mut pair, &query), DecodeError::UnknownToken(77));
     // A path that leads elsewhere.
-    assert_eq!(read(&mut pair, &[0x08, 0, 0, 0x50, b'.', b'.', 0, 0x7f]), DecodeError::Path);
+    assert_eq!(read(&mut pair, &[0x04, 0, 0, 0x50, b'.', b'.', 0, 0x7f]), DecodeError::Path);
     // Names of members go on without end.
-    let deep = [&[0x08, 1, 0x2b][..], &[0x31; 200]].concat();
+    let deep = [&[0x04, 1, 0x2b][..], &[0x31; 200]].concat();
     assert_eq!(read(&mut pair, &deep), DecodeError::Depth { limit: 126 });
 }
 
@@ -358,6 +359,33 @@ fn what_would_become_too_much_is_refused_before_it_does() {
 }
 
 #[test]
+fn identifiers_within_a_text_are_referred_to() {
+    let mut pair = Pair::new(NONE);
+    let text = format!(
+        "see https://matrix.to/#/{ROOM}/{}?via=hs.test, says @bob:hs.test. @@!$# {ROOM}{ROOM}",
+        event(1)
+    );
+    let mut lengths = Vec::new();
+    for transaction in ["t1", "t2", "t3"] {
+        let body = format!("{text} {transaction}");
+        let (read, theirs, ours, length) = pair.ask(&send(transaction, &body));
+        assert_eq!(serde_json::from_slice::<Value>(&read.body.unwrap()).unwrap()["body"], body);
+        pair.answer(&json!({"event_id": event(1), "sender": "@bob:hs.test"}), (theirs, ours));
+        lengths.push(length);
+    }
+    assert!(lengths[2] < lengths[1] && lengths[2] < text.len() - 100, "{lengths:?}");
+}
+
+#[test]
+fn only_a_member_is_an_age() {
+    let mut pair = Pair::new(NONE);
+    let body =
+        json!({"": [1_795_468_377_000u64], "age": [1, 0], "x": {"age": 5, "y": {"age": {"age": 1, "z": 7}}}});
+    let (_, read) = pair.exchange(&request("GET", "/_matrix/client/v3/sync", None), &body);
+    assert_eq!(read, body);
+}
+
+#[test]
 fn what_is_no_json_or_not_exact_travels_as_it_is() {
     let mut pair = Pair::new(DEFLATE);
     let deep = "[".repeat(130) + &"]".repeat(130);
@@ -388,6 +416,9 @@ fn any_text() -> impl Strategy<Value = String> {
         "lb0000000[789][._][0-9]{1,3}",
         Just("m.room.message".to_owned()),
         Just(ROOM.to_owned()),
+        "[@!$#a-c:. ]{0,30}",
+        "[a-c]{0,3}@user[0-2]:hs.test[ .a-c@!]{0,9}",
+        "[a-c]{0,3}\\$[A-Za-z0-9_-]{43}[ .a-c@!]{0,9}",
     ]
 }
 
@@ -460,7 +491,7 @@ proptest! {
         let mut pair = Pair::new(DEFLATE);
         let (_, theirs, ours, _) = pair.ask(&send("t1", "Good evening, all"));
         pair.answer(&json!({"event_id": event(1)}), (theirs, ours));
-        let payload = [&[header << 6 | 0x08 | bytes.first().copied().unwrap_or_default() & 6][..], &bytes].concat();
+        let payload = [&[header << 5 | 0x04 | bytes.first().copied().unwrap_or_default() & 3][..], &bytes].concat();
         let limits = Limits { output: 1 << 16 };
         let _ = pair.gateway.decode_request(&payload, &pair.coders, limits);
         let _ = pair.proxy.decode_response(&payload, theirs, &pair.coders, limits);

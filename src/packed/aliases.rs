@@ -29,9 +29,12 @@ pub enum Kind {
     Recent = 4,
     /// The event that came of a transaction; its number is the transaction's.
     Sent = 5,
+    /// The query of a request, with holes for its tokens.
+    Query = 6,
 }
 
-const KINDS: usize = 6;
+/// How many kinds there are.
+pub(super) const KINDS: usize = 7;
 
 impl Kind {
     /// Those that are introduced by their number.
@@ -57,7 +60,7 @@ impl Kind {
     /// The longest string that is remembered.
     pub(super) fn longest(self) -> usize {
         match self {
-            Kind::Recent => 1024,
+            Kind::Recent | Kind::Query => 1024,
             _ => 255,
         }
     }
@@ -108,6 +111,11 @@ impl Own {
     /// The number that the next entry of a kind gets.
     pub(super) fn next(&self, kind: Kind) -> u64 {
         self.next.get(kind as usize).copied().unwrap_or_default()
+    }
+
+    /// The numbers that the next entries of all kinds get.
+    pub(super) fn all_next(&self) -> [u64; KINDS] {
+        self.next
     }
 
     /// The number of a string that may be referred to.

@@ -55,6 +55,8 @@ pub(super) const ROOM_ALIAS: u8 = 0x5c;
 pub(super) const MEDIA: u8 = 0x5d;
 /// Two strings with `:` between them.
 pub(super) const PAIR: u8 = 0x5e;
+/// Text up to a byte of zero and a string in turn, up to an end after a text: identifiers in a text.
+pub(super) const EMBEDDED: u8 = 0x5f;
 /// A number, and the identifier that has it from now on.
 pub(super) const INTRODUCE: u8 = 0x60;
 /// What the sender told earlier: how far back.
@@ -78,6 +80,8 @@ pub(super) const TRANSACTION_SAME: u8 = 0x78;
 /// The event that came of a transaction: of this one, or one by the transaction's number.
 pub(super) const SENT_NEW: u8 = 0x79;
 pub(super) const SENT: u8 = 0x7a;
+/// A query that the sender introduced.
+pub(super) const QUERY: u8 = 0x7b;
 /// Ends an array or an object.
 pub(super) const END: u8 = 0x7f;
 

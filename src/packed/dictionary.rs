@@ -75,8 +75,8 @@ fn contexts(items: &[u8], kind: u8, flags: u8, route: u16) -> Result<Vec<(u8, Co
     let (marks, transactions) = (Marks::default(), Transactions::default());
     let home = if kind == 0 { Home::Gateway(&tokens) } else { Home::Proxy(&marks, &transactions) };
     let known = Known { own: &own, peer: &peer, home, agreement: Agreement::default() };
-    let mut reader = Reader::new(Source::bare(items), known, Frame::default());
-    (reader.trace, reader.is_sample) = (Some(Vec::new()), true);
+    let mut reader = Reader::new(Source::bare(items), known, Frame::default(), LONGEST);
+    (reader.trace, reader.is_sample) = (Some(vec![message::sample_header(kind, flags, route)]), true);
     match kind {
         0 => message::sample_request(&mut reader, flags)?,
         _ => message::sample_response(&mut reader, flags, route)?,

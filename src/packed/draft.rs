@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::packed::aliases::Entry;
+use crate::packed::aliases::KINDS;
 use crate::packed::aliases::Kind;
 use crate::packed::aliases::Mirror;
 use crate::packed::aliases::Own;
@@ -73,7 +74,7 @@ pub(super) struct Draft {
     pub(super) next: u64,
     pub(super) base: Option<u64>,
     local: BTreeMap<(Kind, String), u64>,
-    hot: [u64; 4],
+    introduced: [u64; KINDS],
 }
 
 /// How a string that was told before is referred to.
@@ -87,7 +88,7 @@ pub(super) enum Reference {
 
 impl Draft {
     pub(super) fn new(own: &Own) -> Self {
-        Draft { next: own.next(Kind::Recent), hot: Kind::HOT.map(|kind| own.next(kind)), ..Draft::default() }
+        Draft { next: own.next(Kind::Recent), introduced: own.all_next(), ..Draft::default() }
     }
 
     /// The reference to a string, if there can be one.
@@ -111,7 +112,7 @@ impl Draft {
     /// The number that introduces a string, for kinds that say it.
     pub(super) fn introduce(&mut self, known: &Known<'_>, kind: Kind, text: &str) -> u64 {
         let number = known.own.given(kind, text).unwrap_or_else(|| {
-            let next = self.hot.get_mut(kind as usize).expect("only hot kinds are introduced by number");
+            let next = self.introduced.get_mut(kind as usize).expect("each kind has a place");
             *next += 1;
             *next - 1
         });

@@ -127,6 +127,15 @@ impl GatewayEnd {
         coders: &Coders,
         spelling: Spelling,
     ) -> Encoded {
+        if position.is_none() && *response == message::nothing_to_say() {
+            self.messages += 1;
+            return Encoded {
+                payload: Vec::new(),
+                message: MessageNumber(self.messages - 1),
+                asked,
+                items: 0,
+            };
+        }
         let mut message = message::write_response(response, asked, position, self.known(), spelling);
         let (payload, items) = message.code(coders);
         let (mark, asked, draft) = (message.mark(), message.asked, message.writer.draft);
@@ -199,6 +208,9 @@ impl ProxyEnd {
         coders: &Coders,
         limits: Limits,
     ) -> Result<Response, DecodeError> {
+        if payload.is_empty() {
+            return Ok(message::nothing_to_say());
+        }
         let read = message::read_response(payload, asked, None, self.known(), coders, limits)?;
         let (what, mark) = (read.what.clone(), read.mark());
         read.reader.source.end()?;

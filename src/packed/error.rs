@@ -30,9 +30,6 @@ pub enum DecodeError {
     /// More follows than there should be.
     #[error("more follows the end")]
     Trailing,
-    /// A coder that this version does not have.
-    #[error("coder {0} is unknown")]
-    UnknownCoder(u8),
     /// The coded part is not what its coder writes.
     #[error("the coded part is damaged")]
     Damaged,

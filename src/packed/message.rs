@@ -1,17 +1,11 @@
-//! Requests and responses: a header byte, the coded items, and raw items.
-//!
-//! ```text
-//!    7 6 5 4 3 2 1 0
-//!   +---+-----+-+-+-+
-//!   |cod|epoch|b|s|0|   b: the number of the first alias follows; s: a status, or a position, follows
-//!   +---+-----+-+-+-+
-//! ```
+//! Requests and responses: their items, one after the other. What is before and after them is the coders' affair.
 
 use crate::codec::Text;
 use crate::matrix::join;
 use crate::matrix::split_path;
 use crate::packed::code;
 use crate::packed::coder;
+use crate::packed::coder::Header;
 use crate::packed::draft::Frame;
 use crate::packed::draft::Known;
 use crate::packed::draft::Spelling;
@@ -53,6 +47,11 @@ pub struct Response {
     pub body: Option<Vec<u8>>,
 }
 
+/// What most requests that tell something are answered: it takes no bytes.
+pub(super) fn nothing_to_say() -> Response {
+    Response { status: None, body: Some(b"{}".to_vec()) }
+}
+
 /// What a response answers: both ends have it from the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Asked {
@@ -60,9 +59,10 @@ pub struct Asked {
     pub(super) frame: Frame,
 }
 
-const BASE: u8 = 1 << 2;
-const EXTRA: u8 = 1 << 1;
-const RESERVED: u8 = 1;
+/// The items begin with the number of the first alias.
+const BASE: u8 = 1 << 1;
+/// Before that there is a status, or a position.
+const EXTRA: u8 = 1;
 
 /// The methods of paths that are spelled out, by number.
 const METHODS: [&str; 7] = ["GET", "PUT", "POST", "DELETE", "HEAD", "OPTIONS", "PATCH"];
@@ -78,14 +78,14 @@ pub(super) struct Message<'a> {
     pub(super) writer: Writer<'a>,
     pub(super) asked: Asked,
     prefix: Written,
-    flags: u8,
+    header: Header,
 }
 
 impl Message<'_> {
     /// The message's bytes, by the coder that makes the fewest, and how many bytes of items they stand for.
     pub(super) fn code(&mut self, coders: &coder::Coders) -> (Vec<u8>, usize) {
         let written = self.written();
-        (coders.code(self.flags, &written), written.bytes.len())
+        (coders.code(self.header, &written), written.bytes.len())
     }
 
     /// All items, with the numbers before them.
@@ -148,7 +148,7 @@ pub(super) fn write_request<'a>(
         None => 0,
     };
     let asked = Asked { route: number, frame: writer.frame };
-    Ok(Message { writer, asked, prefix, flags: flags | epoch_bits(&known) })
+    Ok(Message { writer, asked, prefix, header: Header { epoch: epoch(&known), flags, name: 0 } })
 }
 
 fn write_path(writer: &mut Writer<'_>, request: &Request, segments: &[&str]) -> Result<(), EncodeError> {
@@ -178,7 +178,7 @@ fn write_query(writer: &mut Writer<'_>, query: Option<&str>) {
         _ => part.to_owned(),
     });
     let template = parts.collect::<Vec<String>>().join("&");
-    writer.string(&template);
+    writer.query(&template);
     for (generation, number) in taken {
         writer.take_token(generation, number);
     }
@@ -212,7 +212,7 @@ pub(super) fn write_response<'a>(
     let mut writer = Writer::new(known, frame, spelling, places);
     writer.at(Role::Value, ROUTES + asked.route);
     write_body(&mut writer, response.body.as_deref());
-    let (mut prefix, mut flags) = (Written::default(), epoch_bits(&known));
+    let (mut prefix, mut flags) = (Written::default(), 0);
     let context = Context { role: Role::Base, name: ROUTES + asked.route, parent: 1 };
     if let Some(position) = position {
         prefix.varint(code::zigzag(position.token.wrapping_sub(registered) as i64), context);
@@ -226,11 +226,12 @@ pub(super) fn write_response<'a>(
         prefix.varint(code::zigzag(difference), Context { parent: 0, ..context });
         flags |= BASE;
     }
-    Message { writer, asked: Asked { frame, ..asked }, prefix, flags }
+    let header = Header { epoch: epoch(&known), flags, name: ROUTES + asked.route };
+    Message { writer, asked: Asked { frame, ..asked }, prefix, header }
 }
 
-fn epoch_bits(known: &Known<'_>) -> u8 {
-    (known.agreement.epoch as u8 & 7) << 3
+fn epoch(known: &Known<'_>) -> u8 {
+    known.agreement.epoch as u8 & 7
 }
 
 /// How much a message may become.
@@ -268,11 +269,11 @@ pub(super) fn read_request<'a>(
     coders: &'a coder::Coders,
     limits: Limits,
 ) -> Result<Read<'a, Request>, DecodeError> {
-    let (flags, source) = open(payload, &known, coders, limits)?;
+    let (flags, source) = open(payload, &known, 0, coders, limits)?;
     if flags & EXTRA != 0 {
         return Err(DecodeError::Damaged);
     }
-    let mut reader = Reader::new(source, known, Frame::default());
+    let mut reader = Reader::new(source, known, Frame::default(), limits.output);
     if flags & BASE != 0 {
         reader.base(Context { role: Role::Base, name: ROUTES, parent: 0 }, None)?;
     }
@@ -292,7 +293,7 @@ pub(super) fn request_items(reader: &mut Reader<'_>, limits: Limits) -> Result<(
     reader.at(Role::Value, ROUTES + number);
     let (method, path) = match route {
         Some(route) => (route.method, read_arguments(reader, route)?),
-        None => read_path(reader)?,
+        None => read_path(reader, limits)?,
     };
     let query = read_query(reader, limits)?;
     reader.at(Role::Value, BODY);
@@ -309,15 +310,19 @@ fn read_arguments(reader: &mut Reader<'_>, route: &Route) -> Result<String, Deco
     path_of(&route.fill(&arguments))
 }
 
-fn read_path(reader: &mut Reader<'_>) -> Result<(&'static str, String), DecodeError> {
+fn read_path(reader: &mut Reader<'_>, limits: Limits) -> Result<(&'static str, String), DecodeError> {
     let method = reader.code()?;
     let method = METHODS.get(usize::from(method)).ok_or(DecodeError::Code(method))?;
     let mut segments = Vec::new();
+    let mut left = limits.output;
     loop {
         match reader.code()? {
             code::END => break,
             code => segments.push(reader.string(code)?),
         }
+        // A segment that is referred to may be longer than its reference.
+        let length = segments.last().map_or(0, String::len) + 1;
+        left = left.checked_sub(length).ok_or(DecodeError::Output { limit: limits.output })?;
     }
     Ok((method, path_of(&segments.iter().map(String::as_str).collect::<Vec<&str>>())?))
 }
@@ -336,7 +341,11 @@ fn read_query(reader: &mut Reader<'_>, limits: Limits) -> Result<Option<String>,
     if code == code::ABSENT {
         return Ok(None);
     }
-    let template = reader.string(code)?;
+    let template = reader.query(code)?;
+    if reader.is_sample {
+        reader.skip_tokens()?;
+    }
+    let template = if reader.is_sample { "" } else { template.as_str() };
     let mut parts = template.split(HOLE);
     let mut query = parts.next().unwrap_or_default().to_owned();
     for part in parts {
@@ -381,9 +390,9 @@ pub(super) fn read_response<'a>(
     coders: &'a coder::Coders,
     limits: Limits,
 ) -> Result<Read<'a, Response>, DecodeError> {
-    let (flags, source) = open(payload, &known, coders, limits)?;
+    let (flags, source) = open(payload, &known, ROUTES + asked.route, coders, limits)?;
     let context = Context { role: Role::Base, name: ROUTES + asked.route, parent: 1 };
-    let mut reader = Reader::new(source, known, asked.frame);
+    let mut reader = Reader::new(source, known, asked.frame, limits.output);
     let mut status = None;
     if flags & EXTRA != 0 {
         let extra = reader.varint_at(context)?;
@@ -417,18 +426,22 @@ pub(super) fn response_items(
 fn open<'a>(
     payload: &'a [u8],
     known: &Known<'_>,
+    name: u16,
     coders: &'a coder::Coders,
     limits: Limits,
 ) -> Result<(u8, Source<'a>), DecodeError> {
-    let (&header, rest) = payload.split_first().ok_or(DecodeError::Truncated)?;
-    let (theirs, ours) = (header >> 3 & 7, known.agreement.epoch as u8 & 7);
-    if theirs != ours {
-        return Err(DecodeError::UnknownEpoch { theirs, ours });
+    let (header, source) = coders.open(payload, name, limits.output)?;
+    let ours = epoch(known);
+    if header.epoch != ours {
+        return Err(DecodeError::UnknownEpoch { theirs: header.epoch, ours });
     }
-    if header & RESERVED != 0 {
-        return Err(DecodeError::Damaged);
-    }
-    Ok((header, coders.open(header >> 6, rest, limits.output)?))
+    Ok((header.flags, source))
+}
+
+/// What the model is told of the flags of a sample.
+pub(super) fn sample_header(kind: u8, flags: u8, route: u16) -> (u8, Context) {
+    let header = Header { epoch: 0, flags: flags & 3, name: if kind == 0 { 0 } else { ROUTES + route } };
+    (header.flags, header.context())
 }
 
 /// Reads a sample of a request.

@@ -40,6 +40,8 @@ pub(super) struct Reader<'a> {
     last_peer: u64,
     last_sent: Option<u64>,
     is_age: bool,
+    /// The longest text that is put together.
+    limit: usize,
 }
 
 /// What a message told: it becomes known when all of it was read.
@@ -55,7 +57,7 @@ pub(super) struct Learned {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(source: Source<'a>, known: Known<'a>, frame: Frame) -> Self {
+    pub(super) fn new(source: Source<'a>, known: Known<'a>, frame: Frame, limit: usize) -> Self {
         Reader {
             source,
             frame,
@@ -69,6 +71,7 @@ impl<'a> Reader<'a> {
             last_peer: 0,
             last_sent: None,
             is_age: false,
+            limit,
         }
     }
 
@@ -343,6 +346,7 @@ impl<'a> Reader<'a> {
                 let name = self.characters()?;
                 Ok(format!("mxc://{server}/{name}"))
             }
+            code::EMBEDDED => self.embedded(),
             code::PAIR => {
                 let code = self.code()?;
                 if code < code::VALUES {
@@ -350,13 +354,28 @@ impl<'a> Reader<'a> {
                 }
                 let left = self.row(code)?;
                 let code = self.code()?;
-                if code == code::PAIR {
+                if matches!(code, code::PAIR | code::EMBEDDED) {
                     return Err(DecodeError::Code(code)); // no nesting without end
                 }
                 let right = self.string(code)?;
                 Ok(format!("{left}:{right}"))
             }
             _ => Err(DecodeError::Code(code)),
+        }
+    }
+
+    fn embedded(&mut self) -> Result<String, DecodeError> {
+        let mut text = self.characters()?;
+        loop {
+            match self.code()? {
+                code::END => return Ok(text),
+                code @ (code::PAIR | code::EMBEDDED) => return Err(DecodeError::Code(code)),
+                code => text.push_str(&self.string(code)?),
+            }
+            text.push_str(&self.characters()?);
+            if text.len() > self.limit {
+                return Err(DecodeError::Output { limit: self.limit });
+            }
         }
     }
 
@@ -388,7 +407,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn characters(&mut self) -> Result<String, DecodeError> {
+    pub(in crate::packed) fn characters(&mut self) -> Result<String, DecodeError> {
         let mut bytes = Vec::new();
         loop {
             match self.byte(Role::Text)? {

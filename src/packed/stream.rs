@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   +--------+----------- - -+------- - - - - - - -------+
-//!   | header |  coded bytes  |  raw: last item ... first |
+//!   | header |  coded bytes  |  raw: last item ... first |    the model codes the header, too
 //!   +--------+----------- - -+------- - - - - - - -------+
 //! ```
 //! Raw items are bytes without any pattern, or that no coder may see: hashes, keys, ciphertext, secrets. They are taken from the
@@ -48,6 +48,8 @@ pub(super) enum Role {
     Base = 8,
     /// How long something is.
     Length = 9,
+    /// The header.
+    Header = 10,
 }
 
 /// What was written so far.
@@ -139,6 +141,14 @@ impl<'a> Source<'a> {
                 items.get(*read - 1).copied().ok_or(DecodeError::Truncated)
             }
             Coded::Model(decoder) => decoder.byte(context),
+        }
+    }
+
+    /// The next byte of what is not coded.
+    pub(super) fn peek(&self) -> Option<u8> {
+        match &self.coded {
+            Coded::Plain { items, read, .. } => items.get(*read).copied(),
+            Coded::Model(_) => None,
         }
     }
 

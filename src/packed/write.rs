@@ -42,6 +42,8 @@ pub(super) struct Writer<'a> {
     context: Context,
     last_peer: u64,
     last_sent: Option<u64>,
+    /// What is written next is the value of a member that says how old an event is.
+    is_age: bool,
     /// The transaction whose event was not named yet.
     unanswered: Option<u64>,
     /// A token of another generation was to be written.
@@ -77,6 +79,7 @@ impl<'a> Writer<'a> {
             context: Context::default(),
             last_peer: 0,
             last_sent: None,
+            is_age: false,
             unanswered: frame.transaction,
             has_foreign_token: false,
             depth_left: DEPTH,
@@ -119,7 +122,7 @@ impl<'a> Writer<'a> {
             self.code(code::TIME);
             return self.varint(code::zigzag(difference), Role::Time);
         }
-        if self.path.last().is_some_and(|name| name == tables::AGE) && number < 1 << 40 {
+        if self.is_age && number < 1 << 40 {
             let difference = self.clock.age(number as i64);
             if let Some(difference) = difference {
                 self.code(code::AGE);
@@ -182,6 +185,24 @@ impl<'a> Writer<'a> {
             }
         }
         self.tables.name(name).unwrap_or_default() as u16
+    }
+
+    /// Writes the query of a request, tokens taken out.
+    pub(super) fn query(&mut self, template: &str) {
+        if template.len() > Kind::Query.longest() || template.contains('\0') {
+            return self.string(template);
+        }
+        if let Some(Reference::Own(number)) =
+            self.draft.reference(&self.known, self.spelling, Kind::Query, template)
+        {
+            self.code(code::QUERY);
+            return self.varint(number, Role::Alias);
+        }
+        let number = self.draft.introduce(&self.known, Kind::Query, template);
+        self.code(code::INTRODUCE);
+        self.varint(number, Role::Alias);
+        self.code(code::TEXT);
+        self.characters(template);
     }
 
     /// A token of the homeserver, where such stand.
@@ -339,6 +360,7 @@ impl<'a> Writer<'a> {
                 self.string_part(left);
                 self.spell(right, Stands::Value);
             }
+            Form::Text | Form::Device if !self.embedded(text).is_empty() => self.spell_embedded(text),
             Form::Text | Form::Device if text.contains('\0') => {
                 self.code(code::LONG_TEXT);
                 self.varint(text.len() as u64, Role::Length);
@@ -351,6 +373,48 @@ impl<'a> Writer<'a> {
                 self.characters(text);
             }
         }
+    }
+
+    /// Where in a text there are identifiers that take fewer bytes than their characters.
+    fn embedded(&self, text: &str) -> Vec<(usize, usize)> {
+        let mut found = Vec::new();
+        let mut at = 0;
+        while let Some(start) =
+            text.get(at..).and_then(|rest| rest.find(['@', '!', '$', '#'])).map(|place| at + place)
+        {
+            let rest = text.get(start + 1..).unwrap_or_default();
+            let length = rest.find(|part: char| !part.is_ascii_alphanumeric() && !"._=+-:".contains(part));
+            let identifier = text.get(start..start + 1 + length.unwrap_or(rest.len())).unwrap_or_default();
+            let identifier = identifier.trim_end_matches(['.', ':', '-']);
+            at = start + 1;
+            if self.is_short(identifier) {
+                at = start + identifier.len();
+                found.push((start, at));
+            }
+        }
+        if found == [(0, text.len())] || text.contains('\0') { Vec::new() } else { found }
+    }
+
+    fn is_short(&self, identifier: &str) -> bool {
+        let form = typed::form(identifier);
+        let is_known = |kind| self.draft.reference(&self.known, self.spelling, kind, identifier).is_some();
+        match form {
+            Form::Bytes(code::EVENT | code::ROOM_HASH, _) => true,
+            Form::Named(..) => is_known(typed::kind(&form)),
+            _ => false,
+        }
+    }
+
+    fn spell_embedded(&mut self, text: &str) {
+        self.code(code::EMBEDDED);
+        let mut told = 0;
+        for (start, end) in self.embedded(text) {
+            self.characters(text.get(told..start).unwrap_or_default());
+            self.spell(text.get(start..end).unwrap_or_default(), Stands::Value);
+            told = end;
+        }
+        self.characters(text.get(told..).unwrap_or_default());
+        self.code(code::END);
     }
 
     fn is_pair(&self, text: &str) -> bool {

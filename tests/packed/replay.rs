@@ -185,10 +185,8 @@ impl Association {
     /// Notes which token the client got for which.
     fn learn_tokens(&mut self, recorded: &Value, got: &Value) {
         match (recorded, got) {
-            (Value::String(recorded), Value::String(got)) if got.starts_with("lb") && recorded != got => {
-                if got.contains('_') {
-                    self.tokens.insert(recorded.clone(), got.clone());
-                }
+            (Value::String(recorded), Value::String(got)) if is_token(got) && recorded != got => {
+                self.tokens.insert(recorded.clone(), got.clone());
             }
             (Value::Array(recorded), Value::Array(got)) => {
                 recorded.iter().zip(got).for_each(|(recorded, got)| self.learn_tokens(recorded, got));
@@ -201,6 +199,11 @@ impl Association {
             _ => {}
         }
     }
+}
+
+/// Whether a string is as the proxy's tokens are.
+fn is_token(text: &str) -> bool {
+    text.starts_with("lb") && text.contains('_')
 }
 
 fn parsed(body: &Option<Vec<u8>>) -> Value {

@@ -9,13 +9,16 @@ use flate2::Status;
 
 use crate::packed::dictionary::Sample;
 use crate::packed::error::DecodeError;
+use crate::packed::stream::Role;
 
 /// DEFLATE looks back no further (RFC 1951 §2).
 const WINDOW: usize = 32 << 10;
 
 /// What coder 1 has for a dictionary: the items of all samples, as far back as it looks.
 pub(super) fn text(samples: &[Sample]) -> Vec<u8> {
-    let all: Vec<u8> = samples.iter().flat_map(|sample| sample.items.iter().map(|(byte, _)| *byte)).collect();
+    let items = samples.iter().flat_map(|sample| &sample.items);
+    let all: Vec<u8> =
+        items.filter(|(_, context)| context.role != Role::Header).map(|(byte, _)| *byte).collect();
     let start = all.len().saturating_sub(WINDOW - 262); // what an encoder keeps for its lookahead
     all.get(start..).unwrap_or_default().to_vec()
 }

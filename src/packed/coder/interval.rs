@@ -1,5 +1,7 @@
 //! The arithmetic coder: an interval of 32-bit numbers that becomes narrower with each bit, and loses the bytes that are settled.
 
+use crate::packed::coder::FIRST;
+
 /// The numbers that the code may still become.
 pub(super) struct Interval {
     low: u32,
@@ -7,8 +9,9 @@ pub(super) struct Interval {
 }
 
 impl Interval {
+    /// All numbers but those with which messages of other coders begin.
     pub(super) fn new() -> Self {
-        Interval { low: 0, high: u32::MAX }
+        Interval { low: u32::from(FIRST) << 24, high: u32::MAX }
     }
 
     /// The last number that means 1.

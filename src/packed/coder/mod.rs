@@ -25,12 +25,47 @@ use crate::packed::dictionary;
 use crate::packed::dictionary::Sample;
 use crate::packed::error::DecodeError;
 use crate::packed::stream::Coded;
+use crate::packed::stream::Context;
+use crate::packed::stream::Role;
 use crate::packed::stream::Source;
 use crate::packed::stream::Written;
+
+/// What a message says before its items.
+///
+/// Coders 0 and 1 have it in a byte; the model codes it: a message that begins with a byte of [`FIRST`] or more is the model's.
+///
+/// ```text
+///    7 6 5 4 3 2 1 0
+///   +---+-+-----+-+-+
+///   |0 0|c|epoch|b|s|   c: coder 0 or 1
+///   +---+-+-----+-+-+
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Header {
+    /// The last three bits of the epoch.
+    pub(super) epoch: u8,
+    /// What stands before the items.
+    pub(super) flags: u8,
+    /// What the message is, to the model.
+    pub(super) name: u16,
+}
+
+impl Header {
+    /// What the model is told of the flags.
+    pub(super) fn context(&self) -> Context {
+        Context { role: Role::Header, name: self.name, parent: 0 }
+    }
+}
+
+/// The model's messages begin with this or more.
+const FIRST: u8 = 1 << 6;
 
 const NONE: u8 = 0;
 const DEFLATE: u8 = 1;
 const MODEL: u8 = 2;
+
+/// The model takes microseconds for each byte, so it is not for messages of more items than these.
+const MODEL_ITEMS: usize = 64 << 10;
 
 static BUILT_IN: LazyLock<Coders> =
     LazyLock::new(|| Coders::new(dictionary::BUILT_IN).expect("the dictionary is read by a test"));
@@ -82,44 +117,54 @@ impl Coders {
     }
 
     /// A message: the header with `flags`, the coded items, the raw items.
-    pub(super) fn code(&self, flags: u8, written: &Written) -> Vec<u8> {
-        let coded = self.allowed.iter().filter_map(|coder| Some((*coder, self.coded(*coder, written)?)));
-        let (coder, coded) =
-            coded.min_by_key(|(_, coded)| coded.len()).unwrap_or_else(|| (NONE, written.bytes.clone()));
-        let mut message = Vec::with_capacity(1 + coded.len() + written.raw_length);
-        message.push(flags | coder << 6);
-        message.extend_from_slice(&coded);
+    pub(super) fn code(&self, header: Header, written: &Written) -> Vec<u8> {
+        let coded = self.allowed.iter().filter_map(|coder| self.coded(*coder, header, written));
+        let mut message =
+            coded.min_by_key(Vec::len).unwrap_or_else(|| in_front(NONE, header, &written.bytes));
         written.raw_part().for_each(|raw| message.extend_from_slice(raw));
         message
     }
 
-    fn coded(&self, coder: u8, written: &Written) -> Option<Vec<u8>> {
+    fn coded(&self, coder: u8, header: Header, written: &Written) -> Option<Vec<u8>> {
         match coder {
-            NONE => Some(written.bytes.clone()),
-            DEFLATE => deflate::deflate(&self.text, &written.bytes),
-            MODEL => Some(self.model().encode(written)),
+            NONE => Some(in_front(NONE, header, &written.bytes)),
+            DEFLATE => Some(in_front(DEFLATE, header, &deflate::deflate(&self.text, &written.bytes)?)),
+            MODEL if written.bytes.len() <= MODEL_ITEMS => Some(self.model().encode(header, written)),
             _ => None,
         }
     }
 
-    /// Opens a message for reading, of which no more than `limit` bytes of items are produced.
+    /// Opens a message for reading, of which no more than `limit` bytes of items are produced. `name` is what it is to the model.
     pub(super) fn open<'a>(
         &'a self,
-        coder: u8,
         message: &'a [u8],
+        name: u16,
         limit: usize,
-    ) -> Result<Source<'a>, DecodeError> {
-        let coded = match coder {
-            NONE => Coded::Plain { items: Cow::Borrowed(message), length: None, read: 0 },
-            DEFLATE => {
-                let (items, length) = deflate::inflate(&self.text, message, limit)?;
+    ) -> Result<(Header, Source<'a>), DecodeError> {
+        let (&first, rest) = message.split_first().ok_or(DecodeError::Truncated)?;
+        if first >= FIRST {
+            let mut decoder = self.model().decoder(message, limit.min(MODEL_ITEMS));
+            let header = decoder.header(name)?;
+            return Ok((header, Source::new(Coded::Model(Box::new(decoder)), message)));
+        }
+        let header = Header { epoch: first >> 2 & 7, flags: first & 3, name };
+        let coded = match first >> 5 {
+            NONE => Coded::Plain { items: Cow::Borrowed(rest), length: None, read: 0 },
+            _ => {
+                let (items, length) = deflate::inflate(&self.text, rest, limit)?;
                 Coded::Plain { items: Cow::Owned(items), length: Some(length), read: 0 }
             }
-            MODEL => Coded::Model(Box::new(self.model().decoder(message, limit))),
-            _ => return Err(DecodeError::UnknownCoder(coder)),
         };
-        Ok(Source::new(coded, message))
+        Ok((header, Source::new(coded, rest)))
     }
+}
+
+/// A coded part with the header in front of it.
+fn in_front(coder: u8, header: Header, coded: &[u8]) -> Vec<u8> {
+    let mut message = Vec::with_capacity(1 + coded.len());
+    message.push(coder << 5 | header.epoch << 2 | header.flags);
+    message.extend_from_slice(coded);
+    message
 }
 
 impl std::fmt::Debug for Coders {

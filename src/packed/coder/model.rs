@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::packed::coder::Header;
 use crate::packed::coder::interval::Interval;
 use crate::packed::coder::lines::Changes;
 use crate::packed::coder::lines::Line;
@@ -141,10 +142,14 @@ impl Model {
     }
 
     /// Codes what was written.
-    pub(super) fn encode(&self, written: &Written) -> Vec<u8> {
+    pub(super) fn encode(&self, header: Header, written: &Written) -> Vec<u8> {
         let mut predictor = self.message();
         let (mut interval, mut out) = (Interval::new(), Vec::new());
-        for (byte, context) in written.bytes.iter().zip(&written.contexts) {
+        for bit in (0..3).rev() {
+            interval.narrow(EVEN, header.epoch >> bit & 1 == 1);
+        }
+        let items = written.bytes.iter().zip(&written.contexts);
+        for (byte, context) in std::iter::once((&header.flags, &header.context())).chain(items) {
             predictor.at(*context);
             for bit in (0..8).rev() {
                 let probability = predictor.predict();
@@ -180,6 +185,9 @@ impl Model {
     }
 }
 
+/// The probability of what is as likely as not.
+const EVEN: u32 = 1 << 15;
+
 /// Reads what [`Model::encode`] wrote.
 pub(in crate::packed) struct Decoder<'a> {
     predictor: Predictor<'a>,
@@ -194,6 +202,18 @@ pub(in crate::packed) struct Decoder<'a> {
 }
 
 impl Decoder<'_> {
+    /// Reads what other coders have in a byte in front.
+    pub(super) fn header(&mut self, name: u16) -> Result<Header, DecodeError> {
+        let mut header = Header { epoch: 0, flags: 0, name };
+        for _ in 0..3 {
+            let bit = self.value <= self.interval.middle(EVEN);
+            self.interval.narrow(EVEN, bit);
+            header.epoch = header.epoch << 1 | u8::from(bit);
+        }
+        header.flags = self.byte(header.context())?;
+        if header.flags > 3 { Err(DecodeError::Damaged) } else { Ok(header) }
+    }
+
     pub(in crate::packed) fn byte(&mut self, context: Context) -> Result<u8, DecodeError> {
         self.left = self.left.checked_sub(1).ok_or(DecodeError::Output { limit: self.limit })?;
         if self.shifted > self.message.len() {

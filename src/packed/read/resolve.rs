@@ -11,6 +11,36 @@ use crate::packed::tokens;
 use crate::packed::typed;
 
 impl Reader<'_> {
+    /// Reads a query, tokens taken out, whose first byte was read.
+    pub(in crate::packed) fn query(&mut self, code: u8) -> Result<String, DecodeError> {
+        match code {
+            code::QUERY => {
+                let number = self.varint(Role::Alias)?;
+                self.theirs(Kind::Query, number)
+            }
+            code::INTRODUCE => {
+                let number = self.varint(Role::Alias)?;
+                match self.code()? {
+                    code::TEXT => {}
+                    code => return Err(DecodeError::Code(code)),
+                }
+                let template = self.characters()?;
+                self.learn(Kind::Query, number, &template)?;
+                Ok(template)
+            }
+            code => self.string(code),
+        }
+    }
+
+    /// Reads the tokens that follow the query of a sample, of which nobody knows how many it had.
+    pub(in crate::packed) fn skip_tokens(&mut self) -> Result<(), DecodeError> {
+        while matches!(self.source.peek(), Some(code::TOKEN | code::TOKEN_BARE)) {
+            let code = self.code()?;
+            self.token(code)?;
+        }
+        Ok(())
+    }
+
     pub(super) fn take_number(&mut self) -> Result<u64, DecodeError> {
         if !self.learned.has_base && !self.is_sample {
             return Err(DecodeError::Damaged);

@@ -143,10 +143,14 @@ fn is_word(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:/+@-".contains(&byte);
     let digits = text.bytes().filter(u8::is_ascii_digit).count();
     let has_sigil = text.starts_with(['@', '!', '#', '$']);
+    // Names of people and rooms begin so, and words of protocols that do have something in them that no name has.
+    let is_name =
+        text.starts_with(|first: char| first.is_ascii_uppercase()) && !text.contains(['_', '.', ':', '/']);
     text.len() <= LONGEST
         && text.bytes().all(is_plain)
         && digits < 6
         && !has_sigil
+        && !is_name
         && typed::form(text) == Form::Text
         && !text.rsplit(':').next().is_some_and(|end| typed::form(end) == Form::Device)
 }

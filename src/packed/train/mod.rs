@@ -63,7 +63,7 @@ impl Trainer {
         let Some((&header, rest)) = sample.payload.split_first() else { return };
         let items = rest.get(..sample.items).unwrap_or_default();
         let mut framed = Vec::new();
-        dictionary::append(&mut framed, direction, header, route, items);
+        dictionary::append(&mut framed, direction, header & 3, route, items);
         self.samples.push((weight, framed));
     }
 

@@ -10,6 +10,7 @@ use serde::de::Visitor;
 use crate::packed::code;
 use crate::packed::stream::Context;
 use crate::packed::stream::Role;
+use crate::packed::tables;
 use crate::packed::write::Writer;
 
 /// One JSON value.
@@ -90,7 +91,9 @@ impl<'de> Visitor<'de> for Item<'_, '_> {
             let number = writer.name(&name);
             writer.path.push(name.into_owned());
             writer.context = Context { role: Role::Value, name: number, parent: outer.name };
+            writer.is_age = writer.path.last().is_some_and(|name| name == tables::AGE);
             members.next_value_seed(Item(writer))?;
+            writer.is_age = false;
             writer.path.pop();
             previous = number;
         }
@@ -102,6 +105,7 @@ impl<'de> Visitor<'de> for Item<'_, '_> {
 
 impl Writer<'_> {
     fn enter<E: serde::de::Error>(&mut self) -> Result<Context, E> {
+        self.is_age = false;
         self.depth_left = self.depth_left.checked_sub(1).ok_or_else(|| E::custom("too deep"))?;
         Ok(self.context)
     }

@@ -30,6 +30,9 @@ pub enum DecodeError {
     /// More follows than there should be.
     #[error("more follows the end")]
     Trailing,
+    /// The other end has another dictionary, of which this is the beginning of the hash.
+    #[error("dictionary {} is unknown", hex(.0))]
+    UnknownDictionary([u8; 8]),
     /// The coded part is not what its coder writes.
     #[error("the coded part is damaged")]
     Damaged,
@@ -90,6 +93,10 @@ pub enum DecodeError {
     /// Something that only the other end may send.
     #[error("the other end alone sends this")]
     Direction,
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl From<crate::codec::DecodeError> for DecodeError {

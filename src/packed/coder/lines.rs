@@ -1,5 +1,7 @@
 //! The model's memory, and what a message changes of it.
 
+use std::collections::BTreeMap;
+
 /// The slots of four bits under one context; the first is not used.
 pub(super) type Line = [u32; 16];
 
@@ -97,6 +99,37 @@ impl Lines<'_> {
             Lines::Own(lines) => {
                 if let Some(place) = lines.get_mut(line as usize) {
                     *place = value;
+                }
+            }
+        }
+    }
+}
+
+/// Where each hash of the last bytes was followed last.
+pub(super) enum Places<'a> {
+    /// In the dictionary, and since.
+    Over(&'a [u32], BTreeMap<u32, u32>),
+    /// In the dictionary that is being learned.
+    Own(Vec<u32>),
+}
+
+impl Places<'_> {
+    pub(super) fn get(&self, hash: u32) -> Option<usize> {
+        let place = match self {
+            Places::Over(taught, since) => since.get(&hash).or_else(|| taught.get(hash as usize)),
+            Places::Own(places) => places.get(hash as usize),
+        };
+        place.filter(|place| **place > 0).map(|place| *place as usize)
+    }
+
+    pub(super) fn set(&mut self, hash: u32, here: usize) {
+        match self {
+            Places::Over(_, since) => {
+                since.insert(hash, here as u32);
+            }
+            Places::Own(places) => {
+                if let Some(place) = places.get_mut(hash as usize) {
+                    *place = here as u32;
                 }
             }
         }

@@ -116,6 +116,16 @@ impl Coders {
         self.model.get_or_init(|| model::Model::primed(&self.samples))
     }
 
+    /// The beginning of the hash, which an end tells once for an association.
+    pub fn short_hash(&self) -> [u8; 8] {
+        self.hash.first_chunk().copied().unwrap_or_default()
+    }
+
+    /// Says whether the other end, which told its short hash, has the same dictionary.
+    pub fn agree(&self, theirs: [u8; 8]) -> Result<(), DecodeError> {
+        if theirs == self.short_hash() { Ok(()) } else { Err(DecodeError::UnknownDictionary(theirs)) }
+    }
+
     /// A message: the header with `flags`, the coded items, the raw items.
     pub(super) fn code(&self, header: Header, written: &Written) -> Vec<u8> {
         let coded = self.allowed.iter().filter_map(|coder| self.coded(*coder, header, written));

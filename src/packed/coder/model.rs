@@ -11,6 +11,7 @@ use crate::packed::coder::interval::Interval;
 use crate::packed::coder::lines::Changes;
 use crate::packed::coder::lines::Line;
 use crate::packed::coder::lines::Lines;
+use crate::packed::coder::lines::Places;
 use crate::packed::coder::mixer::Mixer;
 use crate::packed::coder::mixer::Stretch;
 use crate::packed::coder::mixer::squash;
@@ -46,37 +47,6 @@ struct Mixers {
     by_role: Mixer,
     by_bits: Mixer,
     by_name: Mixer,
-}
-
-/// Where each hash of the last bytes was followed last.
-enum Places<'a> {
-    /// In the dictionary, and since.
-    Over(&'a [u32], BTreeMap<u32, u32>),
-    /// In the dictionary that is being learned.
-    Own(Vec<u32>),
-}
-
-impl Places<'_> {
-    fn get(&self, hash: u32) -> Option<usize> {
-        let place = match self {
-            Places::Over(taught, since) => since.get(&hash).or_else(|| taught.get(hash as usize)),
-            Places::Own(places) => places.get(hash as usize),
-        };
-        place.filter(|place| **place > 0).map(|place| *place as usize)
-    }
-
-    fn set(&mut self, hash: u32, here: usize) {
-        match self {
-            Places::Over(_, since) => {
-                since.insert(hash, here as u32);
-            }
-            Places::Own(places) => {
-                if let Some(place) = places.get_mut(hash as usize) {
-                    *place = here as u32;
-                }
-            }
-        }
-    }
 }
 
 /// A prediction in progress: the message so far.

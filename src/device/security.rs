@@ -256,7 +256,7 @@ pub(super) mod hex {
     use serde::de::Error;
 
     pub(in crate::device) fn encode(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        base16ct::lower::encode_string(bytes)
     }
 
     pub(in crate::device) fn decode(text: &str) -> Option<Vec<u8>> {

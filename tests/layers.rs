@@ -50,7 +50,7 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         name: "measure",
-        uses: &["coap", "codec", "endpoint", "link", "matrix", "security", "sim", "translate"],
+        uses: &["coap", "codec", "endpoint", "link", "matrix", "packed", "security", "sim", "translate"],
         kind: Kind::Pure,
     },
     Layer { name: "homeserver", uses: &[], kind: Kind::Driver },

@@ -5,16 +5,8 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::Output;
-use std::process::Stdio;
 use std::time::Duration;
 
-use bytes::Bytes;
-use lowband::homeserver;
-use lowband::net::upstream;
-use lowband::net::upstream::Upstream;
-use serde_json::Value;
 use serde_json::json;
 use tokio::io::AsyncBufReadExt;
 use tokio::io::BufReader;
@@ -22,74 +14,12 @@ use tokio::process::Child;
 use tokio::process::Command;
 use tokio::time;
 
-/// A homeserver with a user who has a room, a directory, and what it takes to run `lowband` with it.
-struct World {
-    directory: PathBuf,
-    homeserver: homeserver::Server,
-    direct: Upstream,
-    token: String,
-    room: String,
-}
+#[path = "support/processes.rs"]
+mod processes;
+
+use processes::World;
 
 impl World {
-    async fn new(name: &str) -> Self {
-        let directory =
-            std::env::temp_dir().join(format!("lowband-net-devices-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&directory);
-        std::fs::create_dir(&directory).unwrap();
-        let server = homeserver::Server::bind("127.0.0.1:0".parse().unwrap(), homeserver::Config::default());
-        let homeserver = server.await.unwrap();
-        let direct = Upstream::new(&upstream::Config::new(homeserver.url().parse().unwrap())).unwrap();
-        let mut world = Self { directory, homeserver, direct, token: String::new(), room: String::new() };
-        let user = json!({ "username": "buoy", "password": "p", "auth": { "type": "m.login.dummy" } });
-        let user = world.call("POST", "register", user).await;
-        world.token = user["access_token"].as_str().unwrap().to_owned();
-        std::fs::write(world.path("token"), &world.token).unwrap();
-        let room = world.call("POST", "createRoom", json!({})).await;
-        world.room = room["room_id"].as_str().unwrap().to_owned();
-        world
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.directory.join(name).display().to_string()
-    }
-
-    /// A call of the homeserver that passes the gateway by.
-    async fn call(&self, method: &str, path: &str, body: Value) -> Value {
-        let request = http::Request::builder().method(method);
-        let request = request.uri(format!("{}/_matrix/client/v3/{path}", self.homeserver.url()));
-        let request = request.header("authorization", format!("Bearer {}", self.token));
-        let request = request.body(Bytes::from(body.to_string())).unwrap();
-        let response = self.direct.fetch(request, Duration::from_secs(10)).await.unwrap();
-        assert!(response.status().is_success(), "{response:?}");
-        serde_json::from_slice(response.body()).unwrap()
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lowband"));
-        command.env_clear().current_dir(&self.directory).kill_on_drop(true).args(words);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
-    async fn run(&self, words: &[&str]) -> Output {
-        self.command(words).output().await.unwrap()
-    }
-
-    async fn done(&self, words: &[&str]) -> String {
-        let output = self.run(words).await;
-        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// `lowband device`, which finds the gateway by its socket.
-    async fn device(&self, words: &[&str]) -> String {
-        let homeserver = self.homeserver.url();
-        let place = ["--devices", "state.devices"];
-        let more: &[&str] = if words[0] == "add" { &["--homeserver", &homeserver] } else { &[] };
-        self.done(&[&["device"], words, &place, more].concat()).await
-    }
-
     async fn add(&self) {
         self.device(&["add", "buoy", "--user", "@buoy:localhost", "--token-file", "token", "--unchecked"])
             .await;
@@ -126,17 +56,11 @@ impl World {
     }
 }
 
-impl Drop for World {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
-}
-
 const DEVICE: [&str; 4] = ["--credentials", "buoy.toml", "--timeout", "20"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn device_lives_beside_a_gateway_that_runs() {
-    let world = World::new("life").await;
+    let world = World::new("net-devices-life").await;
     let (mut gateway, address) = world.gateway("127.0.0.1:0").await;
     // Without keys nobody is served.
     let (code, out, told) = world.asks(address, "GET", "account/whoami", &["--token", &world.token]).await;
@@ -210,7 +134,7 @@ async fn device_lives_beside_a_gateway_that_runs() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn device_observes_until_it_is_revoked() {
-    let world = World::new("observes").await;
+    let world = World::new("net-devices-observes").await;
     world.add().await;
     world.device(&["export", "buoy", "-o", "buoy.toml"]).await;
     let (_gateway, address) = world.gateway("127.0.0.1:0").await;
@@ -245,7 +169,7 @@ fn sent(told: &str) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn device_agrees_on_its_keys_once_and_again_when_the_gateway_has_lost_them() {
-    let world = World::new("edhoc").await;
+    let world = World::new("net-devices-edhoc").await;
     let (mut gateway, address) = world.gateway("127.0.0.1:0").await;
     let user = ["--user", "@buoy:localhost", "--token-file", "token", "--unchecked"];
     world.device(&[&["add", "buoy", "--security", "edhoc"][..], &user].concat()).await;
@@ -316,7 +240,7 @@ async fn device_agrees_on_its_keys_once_and_again_when_the_gateway_has_lost_them
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn device_that_agrees_on_its_keys_observes() {
-    let world = World::new("edhoc-observes").await;
+    let world = World::new("net-devices-edhoc-observes").await;
     let user = ["--user", "@buoy:localhost", "--token-file", "token", "--unchecked"];
     world.device(&[&["add", "buoy", "--security", "edhoc"][..], &user].concat()).await;
     let line = world.device(&["export", "buoy", "--format", "line"]).await;
@@ -337,7 +261,7 @@ async fn device_that_agrees_on_its_keys_observes() {
 
 #[tokio::test]
 async fn keys_without_a_place_for_their_state_are_not_used() {
-    let world = World::new("place").await;
+    let world = World::new("net-devices-place").await;
     world.add().await;
     let line = world.device(&["export", "buoy", "--format", "line"]).await;
     let url = "coap://127.0.0.1:9/_matrix/client/versions";
@@ -369,7 +293,7 @@ async fn keys_without_a_place_for_their_state_are_not_used() {
 
 #[tokio::test]
 async fn gateway_that_has_lost_its_state_refuses_the_keys_and_says_so() {
-    let world = World::new("lost").await;
+    let world = World::new("net-devices-lost").await;
     world.add().await;
     world.device(&["export", "buoy", "-o", "buoy.toml"]).await;
     let (mut gateway, address) = world.gateway("127.0.0.1:0").await;

@@ -5,89 +5,21 @@
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
-use std::process::Output;
-use std::process::Stdio;
-use std::time::Duration;
 
 use base64ct::Base64;
 use base64ct::Encoding;
-use bytes::Bytes;
-use lowband::homeserver;
-use lowband::net::upstream;
-use lowband::net::upstream::Upstream;
 use lowband::security::dtls::Fingerprint;
 use serde_json::Value;
-use serde_json::json;
 use tokio::io::AsyncBufReadExt;
 use tokio::io::BufReader;
 use tokio::process::Child;
-use tokio::process::Command;
 
-/// A homeserver with a user who has a room, a directory, and what it takes to run `lowband` with it.
-struct World {
-    directory: PathBuf,
-    homeserver: homeserver::Server,
-    direct: Upstream,
-    token: String,
-}
+#[path = "support/processes.rs"]
+mod processes;
+
+use processes::World;
 
 impl World {
-    async fn new(name: &str) -> Self {
-        let directory = std::env::temp_dir().join(format!("lowband-net-dtls-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&directory);
-        std::fs::create_dir(&directory).unwrap();
-        let server = homeserver::Server::bind("127.0.0.1:0".parse().unwrap(), homeserver::Config::default());
-        let homeserver = server.await.unwrap();
-        let direct = Upstream::new(&upstream::Config::new(homeserver.url().parse().unwrap())).unwrap();
-        let mut world = Self { directory, homeserver, direct, token: String::new() };
-        let user = json!({ "username": "buoy", "password": "p", "auth": { "type": "m.login.dummy" } });
-        let user = world.call("POST", "register", user).await;
-        world.token = user["access_token"].as_str().unwrap().to_owned();
-        std::fs::write(world.path("token"), &world.token).unwrap();
-        world
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.directory.join(name).display().to_string()
-    }
-
-    /// A call of the homeserver that passes the gateway by.
-    async fn call(&self, method: &str, path: &str, body: Value) -> Value {
-        let request = http::Request::builder().method(method);
-        let request = request.uri(format!("{}/_matrix/client/v3/{path}", self.homeserver.url()));
-        let request = request.header("authorization", format!("Bearer {}", self.token));
-        let request = request.body(Bytes::from(body.to_string())).unwrap();
-        let response = self.direct.fetch(request, Duration::from_secs(10)).await.unwrap();
-        assert!(response.status().is_success(), "{response:?}");
-        serde_json::from_slice(response.body()).unwrap()
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lowband"));
-        command.env_clear().current_dir(&self.directory).kill_on_drop(true).args(words);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
-    async fn run(&self, words: &[&str]) -> Output {
-        self.command(words).output().await.unwrap()
-    }
-
-    async fn done(&self, words: &[&str]) -> String {
-        let output = self.run(words).await;
-        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// `lowband device`, which finds the gateway by its socket.
-    async fn device(&self, words: &[&str]) -> String {
-        let homeserver = self.homeserver.url();
-        let place = ["--devices", "state.devices"];
-        let more: &[&str] = if words[0] == "add" { &["--homeserver", &homeserver] } else { &[] };
-        self.done(&[&["device"], words, &place, more].concat()).await
-    }
-
     async fn add(&self) {
         let words = ["add", "buoy", "--user", "@buoy:localhost", "--token-file", "token", "--unchecked"];
         self.device(&[words.as_slice(), &["--security", "dtls-psk"]].concat()).await;
@@ -139,17 +71,11 @@ impl World {
     }
 }
 
-impl Drop for World {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
-}
-
 const DEVICE: [&str; 4] = ["--credentials", "buoy.toml", "--timeout", "20"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_device_is_served_by_its_key_until_it_is_revoked() {
-    let world = World::new("key").await;
+    let world = World::new("net-dtls-key").await;
     let (mut gateway, address) = world.gateway(&["--state", "state", "--key-log", "keys"]).await;
     world.add().await;
     world.device(&["export", "buoy", "-o", "buoy.toml"]).await;
@@ -183,7 +109,7 @@ async fn a_device_is_served_by_its_key_until_it_is_revoked() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_is_no_device_brings_a_token_where_that_is_allowed() {
-    let world = World::new("open").await;
+    let world = World::new("net-dtls-open").await;
     let pin = world.write_certificate("server").to_string();
     world.write_certificate("client");
     let certificate = ["--certificate", "server.pem", "--certificate-key", "server.key"];
@@ -203,7 +129,7 @@ async fn whoever_is_no_device_brings_a_token_where_that_is_allowed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_is_made_once_and_a_client_that_knows_its_digest_needs_none_of_its_own() {
-    let world = World::new("made").await;
+    let world = World::new("net-dtls-made").await;
     let made = world.run(&["certificate", "new", "gateway.example.org"]).await;
     let printed = String::from_utf8(made.stdout).unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
@@ -228,7 +154,7 @@ async fn a_certificate_is_made_once_and_a_client_that_knows_its_digest_needs_non
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_served_is_said_at_the_start() {
-    let world = World::new("start").await;
+    let world = World::new("net-dtls-start").await;
     world.write_certificate("server");
     let homeserver = world.homeserver.url();
     let gateway = ["gateway", "--homeserver", &homeserver, "--listen", "coaps://127.0.0.1:0"];

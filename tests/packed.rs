@@ -251,6 +251,14 @@ fn tokens_stay_at_the_gateway_and_what_looks_like_one_elsewhere_is_text() {
     let (asked, read) = pair.exchange(&send("t1", &token), &json!({"event_id": event(1), "note": token}));
     assert_eq!(serde_json::from_slice::<Value>(&asked.body.unwrap()).unwrap()["body"], token);
     assert_eq!(read["note"], token);
+    // Whatever a homeserver puts into its tokens.
+    let (_, read) = pair.exchange(
+        &request("GET", "/_matrix/client/v3/sync", None),
+        &json!({"next_batch": "a+b&timeout=0#é%"}),
+    );
+    let odd = format!("/_matrix/client/v3/sync?since={}", read["next_batch"].as_str().unwrap());
+    let (asked, _) = pair.exchange(&request("GET", &odd, None), &json!({}));
+    assert_eq!(asked.query.as_deref(), Some("since=a%2Bb%26timeout%3D0%23%C3%A9%25"));
     // Of a gateway that lost what it gave there is no going on.
     pair.proxy.begin_epoch(2, 8);
     let sync = request("GET", &format!("/_matrix/client/v3/sync?since={token}"), None);

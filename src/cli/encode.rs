@@ -45,8 +45,7 @@ pub(crate) fn run(args: EncodeArgs) -> Result<(), Failure> {
     };
     let cbor = json_to_cbor(&json, keys, &Limits::default()).map_err(|error| failure(&error, &json))?;
     if args.hex || output::is_terminal() {
-        let hex: String = cbor.iter().map(|byte| format!("{byte:02x}")).collect();
-        return output::write_line(&hex);
+        return output::write_line(&base16ct::lower::encode_string(&cbor));
     }
     output::write(&cbor)
 }

@@ -28,9 +28,9 @@ use super::output;
 /// Both ends must read what was recorded, value for value: exit code 1 where something does not arrive so.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Examples: recorded traffic over shortwave; with OSCORE; the figures of its steady state alone
+Examples: recorded traffic over shortwave; packed, with OSCORE; the figures of its steady state alone
   $ lowband measure traffic.jsonl.gz
-  $ lowband measure traffic.jsonl.gz --security oscore
+  $ lowband measure traffic.jsonl.gz --profile packed --security oscore
   $ lowband measure traffic.jsonl.gz --security dtls --json | jq .steady
 
 FILE has one JSON object on each line, in the order of time: `method`, `path` (with its query, as it was sent), `req_headers` with
@@ -65,6 +65,8 @@ pub(crate) struct MeasureArgs {
 enum Profile {
     /// As MSC3079 has it: paths in options, CBOR with integer keys
     Msc3079,
+    /// In the payload alone, with what both ends know left out: as docs/packed.md has it
+    Packed,
 }
 
 /// What protects the messages.
@@ -138,6 +140,7 @@ impl MeasureArgs {
     fn encoding(&self) -> Encoding {
         match self.profile {
             Profile::Msc3079 => Encoding::Msc3079,
+            Profile::Packed => Encoding::Packed,
         }
     }
 

@@ -10,6 +10,10 @@ use thiserror::Error;
 use super::Edhoc;
 use super::Secret;
 use crate::security::edhoc::PublicKey;
+use crate::security::oscore;
+use crate::security::oscore::Algorithm;
+use crate::security::oscore::Hkdf;
+use crate::security::oscore::Parameters;
 
 /// How a device's messages are protected, and by what.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,6 +123,20 @@ impl Oscore {
             return Err(SecurityError::Algorithm(self.hkdf));
         }
         Ok(())
+    }
+
+    /// What the device's context is derived from; the gateway's is from the same, mirrored. None where an algorithm is not known.
+    pub fn parameters(&self) -> Option<Parameters> {
+        Some(Parameters {
+            master_salt: oscore::Secret::from(self.salt.expose().to_vec()),
+            algorithm: Algorithm::try_from(self.algorithm).ok()?,
+            hkdf: Hkdf::try_from(self.hkdf).ok()?,
+            ..Parameters::new(
+                oscore::Secret::from(self.secret.expose().to_vec()),
+                &self.device_id,
+                &self.gateway_id,
+            )
+        })
     }
 }
 
@@ -238,7 +256,7 @@ pub(super) mod hex {
     use serde::de::Error;
 
     pub(in crate::device) fn encode(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        base16ct::lower::encode_string(bytes)
     }
 
     pub(in crate::device) fn decode(text: &str) -> Option<Vec<u8>> {

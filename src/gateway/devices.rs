@@ -22,7 +22,6 @@ use crate::device::{
 };
 use crate::endpoint::{Association, KeysNumber};
 use crate::matrix::query;
-use crate::security::oscore::{Algorithm, Hkdf, Parameters, Secret};
 use crate::translate::Call;
 
 /// The devices that are served.
@@ -222,7 +221,7 @@ impl Gateway {
         (number, oscore): (KeyNumber, &Oscore),
         now: Instant,
     ) {
-        let Some(parameters) = parameters(oscore) else {
+        let Some(parameters) = oscore.parameters().map(|device| device.mirrored()) else {
             return warn!(device = %device.name, "device has keys of an algorithm that is not known");
         };
         let admitted = match is_agreed(device, number) {
@@ -424,18 +423,4 @@ fn has_token_in_query(call: &Call) -> bool {
 /// Whether a device has agreed on these keys.
 fn is_agreed(device: &Device, number: KeyNumber) -> bool {
     device.agreed.iter().any(|keys| keys.number == number)
-}
-
-/// The gateway's half of a device's keys; none where an algorithm is not known.
-fn parameters(oscore: &Oscore) -> Option<Parameters> {
-    Some(Parameters {
-        master_salt: Secret::from(oscore.salt.expose().to_vec()),
-        algorithm: Algorithm::try_from(oscore.algorithm).ok()?,
-        hkdf: Hkdf::try_from(oscore.hkdf).ok()?,
-        ..Parameters::new(
-            Secret::from(oscore.secret.expose().to_vec()),
-            &oscore.gateway_id,
-            &oscore.device_id,
-        )
-    })
 }

@@ -6,7 +6,6 @@ use super::option::OptionField;
 use super::payload::Payload;
 use super::protection::Protection;
 use super::secret::Secrets;
-use super::secret::hex;
 use super::wire::Wire;
 use super::wire::WireOption;
 use crate::coap::Code;
@@ -17,6 +16,7 @@ use crate::coap::Options;
 use crate::matrix::expand;
 use crate::matrix::expand_query;
 use crate::security::oscore::Reader;
+use base16ct::lower::encode_string as hex;
 
 /// Explains one datagram, up to where it breaks.
 ///

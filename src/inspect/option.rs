@@ -3,7 +3,6 @@
 use serde::Serialize;
 
 use super::secret::Secrets;
-use super::secret::hex;
 use super::wire::WireOption;
 use super::wire::bytes;
 use crate::coap::Code;
@@ -12,6 +11,7 @@ use crate::coap::OptionNumber;
 use crate::coap::content_format;
 use crate::coap::read_uint;
 use crate::security::oscore::Header;
+use base16ct::lower::encode_string as hex;
 
 /// One option, named and read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

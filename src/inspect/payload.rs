@@ -5,13 +5,13 @@ use serde_json::Value;
 
 use super::option::media_type;
 use super::secret::Secrets;
-use super::secret::hex;
 use crate::coap::OptionNumber;
 use crate::coap::Options;
 use crate::coap::content_format;
 use crate::codec::Limits;
 use crate::codec::cbor_to_json;
 use crate::codec::diagnostic;
+use base16ct::lower::encode_string as hex;
 
 /// A payload, read as far as it can be.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -4,11 +4,11 @@ use serde::Serialize;
 
 use super::explanation::Explanation;
 use super::secret::Secrets;
-use super::secret::hex;
 use crate::coap::Message;
 use crate::coap::OptionNumber;
 use crate::security::oscore::Header;
 use crate::security::oscore::Reader;
+use base16ct::lower::encode_string as hex;
 
 /// What a protected message shows, and hides.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -121,11 +121,6 @@ fn string_end(text: &str, quote: char) -> usize {
     text.len()
 }
 
-/// Two hexadecimal digits a byte.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -55,6 +55,11 @@ pub fn expand_query(options: &[&str]) -> String {
     query
 }
 
+/// Makes a text part of a query's value.
+pub(crate) fn encode_value(value: &str, query: &mut String) {
+    percent::encode(value, RAW_IN_QUERY, query);
+}
+
 /// Makes the query of a URL, without its `?`, Uri-Query options. Read as forms are: `+` is a space.
 ///
 /// ```

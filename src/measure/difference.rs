@@ -6,6 +6,7 @@ use http::StatusCode;
 use thiserror::Error;
 
 use crate::coap::RequestError;
+use crate::packed;
 use crate::translate::Refusal;
 use crate::translate::request::SendError;
 use crate::translate::response::ReadError;
@@ -17,9 +18,15 @@ pub enum Difference {
     /// The client's end cannot write the request.
     #[error("the request cannot be sent: {0}")]
     Send(#[from] SendError),
+    /// It cannot pack it.
+    #[error("the request cannot be packed: {0}")]
+    Pack(#[from] packed::EncodeError),
     /// The gateway's end does not take it.
     #[error("the gateway refuses the request: {0}")]
     Refused(Refusal),
+    /// It cannot unpack it.
+    #[error("the gateway cannot unpack the request: {0}")]
+    Take(packed::DecodeError),
     /// It takes it for another.
     #[error("the gateway reads another {0} than was sent")]
     Call(Part),
@@ -29,6 +36,9 @@ pub enum Difference {
     /// The client's end cannot read that.
     #[error("the answer cannot be read: {0}")]
     Read(#[from] ReadError),
+    /// It cannot unpack that.
+    #[error("the answer cannot be unpacked: {0}")]
+    Unpack(packed::DecodeError),
     /// It reads another status.
     #[error("the status {read} is read where {recorded} was recorded")]
     Status {
@@ -46,6 +56,13 @@ pub enum Difference {
     /// CoAP could not carry it.
     #[error("CoAP cannot carry it: {0}")]
     Failed(#[from] RequestError),
+}
+
+impl Difference {
+    /// Whether nobody knows what either end knows of the other after it.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self, Self::Take(_) | Self::Unpack(_) | Self::Endless | Self::Failed(_))
+    }
 }
 
 /// A part of a request.

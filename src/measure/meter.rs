@@ -73,7 +73,7 @@ impl Meter {
         figures.mismatches = u64::from(difference.is_some());
         association.account(security, &mut figures);
         self.report.add(exchange.class(), &figures);
-        if matches!(difference, Some(Difference::Endless | Difference::Failed(_))) {
+        if difference.as_ref().is_some_and(Difference::is_final) {
             // What either end knows of the other after that, nobody knows.
             self.associations.remove(&whose(exchange.authorization()));
         }
@@ -121,30 +121,18 @@ impl Association {
     /// An exchange from its beginning to its end, up to where it cannot go on; what then differs first.
     fn replay(&mut self, exchange: &Exchange, figures: &mut Figures) -> Result<(), Difference> {
         let Self { ends, line, plain, .. } = self;
-        let asked = ends.ask(&exchange.request)?;
+        let asked = ends.ask(exchange)?;
         figures.payload += in_place_of_http(&asked.options, asked.payload.len());
         if let Some(plain) = plain {
             plain.ask(asked.clone())?;
         }
-        let came = line.ask(asked)?;
-        let call = ends.take(&came);
-        let answer = match &call {
-            Ok(call) => ends.answer(call, &exchange.response),
-            Err(refusal) => Err(refusal.clone()),
-        };
-        let said = match &answer {
-            Ok(answer) => answer.clone(),
-            Err(refusal) => ends.refuse(&came, refusal),
-        };
+        let (said, taken) = ends.answer(&line.ask(asked)?, exchange);
         figures.payload += in_place_of_http(&said.options, said.payload.len());
         if let Some(plain) = plain {
             plain.answer(said.clone())?;
         }
-        let read = ends.receive(&line.answer(said)?);
-        let call = call.map_err(Difference::Refused)?;
-        ends.check_call(exchange, &call)?;
-        answer.map_err(Difference::Answer)?;
-        ends.check_response(exchange, &call, &read?)
+        let received = ends.receive(&line.answer(said)?, exchange);
+        taken.and(received)
     }
 
     /// Adds what the exchange has cost, and lets some time go by.

@@ -1,8 +1,8 @@
 //! What recorded traffic would cost: HTTP exchanges replayed through the encoders of both ends, and over a link in virtual time.
 //!
 //! [`Recording`] reads them, [`Meter`] replays them one by one and keeps account. What the two ends of an association know of each other
-//! is in `ends`, the only place that tells one wire profile from another; CoAP's messages, blocks and protection are those of real
-//! endpoints, in `line`.
+//! is in `ends`, which has a file for each wire profile and is all that tells one from another; CoAP's messages, blocks and protection are
+//! those of real endpoints, in `line`.
 
 mod class;
 mod difference;
@@ -11,7 +11,10 @@ mod exchange;
 mod figures;
 mod line;
 mod meter;
+mod msc3079;
+mod packed;
 mod recording;
+mod substitutes;
 
 pub use class::Class;
 pub use difference::Difference;

@@ -30,10 +30,7 @@ use crate::security::edhoc::Due;
 use crate::security::edhoc::Identity;
 use crate::security::edhoc::Initiator;
 use crate::security::edhoc::Rekey;
-use crate::security::oscore::Algorithm;
-use crate::security::oscore::Hkdf;
 use crate::security::oscore::Parameters;
-use crate::security::oscore::Secret;
 use crate::security::oscore::State;
 
 /// The keys of one device, and the file with their state, which nobody else can open.
@@ -75,7 +72,7 @@ impl Keyring {
     /// # Errors
     /// See [`KeyringError`].
     pub fn open(half: &Oscore, state: &Path) -> Result<Self, KeyringError> {
-        let parameters = parameters(half).ok_or(KeyringError::Algorithm)?;
+        let parameters = half.parameters().ok_or(KeyringError::Algorithm)?;
         parameters.validate().map_err(|_| KeyringError::Algorithm)?;
         let store = Store::open(state)?;
         let key = name(&[half.secret.expose(), half.salt.expose(), &half.device_id, &half.gateway_id]);
@@ -215,16 +212,6 @@ fn read<T: DeserializeOwned>(value: &[u8], version: u8) -> Option<T> {
     value.is_empty().then_some(read)
 }
 
-/// The device's half.
-fn parameters(half: &Oscore) -> Option<Parameters> {
-    Some(Parameters {
-        master_salt: Secret::from(half.salt.expose().to_vec()),
-        algorithm: Algorithm::try_from(half.algorithm).ok()?,
-        hkdf: Hkdf::try_from(half.hkdf).ok()?,
-        ..Parameters::new(Secret::from(half.secret.expose().to_vec()), &half.device_id, &half.gateway_id)
-    })
-}
-
 /// What tells keys apart and tells nothing of them.
 fn name(parts: &[&[u8]]) -> Vec<u8> {
     let mut digest = Sha256::new().chain_update(b"lowband keyring\0");
@@ -258,6 +245,7 @@ pub enum KeyringError {
 mod tests {
     use super::*;
     use crate::device;
+    use crate::security::oscore::Secret;
 
     #[test]
     fn keys_that_were_agreed_on_go_on_in_the_next_process_until_they_are_due() {

@@ -18,8 +18,10 @@ use crate::packed::error::EncodeError;
 use crate::packed::message;
 use crate::packed::message::Asked;
 use crate::packed::message::Limits;
+use crate::packed::message::Read;
 use crate::packed::message::Request;
 use crate::packed::message::Response;
+use crate::packed::tokens::Mark;
 use crate::packed::tokens::Marks;
 use crate::packed::tokens::Tokens;
 use crate::packed::tokens::Transactions;
@@ -123,7 +125,7 @@ impl GatewayEnd {
         &mut self,
         response: &Response,
         asked: Asked,
-        position: Option<crate::packed::tokens::Mark>,
+        position: Option<Mark>,
         coders: &Coders,
         spelling: Spelling,
     ) -> Encoded {
@@ -211,12 +213,7 @@ impl ProxyEnd {
         if payload.is_empty() {
             return Ok(message::nothing_to_say());
         }
-        let read = message::read_response(payload, asked, None, self.known(), coders, limits)?;
-        let (what, mark) = (read.what.clone(), read.mark());
-        read.reader.source.end()?;
-        let learned = read.reader.learned;
-        self.learn(learned, mark);
-        Ok(what)
+        self.decode(payload, asked, false, coders, limits)
     }
 
     /// Reads a notification of what was asked.
@@ -227,18 +224,28 @@ impl ProxyEnd {
         coders: &Coders,
         limits: Limits,
     ) -> Result<Response, DecodeError> {
-        let marks = |token| self.marks.mark(token);
-        let read = message::read_response(payload, asked, Some(&marks), self.known(), coders, limits)?;
-        let (what, mark) = (read.what.clone(), read.mark());
-        read.reader.source.end()?;
-        let learned = read.reader.learned;
-        self.learn(learned, mark);
-        Ok(what)
+        self.decode(payload, asked, true, coders, limits)
     }
 
-    fn learn(&mut self, learned: crate::packed::read::Learned, mark: crate::packed::tokens::Mark) {
+    fn decode(
+        &mut self,
+        payload: &[u8],
+        asked: Asked,
+        is_notification: bool,
+        coders: &Coders,
+        limits: Limits,
+    ) -> Result<Response, DecodeError> {
+        let marks = |token| self.marks.mark(token);
+        let position: Option<&dyn Fn(u64) -> Option<Mark>> =
+            if is_notification { Some(&marks) } else { None };
+        let read = message::read_response(payload, asked, position, self.known(), coders, limits)?;
+        let mark = read.mark();
+        let Read { what, reader, .. } = read;
+        reader.source.end()?;
+        let learned = reader.learned;
         self.peer.commit(learned.entries);
         self.marks.commit(learned.tokens.into_iter(), mark);
+        Ok(what)
     }
 
     /// Notes that a message arrived at the gateway, and was understood.

@@ -1,6 +1,7 @@
 //! What is refused, and why. Whoever gets one of these changes nothing of what it knows.
 
 use crate::packed::aliases::Kind;
+use base16ct::lower::encode_string as hex;
 
 /// Why something cannot be packed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -93,10 +94,6 @@ pub enum DecodeError {
     /// Something that only the other end may send.
     #[error("the other end alone sends this")]
     Direction,
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl From<crate::codec::DecodeError> for DecodeError {

@@ -2,6 +2,7 @@
 
 use crate::codec::Text;
 use crate::matrix::join;
+use crate::matrix::query;
 use crate::matrix::split_path;
 use crate::packed::code;
 use crate::packed::coder;
@@ -350,7 +351,12 @@ fn read_query(reader: &mut Reader<'_>, limits: Limits) -> Result<Option<String>,
     let mut query = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         let code = reader.code()?;
-        query.push_str(&reader.string(code)?);
+        let filling = reader.string(code)?;
+        match code {
+            // A homeserver's tokens may have anything in them; what a client said stands as it was sent.
+            code::TOKEN | code::TOKEN_BARE => query::encode_value(&filling, &mut query),
+            _ => query.push_str(&filling),
+        }
         query.push_str(part);
         if query.len() > limits.output {
             return Err(DecodeError::Output { limit: limits.output });

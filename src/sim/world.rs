@@ -438,7 +438,7 @@ impl World {
         let copy = datagram.clone();
         let passage = self.channel.send(from, peer, datagram, self.now);
         let at = self.seconds();
-        debug!(at, ?from, peer, what = describe(&copy), fate = ?passage.fate, bytes = hex(&copy), "sent");
+        debug!(at, ?from, peer, what = describe(&copy), fate = ?passage.fate, bytes = base16ct::lower::encode_string(&copy), "sent");
         // The last word may be the acknowledgement of what has ended it.
         let is_last = from == End::Peer && copy.len() == ACKNOWLEDGEMENT;
         if peer == 0 && self.first == First::Answered && !is_last {
@@ -494,11 +494,6 @@ fn endpoint_config(profile: &Profile, end: End, transmission: Transmission) -> e
             endpoint::Config { transfers, ..endpoint::Config::default() }
         }
     }
-}
-
-/// For `lowband inspect` to explain.
-fn hex(datagram: &[u8]) -> String {
-    datagram.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The address of a device after so many moves of all.

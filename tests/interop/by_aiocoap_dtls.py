@@ -13,7 +13,6 @@ from by_aiocoap_oscore import is_somebody
 from by_aiocoap_oscore import observes
 from by_aiocoap_oscore import sends
 from transcript import compact
-from world import registration
 
 TITLE = "aiocoap 0.4.17 with DTLSSocket 0.2.3 (tinydtls), as a device with a key of DTLS"
 
@@ -34,17 +33,7 @@ class Conversation(by_aiocoap_oscore.Conversation):
 
 async def is_added(talk):
     """The operator adds the device to the gateway that runs, and exports its key for aiocoap"""
-    for name in "alice", "bob":
-        status, user = talk.world.http("POST", "/_matrix/client/v3/register", None, registration(name))
-        assert status == 200, user
-        setattr(talk, name, user["access_token"])
-    status, made = talk.world.http("POST", "/_matrix/client/v3/createRoom", talk.alice, {"preset": "public_chat"})
-    assert status == 200, made
-    talk.room = made["room_id"]
-    assert talk.world.http("POST", f"/_matrix/client/v3/join/{talk.room}", talk.bob, {})[0] == 200
-    (talk.world.directory / "token").write_text(talk.alice)
-    user = ["--user", "@alice:lowband.test", "--token-file", "token", "--homeserver", talk.world.homeserver]
-    await talk.device("add", "buoy", "--security", "dtls-psk", "--short-key", *user)
+    await by_aiocoap_oscore.prepare_and_add(talk, "--security", "dtls-psk", "--short-key")
     address = talk.world.gateway.removeprefix("coaps://")
     await talk.device("export", "buoy", "--format", "aiocoap", "-o", "buoy", "--gateway", address)
     talk.context = await connect(talk)

@@ -26,7 +26,6 @@ from by_aiocoap_oscore import nobody_else
 from by_aiocoap_oscore import observes
 from by_aiocoap_oscore import sends
 from world import PATIENCE
-from world import registration
 
 TITLE = "aiocoap 0.4.17 with lakers-python 0.6.2, as a device with EDHOC"
 WORLD = World
@@ -79,17 +78,7 @@ def remember(credentials, place):
 
 async def is_added(talk):
     """The operator adds the device to the gateway that runs, and exports its half for aiocoap"""
-    for name in "alice", "bob":
-        status, user = talk.world.http("POST", "/_matrix/client/v3/register", None, registration(name))
-        assert status == 200, user
-        setattr(talk, name, user["access_token"])
-    status, made = talk.world.http("POST", "/_matrix/client/v3/createRoom", talk.alice, {"preset": "public_chat"})
-    assert status == 200, made
-    talk.room = made["room_id"]
-    assert talk.world.http("POST", f"/_matrix/client/v3/join/{talk.room}", talk.bob, {})[0] == 200
-    (talk.world.directory / "token").write_text(talk.alice)
-    user = ["--user", "@alice:lowband.test", "--token-file", "token", "--homeserver", talk.world.homeserver]
-    await talk.device("add", "buoy", "--security", "edhoc", *user)
+    await by_aiocoap_oscore.prepare_and_add(talk, "--security", "edhoc")
     await export(talk, "buoy")
 
 

@@ -107,8 +107,8 @@ class Conversation:
         assert self.world.http("PUT", target, self.bob, body)[0] == 200
 
 
-async def is_added(talk):
-    """The operator adds the device to the gateway that runs, and exports its half of the keys for aiocoap"""
+async def prepare_and_add(talk, *security):
+    """Users and their room at the homeserver, and the device buoy, which is alice's."""
     for name in "alice", "bob":
         status, user = talk.world.http("POST", "/_matrix/client/v3/register", None, registration(name))
         assert status == 200, user
@@ -119,7 +119,12 @@ async def is_added(talk):
     assert talk.world.http("POST", f"/_matrix/client/v3/join/{talk.room}", talk.bob, {})[0] == 200
     (talk.world.directory / "token").write_text(talk.alice)
     user = ["--user", "@alice:lowband.test", "--token-file", "token", "--homeserver", talk.world.homeserver]
-    await talk.device("add", "buoy", *user)
+    await talk.device("add", "buoy", *security, *user)
+
+
+async def is_added(talk):
+    """The operator adds the device to the gateway that runs, and exports its half of the keys for aiocoap"""
+    await prepare_and_add(talk)
     address = talk.world.gateway.removeprefix("coap://")
     await talk.device("export", "buoy", "--format", "aiocoap", "-o", "buoy", "--gateway", address)
     talk.context = await Context.create_client_context()

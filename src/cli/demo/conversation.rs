@@ -74,7 +74,7 @@ impl User {
         let mut random = [0; 12];
         getrandom::fill(&mut random)
             .map_err(|error| Failure::new(format_args!("no random bytes: {error}")))?;
-        let random: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let random = base16ct::lower::encode_string(&random);
         // A real homeserver may have an alice already.
         let tag = random.get(..6).unwrap_or_default();
         let localpart = if setting.minimal { name.to_owned() } else { format!("{name}-{tag}") };

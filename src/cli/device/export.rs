@@ -1,5 +1,6 @@
 //! `lowband device export`: the device's half of the keys, in the forms that devices take.
 
+use base16ct::lower::encode_string as hex;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
@@ -183,10 +184,6 @@ fn claims(credential: &Credential) -> String {
     let (kid, key) = (hex(credential.kid()), credential.key());
     let (x, y) = (hex(key.x()), hex(key.y()));
     format!("{{2: \"\", 8: {{1: {{1: 2, 2: h'{kid}', -1: 1, -2: h'{x}', -3: h'{y}'}}}}}}")
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What aiocoap reads: the algorithms by its names, which are those of IANA's registry.

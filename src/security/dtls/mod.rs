@@ -15,6 +15,7 @@ mod keys;
 mod provider;
 mod session;
 
+use base16ct::lower::encode_string as hex;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
@@ -427,8 +428,4 @@ impl fmt::Debug for Dtls {
 /// Whether it is an alert: two who answer alerts by alerts would never end.
 fn is_alert(datagram: &[u8]) -> bool {
     datagram.first() == Some(&21)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -65,7 +65,7 @@ impl World {
         let Heard { from, peer, datagram } = heard;
         self.oracle.attacked();
         let at = self.seconds();
-        debug!(at, ?from, peer, bytes = super::hex(&datagram), "said again");
+        debug!(at, ?from, peer, bytes = base16ct::lower::encode_string(&datagram), "said again");
         // Now and then it goes back to where it came from, or to another device.
         let to_gateway = (from == End::Peer) != self.chance.happens(0.1);
         let other = self.chance.below(self.peers.len() as u64) as PeerNumber;

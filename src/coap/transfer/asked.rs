@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::client::RequestError;
+use super::client::{RequestError, is_safe};
 use super::collected::Collected;
 use super::offered::Offered;
 use super::{TransferLimits, is_of_transfer, is_sticky};
@@ -41,6 +41,8 @@ pub(super) struct Asked {
     pub(super) latest: Option<(u32, Instant)>,
     /// The token of the observation whose notification's body this fetches.
     pub(super) observation: Option<Token>,
+    /// Whether the peer may hold the answers to others of the same key, so that further blocks are asked for with the body of the request.
+    pub(super) is_crowded: bool,
 }
 
 impl Asked {
@@ -62,6 +64,7 @@ impl Asked {
             expires: None,
             latest: None,
             observation: None,
+            is_crowded: false,
         }
     }
 
@@ -132,14 +135,16 @@ impl Asked {
 
     /// The message that asks for blocks of the response, by one of these options for each.
     pub(super) fn ask_for(&self, token: Token, option: OptionNumber, blocks: &[Block]) -> Message {
-        let kept =
-            |number| !is_of_transfer(number) && !is_sticky(number) && number != OptionNumber::CONTENT_FORMAT;
+        // What describes the body goes with it.
+        let of_body = |number| number == OptionNumber::CONTENT_FORMAT && !self.is_crowded;
+        let kept = |number| !is_of_transfer(number) && !is_sticky(number) && !of_body(number);
         let options = self.request.options.iter().filter(|(number, _)| kept(*number));
         let mut options: Options = options.map(|(number, value)| (number, value.to_vec())).collect();
         for block in blocks {
             options.push(option, block.encode());
         }
-        message(self.request.method, token, options, Bytes::new())
+        let payload = if self.is_crowded { self.request.payload.clone() } else { Bytes::new() };
+        message(self.request.method, token, options, payload)
     }
 
     pub(super) fn receive_block2(
@@ -149,7 +154,12 @@ impl Asked {
         limits: &TransferLimits,
     ) -> Downloaded {
         let held = self.download.as_ref().map_or(0, |download| download.body.len());
+        let safe = is_safe(self.request.method) && !self.restarted && self.observation.is_none();
         let Some(block) = block else {
+            // A safe request whose answer is held no more is made anew; a GET a server does anew by itself.
+            if message.code == Code::REQUEST_ENTITY_INCOMPLETE && self.download.is_some() && safe {
+                return Downloaded::Restart;
+            }
             return Downloaded::Whole(response(message.code, &message.options, message.payload.clone()));
         };
         if held + message.payload.len() > limits.body {
@@ -166,7 +176,6 @@ impl Asked {
             if !message.code.is_success() && self.download.is_some() {
                 return Downloaded::Whole(response(message.code, &message.options, message.payload.clone()));
             }
-            let safe = self.request.method == Code::GET && !self.restarted && self.observation.is_none();
             return if safe { Downloaded::Restart } else { Downloaded::Failed(RequestError::BlocksDiffer) };
         }
         let download = self.download.get_or_insert_with(|| Download {

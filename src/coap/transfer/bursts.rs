@@ -38,7 +38,8 @@ impl ClientTransfers {
         let asked = self.asked.get_mut(&token).filter(|asked| asked.bursts)?;
         let Some(block) = message.options.get(OptionNumber::Q_BLOCK2) else {
             // The blocks that were asked for are not there any more.
-            let lost = asked.collected.is_some() && message.code == Code::BAD_REQUEST;
+            let lost = asked.collected.is_some()
+                && matches!(message.code, Code::BAD_REQUEST | Code::REQUEST_ENTITY_INCOMPLETE);
             return lost.then(|| self.start_again(token, None, limits));
         };
         let Ok(block) = Block::decode(block) else { return Some(Step::Nothing) };
@@ -83,9 +84,14 @@ impl ClientTransfers {
             (None, Some(_)) => Step::Nothing,
             (None, None) => {
                 let Some(asked) = self.asked.get(&token) else { return Step::Unknown };
-                let request = Request { observe: None, ..asked.request.clone() };
-                let rest =
-                    Asked { bursts: true, observation: Some(token), ..Asked::new(asked.id, request, limits) };
+                let (request, is_crowded) =
+                    (Request { observe: None, ..asked.request.clone() }, asked.is_crowded);
+                let rest = Asked {
+                    bursts: true,
+                    observation: Some(token),
+                    is_crowded,
+                    ..Asked::new(asked.id, request, limits)
+                };
                 // A body that was still being fetched belongs to an older notification.
                 self.asked.retain(|_, other| other.observation != Some(token));
                 self.asked.insert(fresh, rest);

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 use super::TransferLimits;
+use super::apart::Left;
 use super::asked::{Asked, Downloaded, Uploaded};
 use crate::coap::block::Block;
 use crate::coap::code::Code;
@@ -20,8 +21,10 @@ pub struct ClientTransfers {
     pub(super) asked: BTreeMap<Token, Asked>,
     /// What is known of the peer and bursts.
     pub(super) bursts: Support,
-    /// The next body's Request-Tag.
+    /// The Request-Tag of the next body that goes out in bursts.
     pub(super) next_tag: u32,
+    /// Requests that were given up, and may still be answered.
+    pub(super) left: Vec<Left>,
 }
 
 /// Whether a peer understands the Q-Block options (RFC 9177 §4.1: both or none).
@@ -118,14 +121,19 @@ impl ClientTransfers {
         now: Instant,
     ) -> Step {
         let mut asked = Asked::new(id, request, limits);
-        let first = self.offer(&mut asked, token, limits).unwrap_or_else(|| {
-            // RFC 9177 §4.1: not together with Block1.
-            asked.bursts = limits.q_block
-                && self.bursts != Support::Refused
-                && asked.request.method == Code::GET
-                && asked.request.payload.len() <= asked.size.bytes();
-            Step::Send(asked.next_upload(token, limits))
-        });
+        self.expire_left(limits, now);
+        let first = match self.offer(&mut asked, token, limits) {
+            Some(first) => first,
+            None => {
+                self.set_apart(&mut asked);
+                // RFC 9177 §4.1: not together with Block1. What is asked again where blocks do not fit together is to be safe (RFC 8132 §2).
+                asked.bursts = limits.q_block
+                    && self.bursts != Support::Refused
+                    && is_safe(asked.request.method)
+                    && asked.request.payload.len() <= asked.size.bytes();
+                Step::Send(asked.next_upload(token, limits))
+            }
+        };
         self.asked.insert(token, asked);
         // Nobody may be there to hear a first message. One after others of its body is worth the patience.
         if matches!(&first, Step::SendBurst { before, .. } if !before.is_empty()) {
@@ -182,6 +190,9 @@ impl ClientTransfers {
         let Some(asked) = self.asked.get_mut(&token) else { return Step::Unknown };
         if let Some(block1) = block1 {
             match asked.receive_block1(message, block1) {
+                Uploaded::Next if asked.uploaded == 0 && asked.is_crowded => {
+                    return self.begin_in_blocks(token, limits);
+                }
                 Uploaded::Next => return Step::Send(asked.next_upload(token, limits)),
                 Uploaded::Repeat => return Step::Nothing,
                 Uploaded::Done => {}
@@ -230,7 +241,7 @@ impl ClientTransfers {
             return Step::Nothing;
         }
         let Some(asked) = self.asked.get_mut(&token) else { return Step::Unknown };
-        let (id, size) = (asked.id, asked.size);
+        let (id, size, is_crowded) = (asked.id, asked.size, asked.is_crowded);
         let request = Request { observe: None, ..asked.request.clone() };
         let received = asked.receive_block2(message, block2, limits);
         let download = asked.download.take();
@@ -246,6 +257,7 @@ impl ClientTransfers {
                     download,
                     expires,
                     observation: Some(token),
+                    is_crowded,
                     ..Asked::new(id, request, limits)
                 };
                 let next = rest.next_download(fresh, block);
@@ -266,6 +278,7 @@ impl ClientTransfers {
     /// Ends a request whose message failed; for the rest of a notification its observation ends too, since that body is lost.
     pub fn fail(&mut self, token: Token, error: RequestError) -> Step {
         let Some(asked) = self.asked.remove(&token) else { return Step::Nothing };
+        self.leave(&asked.request);
         if let Some(observation) = asked.observation {
             self.asked.remove(&observation);
         }
@@ -294,6 +307,7 @@ impl ClientTransfers {
             .map(|(token, _)| *token)?;
         self.asked.retain(|_, asked| asked.id != id || asked.observation.is_none());
         let mut asked = self.asked.remove(&token)?;
+        self.leave(&asked.request);
         asked.latest?;
         asked.request.observe = Some(Observe::Deregister);
         // RFC 7967 §2.1: no response of any class is wanted, only the acknowledgement.
@@ -367,11 +381,16 @@ impl ClientTransfers {
     }
 }
 
+/// Whether a request may be made again where its answer is lost (RFC 7252 §5.1, RFC 8132 §2).
+pub(super) fn is_safe(method: Code) -> bool {
+    matches!(method, Code::GET | Code::FETCH)
+}
+
 /// Whether a message of a transfer may come twice without anything being done twice: it is not the one that completes a
 /// request.
 fn is_harmless(message: &Message) -> bool {
     let block = |number| Block::find(&message.options, number).ok().flatten();
-    message.code == Code::GET
+    is_safe(message.code)
         || block(OptionNumber::BLOCK1).is_some_and(|block| block.more)
         || block(OptionNumber::BLOCK2).is_some_and(|block| block.number > 0)
 }

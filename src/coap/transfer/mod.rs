@@ -2,6 +2,7 @@
 //!
 //! Makes complete requests and responses out of messages and the reverse; knows nothing of message IDs and repeats.
 
+mod apart;
 mod asked;
 mod bursts;
 mod client;

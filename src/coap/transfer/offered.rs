@@ -88,9 +88,13 @@ impl ClientTransfers {
         if message.code == Code::BAD_OPTION && !offered.heard {
             // RFC 9177 §4.1: from now on by Block1.
             self.bursts = Support::Refused;
+            let mut asked = self.asked.remove(&token)?;
             asked.offered = None;
             asked.request.options.remove(OptionNumber::REQUEST_TAG);
-            return Some(Step::Send(asked.next_upload(token, limits)));
+            self.set_apart(&mut asked);
+            let next = asked.next_upload(token, limits);
+            self.asked.insert(token, asked);
+            return Some(Step::Send(next));
         }
         if message.code == Code::REQUEST_ENTITY_INCOMPLETE && !is_list(message) && !asked.restarted {
             asked.restarted = true;

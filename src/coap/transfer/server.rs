@@ -33,10 +33,15 @@ pub enum Received {
     Nothing,
 }
 
+/// What tells a payload from others: RFC 8132 §2 has that of a FETCH in the cache key, and what a POST answers follows from its own, too.
+type Fingerprint = [u8; 8];
+
 /// How the response to a request is to be cut.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     pub(super) key: Key,
+    /// The request's payload, where it came whole.
+    payload: Option<Fingerprint>,
     /// The block that was asked for.
     wanted: Block,
     /// The blocks that were asked for in one burst, where the client wishes for bursts.
@@ -71,6 +76,7 @@ impl Plan {
         });
         Self {
             key: Key::of(message),
+            payload: fingerprint(message),
             wanted: wanted.or(block2).unwrap_or(first),
             burst,
             block1,
@@ -196,14 +202,23 @@ impl ServerTransfers {
         limits: &TransferLimits,
         now: Instant,
     ) -> Option<Reply> {
-        let at = self.downloads.iter().rposition(|download| {
+        let goes_on = |download: &Download| {
             let pushed =
                 download.delivery.is_some() && message.code == Code::GET && observe(message).is_none();
             download.key.serves(&plan.key) && (!plan.begins() || pushed)
-        })?;
+        };
+        // RFC 7959 §2.7: who asks for further blocks may leave the body of the request out, and means the last answer then. A client that
+        // waits for several of the same key repeats it, or has a Request-Tag.
+        let is_meant = |download: &Download| plan.payload.is_none() || download.payload == plan.payload;
+        let is_unknown = |download: &Download| download.payload.is_none();
+        let last = |is_it: &dyn Fn(&Download) -> bool| {
+            self.downloads.iter().rposition(|download| goes_on(download) && is_it(download))
+        };
+        let at = last(&is_meant).or_else(|| last(&is_unknown))?;
         let mut download = self.downloads.remove(at);
         download.expires = now + limits.lifetime;
         let reply = download.reply_to(plan.wanted, plan.burst.as_ref(), limits.block, plan.size_wanted);
+        download.is_told |= download.delivery.is_none() && download.ends_with(plan);
         self.downloads.push(download);
         Some(reply)
     }
@@ -219,7 +234,7 @@ impl ServerTransfers {
         limits: &TransferLimits,
         now: Instant,
     ) -> Reply {
-        let Plan { key, mut wanted, mut burst, block1, size_wanted } = plan;
+        let Plan { key, payload, mut wanted, mut burst, block1, size_wanted } = plan;
         let answered = key.clone();
         // An error is told from its beginning, whatever block of a success was asked for.
         if !response.code.is_success() {
@@ -227,7 +242,7 @@ impl ServerTransfers {
             burst = burst.map(Wanted::beginning);
         }
         // A new response to the same request takes the place of the old one.
-        self.drop_downloads(|download| download.key == key);
+        self.drop_downloads(|download| download.key == key && download.payload == payload);
         let mut reply =
             if response.payload.len() <= wanted.size.min(limits.block).bytes() && wanted.number == 0 {
                 Reply {
@@ -239,7 +254,8 @@ impl ServerTransfers {
             } else {
                 let etag = Sha256::digest(&response.payload).iter().take(4).copied().collect();
                 let (beside, expires) = (key.bytes(), now + limits.lifetime);
-                let download = Download { key, response, etag, delivery, beside, expires };
+                let download =
+                    Download { key, payload, response, etag, delivery, beside, expires, is_told: false };
                 let reply = download.reply_to(wanted, burst.as_ref(), limits.block, size_wanted);
                 self.downloads.push(download);
                 self.shrink_downloads(limits);
@@ -330,7 +346,9 @@ impl ServerTransfers {
             || self.downloads.len() > 1
                 && total(self.downloads.iter().map(|download| download.response.payload.len())) > limits.bytes
         {
-            self.undelivered.extend(self.downloads.remove(0).delivery);
+            // One of which the last block was asked for is most likely not asked for any more.
+            let told = self.downloads.iter().position(|download| download.is_told);
+            self.undelivered.extend(self.downloads.remove(told.unwrap_or(0)).delivery);
         }
     }
 }
@@ -343,18 +361,31 @@ fn total(sizes: impl Iterator<Item = usize>) -> usize {
 #[derive(Debug)]
 struct Download {
     key: Key,
+    payload: Option<Fingerprint>,
     response: Response,
     etag: Vec<u8>,
     delivery: Option<Delivery>,
     /// Bytes of what is kept beside the body.
     beside: usize,
     expires: Instant,
+    /// Whether its last block was asked for.
+    is_told: bool,
 }
 
 impl Download {
     /// What it takes up.
     fn bytes(&self) -> usize {
         self.response.payload.len() + self.beside
+    }
+
+    /// Whether its last block is among those that a request asks for.
+    fn ends_with(&self, plan: &Plan) -> bool {
+        let ends =
+            |number: u32| (number as usize + 1) * plan.wanted.size.bytes() >= self.response.payload.len();
+        match &plan.burst {
+            Some(burst) => burst.numbers.last().is_some_and(|last| ends(*last)),
+            None => ends(plan.wanted.number),
+        }
     }
 
     fn reply_to(
@@ -406,6 +437,17 @@ impl Download {
         let delivers = self.delivery.filter(|_| !block.more);
         Reply { options, payload: body.slice(offset..end), delivers, ..Reply::empty(self.response.code) }
     }
+}
+
+/// What tells a message's payload from others, where it is all of a body.
+fn fingerprint(message: &Message) -> Option<Fingerprint> {
+    let in_blocks = [OptionNumber::BLOCK1, OptionNumber::Q_BLOCK1]
+        .iter()
+        .any(|number| message.options.get(*number).is_some());
+    if in_blocks || message.payload.is_empty() {
+        return None;
+    }
+    Sha256::digest(&message.payload).first_chunk().copied()
 }
 
 /// The request that a message completes, without the options of its transfer.

@@ -485,7 +485,7 @@ impl Endpoint {
         match outcome {
             Outcome::Nothing => {}
             Outcome::Request { asked, request, plan, memory } => {
-                self.admit_request(association, asked, request, plan, memory, now)
+                self.admit_request(association, asked, request, plan, memory.map(|memory| *memory), now)
             }
             Outcome::Delivered(id) => self.events.push_back(Event::Delivered(id)),
             Outcome::Undelivered(id) => self.events.push_back(Event::Undelivered(id)),

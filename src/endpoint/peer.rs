@@ -141,7 +141,7 @@ pub(super) enum Outcome {
     /// Something was done, and there may be more.
     Nothing,
     /// A complete request.
-    Request { asked: Asked, request: Request, plan: Plan, memory: Option<Message> },
+    Request { asked: Asked, request: Request, plan: Plan, memory: Option<Box<Message>> },
     /// See [`super::Event::Delivered`].
     Delivered(ObservationId),
     /// See [`super::Event::Undelivered`].
@@ -274,7 +274,7 @@ impl Peer {
                     self.end_observation(id, now);
                     self.outcomes.push_back(Outcome::Deregistered(id));
                 }
-                let memory = config.durable.then(|| memory::whole(&message, &request));
+                let memory = config.durable.then(|| Box::new(memory::whole(&message, &request)));
                 self.outcomes.push_back(Outcome::Request { asked, request, plan, memory });
             }
         }

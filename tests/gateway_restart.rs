@@ -313,6 +313,29 @@ fn conversation_that_is_cut_anywhere_loses_nothing_and_repeats_nothing_that_matt
     }
 }
 
+/// The same by the packed profile: all that peers and the gateway know of each other goes on, and each value is exact.
+#[test]
+fn packed_conversation_that_is_cut_anywhere_loses_nothing_and_repeats_nothing_that_matters() {
+    let plan = Plan { packed: true, ..Plan::default() };
+    let whole = conversation::run(plan.clone());
+    assert!(whole.outputs > 40, "{}", whole.outputs);
+    whole.check_all();
+    for kill in 0..whole.outputs {
+        let plan = Plan { kills: [kill].into(), ..plan.clone() };
+        told(&plan, || conversation::run(plan.clone()).check_all());
+    }
+}
+
+/// The same with records that are on the disk one without the other.
+#[test]
+fn packed_conversation_that_is_cut_between_two_records_loses_nothing() {
+    let plan = Plan { packed: true, piecewise: true, ..Plan::default() };
+    for kill in 0..conversation::run(plan.clone()).outputs {
+        let plan = Plan { kills: [kill].into(), ..plan.clone() };
+        told(&plan, || conversation::run(plan.clone()).check());
+    }
+}
+
 /// Several observers of the same events, whose datagrams are lost, come twice and overtake each other, an outage, and a gateway that
 /// is killed again and again. `LOWBAND_SEEDS=20000` tries more of them.
 #[test]
@@ -328,6 +351,8 @@ fn conversation_over_a_bad_link_with_a_gateway_that_is_killed_again_and_again_lo
             loss: chance(25, 11),
             outage: start..start + chance(400, 12),
             seed,
+            packed: seed % 2 == 1,
+            piecewise: false,
         };
         told(&plan, || conversation::run(plan.clone()).check());
     }

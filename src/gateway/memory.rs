@@ -17,6 +17,7 @@ use crate::codec::Keys;
 use crate::device::Allowance;
 use crate::endpoint::{Association, Memory, MemoryKey};
 use crate::matrix::sync::Counters;
+use crate::packed::{Asked, MessageNumber};
 use crate::translate::{Format, Session, header};
 
 /// What is to be stored, by its key; taken away where there is no value.
@@ -75,6 +76,9 @@ pub(super) struct StoredObservation {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct StoredPosition {
     pub(super) since: String,
+    /// The last position that the peer was told, where it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) told: Option<String>,
     pub(super) counters: Counters,
 }
 
@@ -86,6 +90,9 @@ pub(super) struct StoredDelta {
     options: Vec<(u16, Bytes)>,
     payload: Bytes,
     pub(super) position: StoredPosition,
+    /// Its number, where it was packed: the peer's record, which is stored before, has what it gives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) message: Option<MessageNumber>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +100,8 @@ pub(super) enum StoredFormat {
     Json,
     Cbor,
     CborV1,
+    /// In this epoch of the peer's.
+    Packed { epoch: u32, asked: Asked },
 }
 
 /// Whether what a gateway stores under this key is of a request, and of no use when that has been answered and can come no more.
@@ -134,9 +143,15 @@ impl Memories {
         self.changed.insert(key, None);
     }
 
-    /// The next to be stored.
+    /// The next to be stored. What peers and the gateway know of each other comes before what was written by it: whoever dies in between has
+    /// given numbers that nobody has read, and not the other way round.
     pub(super) fn poll(&mut self) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
-        self.changed.pop_first()
+        let packed = vec![Key::PACKED]..vec![Key::PACKED + 1];
+        let first = self.changed.range(packed).next().map(|(key, _)| key.clone());
+        match first {
+            Some(key) => self.changed.remove_entry(&key),
+            None => self.changed.pop_first(),
+        }
     }
 }
 
@@ -178,10 +193,16 @@ impl Record {
 }
 
 impl StoredDelta {
-    pub(super) fn new(response: &coap::Response, sequence: u32, position: StoredPosition) -> Self {
+    pub(super) fn new(
+        response: &coap::Response,
+        sequence: u32,
+        position: StoredPosition,
+        message: Option<MessageNumber>,
+    ) -> Self {
         let options = response.options.iter();
         let options = options.map(|(number, value)| (number.0, Bytes::copy_from_slice(value))).collect();
-        Self { sequence, code: response.code.0, options, payload: response.payload.clone(), position }
+        let (code, payload) = (response.code.0, response.payload.clone());
+        Self { sequence, code, options, payload, position, message }
     }
 
     /// The notification.
@@ -194,13 +215,14 @@ impl StoredDelta {
     }
 }
 
-impl From<Format> for StoredFormat {
-    fn from(format: Format) -> Self {
+impl StoredFormat {
+    /// A format, and the epoch of the peer's that a packed one is of.
+    pub(super) fn of(format: Format, epoch: u32) -> Self {
         match format {
             Format::Json => Self::Json,
             Format::Cbor(Keys::Strings) => Self::Cbor,
-            // Of an observation that is packed nothing is stored.
-            Format::Cbor(Keys::V1) | Format::Packed(_) => Self::CborV1,
+            Format::Cbor(Keys::V1) => Self::CborV1,
+            Format::Packed(asked) => Self::Packed { epoch, asked },
         }
     }
 }
@@ -211,6 +233,7 @@ impl From<StoredFormat> for Format {
             StoredFormat::Json => Self::Json,
             StoredFormat::Cbor => Self::Cbor(Keys::Strings),
             StoredFormat::CborV1 => Self::Cbor(Keys::V1),
+            StoredFormat::Packed { asked, .. } => Self::Packed(asked),
         }
     }
 }
@@ -245,7 +268,8 @@ mod tests {
         });
         let answer = br#"{"next_batch":"s2","device_one_time_keys_count":{"signed_curve25519":50}}"#;
         let summary = sync::summary(answer).unwrap();
-        let position = || StoredPosition { since: "s1".into(), counters: summary.counters.clone() };
+        let position =
+            || StoredPosition { since: "s1".into(), told: None, counters: summary.counters.clone() };
         let mut authorization = HeaderValue::from_static("Bearer A");
         authorization.set_sensitive(true);
         let mut response = coap::Response::new(Code::CONTENT);
@@ -261,7 +285,7 @@ mod tests {
             known: Instant::START,
             absent: true,
             is_new: true,
-            delta: Some(StoredDelta::new(&response, 7, position())),
+            delta: Some(StoredDelta::new(&response, 7, position(), None)),
         };
         (Key::Observation(ObservationId(3)), stored)
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tracing::debug;
 
-use super::memory::Key;
+use super::memory::{Key, StoredFormat};
 use super::{Config, Gateway};
 use crate::coap;
 use crate::coap::{Code, Instant, ObservationId, Priority};
@@ -43,6 +43,9 @@ pub(super) struct Packed {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct End {
     end: GatewayEnd,
+    /// The tables and the dictionary that it was agreed on with: by others its messages would be read wrongly.
+    #[serde(default)]
+    identity: [u8; 8],
     /// The epoch that the peer asked for: a repetition of that gets the same answer.
     proposed: u32,
     /// The last positions that it was given, and by which messages: who goes on from one has read it. One that several gave says of none of them
@@ -121,7 +124,8 @@ impl Packed {
             None => {
                 let Hello { epoch, transactions, .. } = hello;
                 let agreement = Agreement { epoch, tokens, transactions };
-                let end = End { end: GatewayEnd::new(agreement), proposed: epoch, given: VecDeque::new() };
+                let (end, identity) = (GatewayEnd::new(agreement), ours.0);
+                let end = End { end, identity, proposed: epoch, given: VecDeque::new() };
                 self.insert(peer, end);
                 (true, agreement)
             }
@@ -136,8 +140,32 @@ impl Packed {
         known.message(position)
     }
 
-    /// Takes up what was stored.
+    /// The epoch that a peer is in; none of those that matter, where there is no agreement.
+    pub(super) fn epoch(&self, peer: Association) -> u32 {
+        self.ends.get(&peer).map_or(0, |(known, _)| known.end.agreement().epoch)
+    }
+
+    /// Whether an observation of before a restart can go on, which was last told by this message: its peer reads what the end writes, and the end
+    /// knows what it has written.
+    pub(super) fn goes_on(
+        &self,
+        peer: Association,
+        format: StoredFormat,
+        message: Option<MessageNumber>,
+    ) -> bool {
+        let StoredFormat::Packed { epoch, .. } = format else { return true };
+        self.ends.get(&peer).is_some_and(|(known, _)| {
+            known.end.agreement().epoch == epoch
+                && message.is_none_or(|message| known.end.has_written(message))
+        })
+    }
+
+    /// Takes up what was stored, unless the tables or the dictionary are others by now: the peer has to begin anew then.
     pub(super) fn restore(&mut self, peer: Association, end: End) {
+        if end.identity != Identity::of(self.coders()).0 {
+            self.changed.insert(peer);
+            return;
+        }
         self.insert(peer, end);
         self.changed.remove(&peer);
     }
@@ -265,11 +293,23 @@ impl Gateway {
 
     /// Ends an observation of before a restart of which only half is known. A peer that is told in the packed profile has to register again.
     pub(super) fn end_half_known(&mut self, id: ObservationId, now: Instant) {
-        if self.endpoint.association(id).is_some_and(|peer| self.packed.knows(peer)) {
-            let last = response::refuse(&Refusal::ShuttingDown, Format::Cbor(Keys::V1));
-            self.endpoint.notify(id, last, Priority::Notification, now);
+        match self.endpoint.association(id).is_some_and(|peer| self.packed.knows(peer)) {
+            true => self.end_restored(id, now),
+            false => self.endpoint.end_observation(id, now),
         }
+    }
+
+    /// Tells a peer that it observes no longer, and can register again.
+    fn end_restored(&mut self, id: ObservationId, now: Instant) {
+        let last = response::refuse(&Refusal::ShuttingDown, Format::Cbor(Keys::V1));
+        self.endpoint.notify(id, last, Priority::Notification, now);
         self.endpoint.end_observation(id, now);
+    }
+
+    /// Drops an observation of before a restart whose peer has begun another epoch since, or has to.
+    pub(super) fn drop_packed(&mut self, id: ObservationId, now: Instant) {
+        self.memories.forget(&Key::Observation(id));
+        self.end_restored(id, now);
     }
 
     /// Writes an answer of the homeserver.

@@ -7,7 +7,7 @@ use tracing::{info, warn};
 use super::Gateway;
 use super::devices::has_token;
 use super::feed::Checked;
-use super::memory::{Key, Record, StoredDelta, StoredObservation, StoredPosition};
+use super::memory::{Key, Record, StoredDelta, StoredFormat, StoredObservation, StoredPosition};
 use super::observation::{Observation, Position};
 use crate::coap;
 use crate::coap::{Instant, ObservationId};
@@ -83,6 +83,10 @@ impl Gateway {
             return self.memories.forget(&Key::Observation(id));
         };
         let format = call.format;
+        let message = stored.delta.as_ref().and_then(|delta| delta.message);
+        if !self.packed.goes_on(peer, stored.format, message) {
+            return self.drop_packed(id, now);
+        }
         let shape = self.shaping.of(self.endpoint.link(peer));
         let served = self.devices.get(peer).filter(|_| !has_token(&call));
         let account = served.filter(|served| served.refresher.is_some()).map(|_| peer);
@@ -94,6 +98,7 @@ impl Gateway {
         let observation = Observation::restored(feed, peer, format, position, next, absent, known, is_new);
         self.counters.restored += 1;
         self.observe(id, observation);
+        self.sent(id, message);
         self.wait_for(peer, now);
         if let Some((response, sequence)) = told {
             self.endpoint.notify_again(id, response, sequence, now);
@@ -115,12 +120,14 @@ impl Gateway {
             path: call.target.path.clone(),
             query: call.query.clone(),
             authorization: call.authorization.clone(),
-            format: observation.format.into(),
+            format: StoredFormat::of(observation.format, self.packed.epoch(observation.association)),
             position: observation.position().into(),
             known: observation.known(),
             absent: observation.is_absent(),
             is_new: observation.is_new(),
-            delta: told.zip(next).map(|(response, next)| StoredDelta::new(response, sequence, next)),
+            delta: told
+                .zip(next)
+                .map(|(response, next)| StoredDelta::new(response, sequence, next, observation.message)),
         };
         self.memories.store(&Key::Observation(id), &stored);
     }
@@ -139,7 +146,7 @@ impl Gateway {
         let is_passing =
             |observation: &Observation| matches!(observation.association, Association::Session(_));
         let of = self.observations.get(&id);
-        self.config.endpoint.durable && !of.is_some_and(|of| is_passing(of) || of.is_packed())
+        self.config.endpoint.durable && !of.is_some_and(is_passing)
     }
 
     /// Asks nothing more for an observation, which is to go on after a restart.
@@ -168,13 +175,14 @@ fn feed_call(stored: &StoredObservation) -> Option<Call> {
 
 impl From<&Position> for StoredPosition {
     fn from(position: &Position) -> Self {
-        Self { since: position.since.clone(), counters: position.counters.clone() }
+        let told = (position.told != position.since).then(|| position.told.clone());
+        Self { since: position.since.clone(), told, counters: position.counters.clone() }
     }
 }
 
 impl From<StoredPosition> for Position {
     fn from(stored: StoredPosition) -> Self {
-        let told = stored.since.clone();
+        let told = stored.told.unwrap_or_else(|| stored.since.clone());
         Self { since: stored.since, told, counters: stored.counters, checked: Checked::LONG_AGO }
     }
 }

@@ -55,7 +55,7 @@ pub(super) enum Home<'a> {
 }
 
 /// What both ends know of a message before it is written, since it answers another.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Frame {
     /// Of the token that the request had.
     pub(super) mark: Option<Mark>,

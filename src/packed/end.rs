@@ -147,6 +147,11 @@ impl GatewayEnd {
         Encoded { payload, message: MessageNumber(self.messages - 1), asked, items }
     }
 
+    /// Whether this end knows of having written a message: one that lost its last changes does not, and would give the numbers in it again.
+    pub fn has_written(&self, message: MessageNumber) -> bool {
+        message.0 < self.messages
+    }
+
     /// Notes that a message arrived at the proxy, and was understood.
     pub fn acknowledge(&mut self, message: MessageNumber) {
         self.own.acknowledge(message.0);

@@ -1,5 +1,8 @@
 //! Requests and responses: their items, one after the other. What is before and after them is the coders' affair.
 
+use serde::Deserialize;
+use serde::Serialize;
+
 use crate::codec::Text;
 use crate::matrix::join;
 use crate::matrix::query;
@@ -54,7 +57,7 @@ pub(super) fn nothing_to_say() -> Response {
 }
 
 /// What a response answers: both ends have it from the request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Asked {
     pub(super) route: u16,
     pub(super) frame: Frame,

@@ -1,14 +1,18 @@
 //! A conversation of peers with a homeserver, over a lossy link and through a gateway that may be killed at any of its outputs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use lowband::coap::{Code, Instant, Observe, OptionNumber, Priority, Request};
+use lowband::coap::{Code, Instant, Observe, OptionNumber, Priority, Request, Response};
 use lowband::endpoint;
 use lowband::endpoint::{Address, Endpoint, Event, RequestId};
 use lowband::gateway::{Config, FetchId, Gateway, Input, Output};
+use lowband::packed::Coders;
+use lowband::translate::packed::caller;
+use lowband::translate::packed::caller::{Caller, Pending};
 
 use super::endpoint::{PEER, peer};
 use super::gateway::durable;
@@ -18,6 +22,12 @@ const CALL: Duration = Duration::from_millis(10);
 /// How long a gateway that was killed is away.
 const AWAY: Duration = Duration::from_secs(1);
 const END: Duration = Duration::from_secs(20_000);
+
+/// The model takes long where nothing is optimised, and is tested elsewhere.
+static CODERS: LazyLock<Coders> = LazyLock::new(|| {
+    let samples = include_bytes!("../../dictionaries/v2/samples.bin");
+    Coders::new(samples).expect("the built-in dictionary").only(&[0, 1])
+});
 
 /// How a conversation goes.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +42,10 @@ pub(crate) struct Plan {
     pub(crate) outage: std::ops::Range<u64>,
     /// Where chance begins.
     pub(crate) seed: u64,
+    /// Whether the peers speak the packed profile.
+    pub(crate) packed: bool,
+    /// Whether each record is on the disk by itself, and not all that belong together.
+    pub(crate) piecewise: bool,
 }
 
 /// What a conversation came to.
@@ -102,6 +116,10 @@ struct Peer {
     endpoint: Endpoint,
     observation: Option<RequestId>,
     position: String,
+    /// By the packed profile: what it knows with the gateway, and the requests under way; whether its observation has had an answer.
+    caller: Option<Caller>,
+    pending: BTreeMap<RequestId, Pending>,
+    is_registered: bool,
 }
 
 struct World {
@@ -126,6 +144,9 @@ pub(crate) fn run(plan: Plan) -> Ended {
         endpoint: Endpoint::new(endpoint::Config::default(), [number as u8 + 10; 32]),
         observation: None,
         position: "0".into(),
+        caller: plan.packed.then(|| Caller::new([number as u8 + 1; 8])),
+        pending: BTreeMap::new(),
+        is_registered: false,
     };
     let peers: Vec<_> = (0..=plan.others).map(peer).collect();
     let mut world = World {
@@ -222,6 +243,14 @@ impl World {
     }
 
     fn step(&mut self, step: Step) {
+        if self.plan.packed && !matches!(step, Step::Event | Step::Observe) {
+            let (method, path) = match step {
+                Step::Put(number) => ("PUT", format!("rooms/!r:hs/send/m.x/t{number}")),
+                Step::Post => ("POST", "createRoom".to_owned()),
+                _ => ("GET", "account/whoami".to_owned()),
+            };
+            return self.ask_packed(0, method, &path, false);
+        }
         let request = match step {
             Step::Event => {
                 self.ended.events += 1;
@@ -240,6 +269,10 @@ impl World {
     }
 
     fn observe(&mut self, peer: usize) {
+        if self.plan.packed {
+            let path = format!("sync?since={}", self.peers[peer].position);
+            return self.ask_packed(peer, "GET", &path, true);
+        }
         let peer = &mut self.peers[peer];
         let mut request = request(Code::GET, &["_matrix", "client", "v3", "sync"]);
         request.observe = Some(Observe::Register);
@@ -318,15 +351,85 @@ impl World {
         }
     }
 
+    /// A peer asks by the packed profile, and observes what it asks for perhaps.
+    fn ask_packed(&mut self, number: usize, method: &str, path: &str, observes: bool) {
+        let url = format!("/_matrix/client/v3/{path}");
+        let http = http::Request::builder().method(method).uri(url).body(Bytes::new()).unwrap();
+        let caller = self.peers[number].caller.as_mut().expect("it speaks packed");
+        let (pending, step) = caller.begin(http, &CODERS).unwrap();
+        if observes {
+            self.peers[number].observation = None;
+        }
+        self.follow_packed(number, (pending, None), step, observes);
+    }
+
+    /// Does what a caller says, `last` being the request before.
+    fn follow_packed(
+        &mut self,
+        number: usize,
+        (pending, last): (Pending, Option<RequestId>),
+        step: caller::Step,
+        observes: bool,
+    ) {
+        let now = self.now;
+        let peer = &mut self.peers[number];
+        let mut request = match step {
+            caller::Step::Send(request) => request,
+            caller::Step::Done(response) if observes => {
+                assert_eq!(response.status(), 503, "an observation ends");
+                return self.observe(number);
+            }
+            caller::Step::Done(response) => {
+                let is_success = response.status().is_success();
+                let code = if is_success { Code::CHANGED } else { Code::INTERNAL_SERVER_ERROR };
+                let id = last.expect("it was asked");
+                return drop(self.ended.answers.insert(id, code));
+            }
+        };
+        request.observe = (observes && !pending.is_hello()).then_some(Observe::Register);
+        let id = peer.endpoint.request_as(Priority::Message, gateway_address(), request, now);
+        if observes {
+            (peer.observation, peer.is_registered) = (Some(id), false);
+        }
+        peer.pending.insert(id, pending);
+    }
+
+    fn hear_packed(&mut self, number: usize, id: RequestId, response: &Response, notification: bool) {
+        let peer = &mut self.peers[number];
+        let observes = peer.observation == Some(id);
+        let Some(mut pending) = peer.pending.remove(&id) else { panic!("nobody has asked") };
+        let caller = peer.caller.as_mut().expect("it speaks packed");
+        let step = match peer.is_registered && observes {
+            true => caller::Step::Done(caller.notified(&pending, response, &CODERS).unwrap()),
+            false => caller.receive(&mut pending, response, &CODERS).unwrap(),
+        };
+        match step {
+            caller::Step::Done(response) if notification => {
+                peer.pending.insert(id, pending);
+                peer.is_registered = true;
+                self.is_told(number, response.body());
+            }
+            step => self.follow_packed(number, (pending, Some(id)), step, observes),
+        }
+    }
+
+    /// A peer hears what is new.
+    fn is_told(&mut self, number: usize, body: &[u8]) {
+        let body: serde_json::Value = serde_json::from_slice(body).unwrap();
+        let events = body["events"].as_array().unwrap();
+        self.ended.seen[number].extend(events.iter().map(|event| event.as_u64().unwrap()));
+        self.peers[number].position = body["next_batch"].as_str().unwrap().into();
+    }
+
     fn drain_peer(&mut self, number: usize) {
         while let Some(event) = self.peers[number].endpoint.poll_event() {
             match event {
+                Event::Response { id, response, notification, .. } if self.plan.packed => {
+                    self.hear_packed(number, id, &response, notification);
+                }
                 Event::Response { id, response, notification: true } => {
                     assert_eq!(self.peers[number].observation, Some(id));
-                    let body: serde_json::Value = serde_json::from_slice(&response.payload).unwrap();
-                    let events = body["events"].as_array().unwrap();
-                    self.ended.seen[number].extend(events.iter().map(|event| event.as_u64().unwrap()));
-                    self.peers[number].position = body["next_batch"].as_str().unwrap().into();
+                    self.is_told(number, &response.payload);
                 }
                 Event::Response { id, response, .. } => {
                     self.ended.answers.insert(id, response.code);
@@ -350,7 +453,7 @@ impl World {
         loop {
             let Some(gateway) = &mut self.gateway else { return };
             let output = gateway.poll();
-            if !matches!(output, Some(Output::Store { .. })) {
+            if self.plan.piecewise || !matches!(output, Some(Output::Store { .. })) {
                 for (key, value) in batch.drain(..) {
                     match value {
                         Some(value) => drop(self.stored.insert(key, value)),
@@ -384,7 +487,7 @@ impl World {
 
 /// With polls so long that the hours in which nothing happens take no time.
 fn config() -> Config {
-    Config { poll_timeout: Duration::from_secs(600), ..durable() }
+    Config { poll_timeout: Duration::from_secs(600), dictionary: Some(&CODERS), ..durable() }
 }
 
 fn gateway_address() -> Address {

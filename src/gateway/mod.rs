@@ -395,7 +395,10 @@ impl Gateway {
         };
         let wait = sync::wait(&call);
         let fetch = match registers {
-            true => Fetch::Registration { key, association, call, shape },
+            true => {
+                let call = Call { format: call.format.observing(), ..call };
+                Fetch::Registration { key, association, call, shape }
+            }
             false => Fetch::Request { key, association, call, shape },
         };
         self.fetch(fetch, account, http, wait, now);

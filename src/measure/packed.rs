@@ -27,7 +27,7 @@ use crate::packed::Spelling;
 use crate::translate::request::SendError;
 use crate::translate::status;
 
-/// A proxy and a gateway of one association. Each exchange has ended when the next begins, so what it introduced is known by then.
+/// A proxy and a gateway of one association. Each exchange has ended when the next begins, as the next request says.
 #[derive(Debug)]
 pub(super) struct Packed {
     proxy: ProxyEnd,
@@ -38,8 +38,6 @@ pub(super) struct Packed {
     authorization: Option<HeaderValue>,
     /// What the proxy waits for the answer to.
     asked: Option<(MessageNumber, Asked)>,
-    /// The gateway's last answer.
-    answered: Option<MessageNumber>,
     /// The client's tokens for the homeserver's; like the others as many as the ends keep.
     tokens: Substitutes,
     /// The homeserver's transaction ids for the client's.
@@ -66,7 +64,6 @@ impl Default for Packed {
             introduced: false,
             authorization: None,
             asked: None,
-            answered: None,
             tokens: Substitutes::new(4096),
             transactions: Substitutes::new(1024),
             paths: Substitutes::new(1024),
@@ -106,10 +103,6 @@ impl Packed {
         request: &coap::Request,
         exchange: &Exchange,
     ) -> (coap::Response, Result<(), Difference>) {
-        // Whoever makes another request has read the answer to the last one.
-        if let Some(message) = self.answered.take() {
-            self.gateway.acknowledge(message);
-        }
         if let Some(token) = request.options.get(OptionNumber::ACCESS_TOKEN) {
             let authorization = [b"Bearer ", token].concat();
             self.authorization = HeaderValue::from_bytes(&authorization).ok();
@@ -129,7 +122,6 @@ impl Packed {
         };
         let coders = Coders::built_in();
         let packed = self.gateway.encode_response(&response, asked, coders, Spelling::Short);
-        self.answered = Some(packed.message);
         (coap::Response { payload: packed.payload.into(), ..coap::Response::new(code) }, checked)
     }
 

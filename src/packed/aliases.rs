@@ -105,6 +105,9 @@ struct Slot {
     text: String,
     /// The other end is known to have it.
     is_shared: bool,
+    /// The message that has introduced it, if it is the only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    by: Option<u64>,
 }
 
 impl Own {
@@ -148,7 +151,11 @@ impl Own {
                 continue;
             };
             *next = (*next).max(number + 1);
-            shelf.put(number, text, false);
+            if !shelf.put(number, text, false, Some(message))
+                && let Some(slot) = shelf.entries.get_mut(&number)
+            {
+                slot.by = None;
+            }
             // Twice what is referred to, for the other end may be behind.
             shelf.evict((*next).saturating_sub(2 * kind.window()), 2 * kind.bytes());
         }
@@ -174,8 +181,18 @@ impl Own {
         for (kind, number) in self.pending.remove(&message).unwrap_or_default() {
             let shelf = self.shelves.get_mut(kind as usize);
             if let Some(slot) = shelf.and_then(|shelf| shelf.entries.get_mut(&number)) {
-                slot.is_shared = true;
+                (slot.is_shared, slot.by) = (true, None);
             }
+        }
+    }
+
+    /// Notes that the other end has referred to a number: it has it, and has read the message that it must have it from.
+    pub(super) fn prove(&mut self, kind: Kind, number: u64) {
+        let shelf = self.shelves.get_mut(kind as usize);
+        let Some(slot) = shelf.and_then(|shelf| shelf.entries.get_mut(&number)) else { return };
+        slot.is_shared = true;
+        if let Some(message) = slot.by.take() {
+            self.acknowledge(message);
         }
     }
 }
@@ -203,7 +220,7 @@ impl Mirror {
     pub(super) fn commit(&mut self, entries: Vec<Entry>) {
         for Entry { kind, number, text } in entries {
             let Some(shelf) = self.shelves.get_mut(kind as usize) else { continue };
-            shelf.put(number, text, true);
+            shelf.put(number, text, true, None);
             let highest = shelf.entries.last_key_value().map_or(0, |(number, _)| *number);
             shelf.evict((highest + 1).saturating_sub(kind.window()), kind.bytes());
         }
@@ -215,13 +232,15 @@ impl Shelf {
         self.entries.get(&number).map(|slot| slot.text.as_str())
     }
 
-    fn put(&mut self, number: u64, text: String, is_shared: bool) {
+    /// Takes an entry; says whether its number is new.
+    fn put(&mut self, number: u64, text: String, is_shared: bool, by: Option<u64>) -> bool {
         if self.entries.contains_key(&number) {
-            return;
+            return false;
         }
         self.bytes += text.len();
         self.numbers.insert(text.clone(), number);
-        self.entries.insert(number, Slot { text, is_shared });
+        self.entries.insert(number, Slot { text, is_shared, by });
+        true
     }
 
     /// Forgets what has a number below `first`, and the oldest while there are more than `bytes`.

@@ -8,6 +8,8 @@ use serde::Serialize;
 
 use crate::packed::aliases::Mirror;
 use crate::packed::aliases::Own;
+use crate::packed::answers::Answers;
+use crate::packed::answers::Unread;
 use crate::packed::coder::Coders;
 use crate::packed::draft::Agreement;
 use crate::packed::draft::Home;
@@ -34,6 +36,8 @@ pub struct GatewayEnd {
     peer: Mirror,
     tokens: Tokens,
     messages: u64,
+    #[serde(default)]
+    answers: Answers,
 }
 
 /// The end at the client: writes requests, reads responses and notifications.
@@ -45,6 +49,8 @@ pub struct ProxyEnd {
     marks: Marks,
     transactions: Transactions,
     messages: u64,
+    #[serde(default)]
+    unread: Unread,
 }
 
 /// The number of a message among those that an end has written: what its acknowledgement is told by.
@@ -68,7 +74,7 @@ impl GatewayEnd {
     /// Begins an association.
     pub fn new(agreement: Agreement) -> Self {
         let (own, peer, tokens) = (Own::default(), Mirror::default(), Tokens::default());
-        GatewayEnd { agreement, own, peer, tokens, messages: 0 }
+        GatewayEnd { agreement, own, peer, tokens, messages: 0, answers: Answers::default() }
     }
 
     /// What was agreed.
@@ -81,6 +87,8 @@ impl GatewayEnd {
         self.agreement = Agreement { epoch, transactions, ..self.agreement };
         self.own.forget();
         self.peer = Mirror::default();
+        self.tokens.forget_marks();
+        self.answers.begin_epoch();
     }
 
     /// Reads a request: what to ask the homeserver, and what the response answers.
@@ -91,9 +99,16 @@ impl GatewayEnd {
         limits: Limits,
     ) -> Result<(Request, Asked), DecodeError> {
         let read = message::read_request(payload, self.known(), coders, limits)?;
-        let (what, asked) = (read.what, read.asked);
+        let (what, mut asked) = (read.what, read.asked);
         read.reader.source.end()?;
-        self.peer.commit(read.reader.learned.entries);
+        let learned = read.reader.learned;
+        self.peer.commit(learned.entries);
+        for (kind, number) in learned.proven {
+            self.own.prove(kind, number);
+        }
+        let giving = learned.marked.into_iter().filter_map(|token| self.tokens.given_by(token));
+        let read: Vec<_> = giving.chain(self.answers.hear(&mut asked, payload)).collect();
+        read.into_iter().for_each(|message| self.acknowledge(MessageNumber(message)));
         Ok((what, asked))
     }
 
@@ -129,6 +144,9 @@ impl GatewayEnd {
         coders: &Coders,
         spelling: Spelling,
     ) -> Encoded {
+        if position.is_none() {
+            self.answers.write(self.messages, asked);
+        }
         if position.is_none() && *response == message::nothing_to_say() {
             self.messages += 1;
             return Encoded {
@@ -142,7 +160,7 @@ impl GatewayEnd {
         let (payload, items) = message.code(coders);
         let (mark, asked, draft) = (message.mark(), message.asked, message.writer.draft);
         self.own.commit(self.messages, draft.entries, draft.next);
-        self.tokens.commit(draft.tokens, mark);
+        self.tokens.commit(self.messages, draft.tokens, mark);
         self.messages += 1;
         Encoded { payload, message: MessageNumber(self.messages - 1), asked, items }
     }
@@ -155,6 +173,7 @@ impl GatewayEnd {
     /// Notes that a message arrived at the proxy, and was understood.
     pub fn acknowledge(&mut self, message: MessageNumber) {
         self.own.acknowledge(message.0);
+        self.tokens.acknowledge(message.0);
     }
 
     fn known(&self) -> Known<'_> {
@@ -173,6 +192,7 @@ impl ProxyEnd {
             marks: Marks::default(),
             transactions: Transactions::default(),
             messages: 0,
+            unread: Unread::default(),
         }
     }
 
@@ -187,6 +207,7 @@ impl ProxyEnd {
         self.own.forget();
         self.peer = Mirror::default();
         self.marks = Marks::default();
+        self.unread = Unread::default();
     }
 
     /// Writes a request.
@@ -196,13 +217,15 @@ impl ProxyEnd {
         coders: &Coders,
         spelling: Spelling,
     ) -> Result<Encoded, EncodeError> {
-        let mut message = message::write_request(request, self.known(), spelling)?;
+        let is_alone = self.unread.is_empty();
+        let mut message = message::write_request(request, is_alone, self.known(), spelling)?;
         let (payload, items) = message.code(coders);
         let (asked, draft, transaction) = (message.asked, message.writer.draft, message.writer.transaction);
         self.own.commit(self.messages, draft.entries, draft.next);
         if let Some((number, text)) = transaction {
             self.transactions.commit(number, &request.path, &text);
         }
+        self.unread.ask(self.messages, is_alone);
         self.messages += 1;
         Ok(Encoded { payload, message: MessageNumber(self.messages - 1), asked, items })
     }
@@ -253,9 +276,21 @@ impl ProxyEnd {
         Ok(what)
     }
 
-    /// Notes that a message arrived at the gateway, and was understood.
+    /// Notes that a request arrived at the gateway and was understood, and that its answer was read.
     pub fn acknowledge(&mut self, message: MessageNumber) {
         self.own.acknowledge(message.0);
+        self.unread.answered(message.0);
+    }
+
+    /// Notes that a request was refused: the gateway has learned nothing from it, and no packed answer follows.
+    pub fn refused(&mut self, message: MessageNumber) {
+        self.unread.refused(message.0);
+    }
+
+    /// Notes that nobody waits for the answer to a request any more, and that nothing of it can come to the gateway any more (RFC 7252 §4.8.2:
+    /// EXCHANGE_LIFETIME after it began). A request of which that is not said counts as one whose answer is waited for, for the whole epoch.
+    pub fn give_up(&mut self, message: MessageNumber) {
+        self.unread.give_up(message.0);
     }
 
     fn known(&self) -> Known<'_> {

@@ -61,11 +61,27 @@ pub(super) fn nothing_to_say() -> Response {
 pub struct Asked {
     pub(super) route: u16,
     pub(super) frame: Frame,
+    /// At the gateway: whether it came while the proxy waited for no other answer, and how often that had not been so before.
+    #[serde(default)]
+    pub(super) is_alone: bool,
+    #[serde(default)]
+    pub(super) round: u64,
+    /// What tells the request from others.
+    #[serde(default)]
+    pub(super) fingerprint: u64,
+}
+
+impl Asked {
+    /// The same of a registration, which may be answered more than once: what is said to observers is acknowledged by CoAP alone.
+    #[must_use]
+    pub fn observing(self) -> Self {
+        Asked { is_alone: false, ..self }
+    }
 }
 
 /// The items begin with the number of the first alias.
 const BASE: u8 = 1 << 1;
-/// Before that there is a status, or a position.
+/// Before that there is a status, or a position. In a request: the proxy waits for the answer to another.
 const EXTRA: u8 = 1;
 
 /// The methods of paths that are spelled out, by number.
@@ -113,6 +129,7 @@ fn mark(next: Option<u64>, frame: &Frame, time: i64) -> Mark {
 /// Writes a request.
 pub(super) fn write_request<'a>(
     request: &Request,
+    is_alone: bool,
     known: Known<'a>,
     spelling: Spelling,
 ) -> Result<Message<'a>, EncodeError> {
@@ -143,15 +160,16 @@ pub(super) fn write_request<'a>(
     if writer.has_foreign_token {
         return Err(EncodeError::ForeignToken);
     }
-    let mut prefix = Written::default();
-    let flags = match writer.draft.base {
-        Some(base) => {
-            prefix.varint(base, Context { role: Role::Base, name: ROUTES, parent: 0 });
-            BASE
-        }
-        None => 0,
-    };
-    let asked = Asked { route: number, frame: writer.frame };
+    // No request begins with 0x01, which is a hello's.
+    if !is_alone && epoch(&known) == 0 {
+        writer.draft.uses_base();
+    }
+    let (mut prefix, mut flags) = (Written::default(), if is_alone { 0 } else { EXTRA });
+    if let Some(base) = writer.draft.base {
+        prefix.varint(base, Context { role: Role::Base, name: ROUTES, parent: 0 });
+        flags |= BASE;
+    }
+    let asked = Asked { route: number, frame: writer.frame, ..Asked::default() };
     Ok(Message { writer, asked, prefix, header: Header { epoch: epoch(&known), flags, name: 0 } })
 }
 
@@ -274,15 +292,13 @@ pub(super) fn read_request<'a>(
     limits: Limits,
 ) -> Result<Read<'a, Request>, DecodeError> {
     let (flags, source) = open(payload, &known, 0, coders, limits)?;
-    if flags & EXTRA != 0 {
-        return Err(DecodeError::Damaged);
-    }
+    let is_alone = flags & EXTRA == 0;
     let mut reader = Reader::new(source, known, Frame::default(), limits.output);
     if flags & BASE != 0 {
         reader.base(Context { role: Role::Base, name: ROUTES, parent: 0 }, None)?;
     }
     let (what, route) = request_items(&mut reader, limits)?;
-    let asked = Asked { route, frame: reader.frame };
+    let asked = Asked { route, frame: reader.frame, is_alone, ..Asked::default() };
     Ok(Read { what, asked, reader })
 }
 

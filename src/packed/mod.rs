@@ -5,6 +5,7 @@
 //! base64, times as differences, and a coder that knows from a dictionary what such messages look like.
 
 mod aliases;
+mod answers;
 mod clock;
 mod code;
 mod coder;

@@ -3,6 +3,7 @@
 mod resolve;
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use crate::codec::Text;
 use crate::packed::aliases::Entry;
@@ -53,6 +54,10 @@ pub(super) struct Learned {
     /// The number of [`Kind::Recent`] that comes next.
     pub(super) next: u64,
     pub(super) has_base: bool,
+    /// The numbers of this end's that it refers to, so that the other end has read what gave them.
+    pub(super) proven: BTreeSet<(Kind, u64)>,
+    /// The tokens of this end's, too, that it has with their marks.
+    pub(super) marked: BTreeSet<u64>,
     local: BTreeMap<(Kind, u64), String>,
 }
 

@@ -37,6 +37,9 @@ pub(super) struct Tokens {
     entries: BTreeMap<u64, (String, Mark)>,
     numbers: BTreeMap<String, u64>,
     bytes: usize,
+    /// Those that the proxy is not known to have, with the messages that gave them.
+    #[serde(default)]
+    awaited: BTreeMap<u64, u64>,
 }
 
 impl Tokens {
@@ -58,10 +61,31 @@ impl Tokens {
         self.entries.get(&number).map(|(_, mark)| *mark)
     }
 
+    /// The number of a token that the proxy is known to have, with its mark.
+    pub(super) fn shared(&self, token: &str) -> Option<u64> {
+        self.number(token).filter(|number| !self.awaited.contains_key(number))
+    }
+
+    /// The message that gave a token, if the proxy was not known to have it.
+    pub(super) fn given_by(&self, number: u64) -> Option<u64> {
+        self.awaited.get(&number).copied()
+    }
+
+    /// Notes that a message arrived.
+    pub(super) fn acknowledge(&mut self, message: u64) {
+        self.awaited.retain(|_, giving| *giving != message);
+    }
+
+    /// Notes that the proxy has forgotten all marks: what is given from now on has numbers of its own.
+    pub(super) fn forget_marks(&mut self) {
+        self.awaited = self.entries.keys().map(|number| (*number, u64::MAX)).collect();
+    }
+
     /// Notes the tokens that a message gave, in order.
-    pub(super) fn commit(&mut self, tokens: Vec<String>, mark: Mark) {
+    pub(super) fn commit(&mut self, message: u64, tokens: Vec<String>, mark: Mark) {
         for token in tokens {
             let number = self.next;
+            self.awaited.insert(number, message);
             self.next += 1;
             self.bytes += token.len();
             self.numbers.insert(token.clone(), number);
@@ -70,6 +94,7 @@ impl Tokens {
         while self.entries.len() > MOST_TOKENS || self.bytes > MOST_BYTES {
             let Some((number, (token, _))) = self.entries.pop_first() else { return };
             self.bytes -= token.len();
+            self.awaited.remove(&number);
             if self.numbers.get(&token) == Some(&number) {
                 self.numbers.remove(&token);
             }

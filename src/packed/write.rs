@@ -211,7 +211,7 @@ impl<'a> Writer<'a> {
             return false;
         }
         match self.known.home {
-            Home::Gateway(kept) => self.give_token(kept.number(text), kept.next(), text),
+            Home::Gateway(kept) => self.give_token(kept.shared(text), kept.next(), text),
             Home::Proxy(..) => match tokens::parse_client_token(text) {
                 Some((generation, number)) => self.take_token(generation, number),
                 None => return false,

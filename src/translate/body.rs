@@ -34,6 +34,14 @@ impl Format {
         }
     }
 
+    /// The same for what an observer is told, and not once.
+    pub fn observing(self) -> Self {
+        match self {
+            Format::Packed(asked) => Format::Packed(asked.observing()),
+            Format::Cbor(_) | Format::Json => self,
+        }
+    }
+
     /// What a request accepts: CBOR unless it asks for JSON.
     pub(super) fn accepted(options: &Options, keys: Keys) -> Result<Self, Refusal> {
         match options.get_uint(OptionNumber::ACCEPT) {

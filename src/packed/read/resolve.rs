@@ -72,8 +72,12 @@ impl Reader<'_> {
         self.found(local.or_else(|| self.known.peer.text(kind, number)), kind, number)
     }
 
-    pub(super) fn ours(&self, kind: Kind, number: u64) -> Result<String, DecodeError> {
-        self.found(self.known.own.text(kind, number), kind, number)
+    pub(super) fn ours(&mut self, kind: Kind, number: u64) -> Result<String, DecodeError> {
+        let text = self.known.own.text(kind, number);
+        if text.is_some() {
+            self.learned.proven.insert((kind, number));
+        }
+        self.found(text, kind, number)
     }
 
     fn found(&self, text: Option<&str>, kind: Kind, number: u64) -> Result<String, DecodeError> {
@@ -104,6 +108,7 @@ impl Reader<'_> {
             Home::Gateway(kept) => {
                 if code == code::TOKEN {
                     self.frame.mark = self.frame.mark.or(kept.mark(number));
+                    self.learned.marked.insert(number);
                 }
                 Ok(kept.token(number)?.to_owned())
             }

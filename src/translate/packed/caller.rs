@@ -168,12 +168,14 @@ impl Caller {
             Sent::Compatible => Ok(Step::Done(to_http(response, &Limits::default())?)),
             Sent::Hello(hello) => self.receive_welcome(pending, &hello, response, coders),
             Sent::Packed(asked, message, spelling) if is_packed_response(response) => {
-                // An answer says that all of the request was read.
                 let end = self.end.as_mut().ok_or(CallError::Unmended)?;
-                end.acknowledge(message);
                 let read = end.decode_response(&response.payload, asked, coders, packed::Limits::default());
                 match read {
-                    Ok(read) => Ok(Step::Done(of_packed(response, read))),
+                    Ok(read) => {
+                        // An answer says that all of the request was read.
+                        end.acknowledge(message);
+                        Ok(Step::Done(of_packed(response, read)))
+                    }
                     Err(_) if pending.http.method().is_idempotent() && spelling == Spelling::Short => {
                         self.send_hello(pending, coders)
                     }
@@ -183,15 +185,28 @@ impl Caller {
                     }
                 }
             }
-            Sent::Packed(_, _, spelling) => match (response.code, spelling) {
-                (Code::UNPROCESSABLE_ENTITY, Spelling::Short) => {
-                    self.send_packed(pending, Spelling::Full, coders)
+            Sent::Packed(_, message, spelling) => {
+                if let Some(end) = &mut self.end {
+                    end.refused(message);
                 }
-                (Code::UNPROCESSABLE_ENTITY | Code::PRECONDITION_FAILED, _) => {
-                    self.send_hello(pending, coders)
+                match (response.code, spelling) {
+                    (Code::UNPROCESSABLE_ENTITY, Spelling::Short) => {
+                        self.send_packed(pending, Spelling::Full, coders)
+                    }
+                    (Code::UNPROCESSABLE_ENTITY | Code::PRECONDITION_FAILED, _) => {
+                        self.send_hello(pending, coders)
+                    }
+                    _ => Ok(Step::Done(to_http(response, &Limits::default())?)),
                 }
-                _ => Ok(Step::Done(to_http(response, &Limits::default())?)),
-            },
+            }
+        }
+    }
+
+    /// Says that nobody waits for the answer to a request any more, and that nothing of it can come to the gateway any more: EXCHANGE_LIFETIME
+    /// after its last message was begun (RFC 7252 §4.8.2). Until that is said the gateway is told that its answer is waited for.
+    pub fn give_up(&mut self, pending: &Pending) {
+        if let (Sent::Packed(_, message, _), Some(end)) = (pending.sent, &mut self.end) {
+            end.give_up(message);
         }
     }
 

@@ -1,0 +1,2 @@
+def open_message(message, route):
+    raise NotImplementedError

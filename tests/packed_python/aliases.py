@@ -10,6 +10,7 @@ OTHERS = (256, 16384)
 LONGEST = {RECENT: 1024, QUERY: 1024}
 LONGEST_OTHER = 255
 SHORTEST_RECENT = 5
+GREATEST = 2**62
 
 
 def is_remembered(kind, string):
@@ -49,6 +50,10 @@ class Aliases:
             for kind in (RECENT, ROOM, USER, SERVER, DEVICE, QUERY, EVENT)
         }
 
+    def gift(self, base):
+        """What a message is about to give, of which `base` is the first recent number, if it has one."""
+        return Gift(self, base)
+
     def get(self, kind, number):
         return self.kinds[kind].strings.get(number)
 
@@ -76,20 +81,23 @@ class Gift:
         self.given = {}
 
     def give(self, kind, number, string):
+        if not is_remembered(kind, string):
+            return
+        if number >= GREATEST:
+            raise DecodeError("Damaged", f"{kind} {number}")
         before = self.get(kind, number)
         if before is not None and before != string:
             raise DecodeError("Conflict", f"{kind} {number} is {before!r}, not {string!r}")
         self.given[kind, number] = string
 
     def give_recent(self, string):
-        if not is_remembered(RECENT, string):
-            return
-        self.give(RECENT, self.take_number(), string)
+        if is_remembered(RECENT, string):
+            self.give(RECENT, self.take_number(), string)
 
     def take_number(self):
         """The next recent number, which a message without a base has not."""
         if self.next_recent is None:
-            raise DecodeError("Code", "a recent string without a base")
+            raise DecodeError("Damaged", "a recent string without a base")
         self.next_recent += 1
         return self.next_recent - 1
 

@@ -4,51 +4,30 @@ import zlib
 
 import items
 import model
+import samples
 from errors import DecodeError
-from tables import SAMPLES
+from head import Head
 
 LARGEST = 2**24
 DICTIONARY_WINDOW = 32506
 
 
-def samples():
-    """The dictionary's samples: whether it is a response, b and s, its route, its items."""
-    plain = items.Plain(SAMPLES)
-    reader = items.Reader(plain)
-    while plain.position < plain.end:
-        length = reader.varint()
-        is_response, flags, route = reader.byte() == 1, reader.byte(), reader.varint()
-        yield is_response, flags, route, bytes(reader.byte() for _ in range(length))
-
-
 def _deflate_dictionary():
-    return b"".join(octets for _, _, _, octets in samples())[-DICTIONARY_WINDOW:]
+    return b"".join(sample.items for sample in samples.read())[-DICTIONARY_WINDOW:]
 
 
 DICTIONARY = _deflate_dictionary()
 
 
-class Head:
-    """What stands before the items."""
-
-    def __init__(self, epoch, has_base, has_status):
-        self.epoch = epoch
-        self.has_base = has_base
-        self.has_status = has_status
-
-    def byte(self, coder):
-        return coder << 5 | (self.epoch & 7) << 2 | self.has_base << 1 | self.has_status
-
-
 def open_message(message, epoch, route):
-    """Head and source of a message; `route` is that of the request, for a response, else 0."""
+    """Head and source of a message; `route` is that of the request for a response, None for a request."""
     if not message:
         raise DecodeError("Truncated")
     if message[0] >= 0x40:
-        head, source = model.open_message(message, route)
+        head, source = model.open_message(samples.taught(), message, route)
     else:
         first, rest = message[0], message[1:]
-        head = Head(first >> 2 & 7, first >> 1 & 1, first & 1)
+        head = Head(first >> 2 & 7, bool(first & 2), bool(first & 1))
         source = inflate(rest) if first & 0x20 else items.Plain(rest)
     if head.epoch != epoch & 7:
         raise DecodeError("UnknownEpoch", f"{head.epoch}")

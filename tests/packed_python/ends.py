@@ -1,49 +1,15 @@
 """The two ends: what each knows, and how it reads (docs/packed.md sections 4, 5, 9 and 10)."""
 
 import re
-import urllib.parse
-from dataclasses import dataclass, field
 
 import coders
-from aliases import EVENT, QUERY, Aliases, Gift
+from aliases import Aliases
 from errors import DecodeError
 from items import Reader
-from strings import Strings
-from tables import METHODS, ROUTES
-from values import Clock, Object, Values
-
-# The characters that stand for themselves in a segment of a path (RFC 3986 section 3.3).
-SEGMENT_SAFE = "!$&'()*+,;=:@-._~"
-
-
-@dataclass
-class Mark:
-    """What both ends know with a token: its number, the last time, the next recent number (section 10)."""
-
-    number: int = 0
-    time: int = 0
-    recent: int = 0
-
-
-@dataclass
-class Request:
-    """A request, and what the answer to it is read with."""
-
-    route: int
-    method: str
-    target: str
-    body: object
-    transaction: int | None = None
-    mark: Mark = field(default_factory=Mark)
-
-
-@dataclass
-class Response:
-    """A response or a notification; a status that the code says is None."""
-
-    status: int | None
-    body: object
-    position: int | None = None
+from message import Mark, Response, read_request_items, read_response_items
+from roles import ALIAS, BASE
+from roles import ROUTES as ROUTE_NAMES
+from values import Object
 
 
 class Asked:
@@ -53,13 +19,12 @@ class Asked:
         self.end = end
         self.transaction = None
         self.first_known = None
-        self.is_parameter = False
 
     def new_token(self, _items):
         raise DecodeError("Direction", "a new token in a request")
 
     def known_token(self, items, first):
-        number = items.varint()
+        number = items.varint(ALIAS)
         if first == 0x6C and self.first_known is None:
             self.first_known = number
         return self.end.token(number)
@@ -68,8 +33,6 @@ class Asked:
         return self.known_transaction(gift.take_number())
 
     def known_transaction(self, number):
-        if not self.is_parameter:
-            raise DecodeError("Code", "a transaction that is no parameter")
         self.transaction = number
         return self.end.transaction(number)
 
@@ -89,16 +52,14 @@ class Answered:
 
     def new_token(self, items):
         if self.last_new is None:
-            self.last_new = self.mark.number + items.zigzag()
+            self.last_new = self.mark.number + items.zigzag(BASE)
         else:
             self.last_new += 1
         self.new.append(self.last_new)
         return self.end.token(self.last_new)
 
-    def known_token(self, items, first):
-        if first == 0x6D:
-            raise DecodeError("Direction", "a token without a mark in a response")
-        return self.end.token(self.mark.number + items.zigzag())
+    def known_token(self, items, _first):
+        return self.end.token(self.mark.number + items.zigzag(ALIAS))
 
     def new_transaction(self, _gift):
         raise DecodeError("Direction", "a new transaction in a response")
@@ -108,7 +69,7 @@ class Answered:
 
     def event_number(self):
         if self.transaction is None:
-            raise DecodeError("Code", "an event without a transaction")
+            raise DecodeError("Direction", "an event without a transaction")
         return self.transaction
 
 
@@ -132,24 +93,17 @@ class End:
 
     def read_request(self, message, sender=None, receiver=None):
         """A request that the other end made, or that this one made itself where the two are told."""
-        head, source = coders.open_message(message, self.epoch, 0)
+        head, source = coders.open_message(message, self.epoch, None)
         if head.has_status:
-            raise DecodeError("Code", "a request with a status")
+            raise DecodeError("Damaged", "a request with a status")
         items = Reader(source)
-        gift = Gift(sender or self.theirs, items.varint() if head.has_base else None)
         asked = Asked(self)
-        strings = Strings(items, gift, receiver or self.mine, asked)
-        route = items.varint()
-        asked.is_parameter = True
-        method, path = _read_path(items, strings, route)
-        asked.is_parameter = False
-        query = _read_query(items, strings)
-        body = Values(items, strings, Clock(0)).body()
+        request, gift = read_request_items(head, items, sender or self.theirs, receiver or self.mine, asked)
         items.finish()
-        mark = self._mark(asked.first_known)
+        request.transaction = asked.transaction
+        request.mark = self._mark(asked.first_known)
         gift.commit()
-        target = path if query is None else f"{path}?{query}"
-        return Request(route, method, target, body, asked.transaction, mark)
+        return request
 
     def _mark(self, number):
         if number is None:
@@ -164,32 +118,35 @@ class End:
             return Response(None, Object())
         head, source = coders.open_message(message, self.epoch, request.route)
         items = Reader(source)
-        status = items.varint() if head.has_status else None
+        items.at(BASE, ROUTE_NAMES + request.route, 1)
+        status = items.varint(BASE) if head.has_status else None
+        if status is not None and status >= 2**16:
+            raise DecodeError("Damaged", f"status {status}")
         body = self._read_answer(head, items, request.mark, request.transaction, sender, receiver)
         return Response(status, body)
 
-    def read_notification(self, message, request, registered=0, sender=None, receiver=None):
-        """What an observed request is told; `registered` is the number of the token that it went on from."""
+    def read_notification(self, message, request, sender=None, receiver=None):
+        """What an observed request is told; its answer if it has no position."""
         head, source = coders.open_message(message, self.epoch, request.route)
         items = Reader(source)
+        items.at(BASE, ROUTE_NAMES + request.route, 1)
         mark, position = request.mark, None
         if head.has_status:
-            position = registered + items.zigzag()
+            position = mark.number + items.zigzag(BASE)
             mark = self._mark(position)
         body = self._read_answer(head, items, mark, None, sender, receiver)
         return Response(None, body, position)
 
     def _read_answer(self, head, items, mark, transaction, sender, receiver):
-        base = mark.recent + items.zigzag() if head.has_base else None
-        gift = Gift(sender or self.theirs, base)
         answered = Answered(self, mark, transaction)
-        clock = Clock(mark.time)
-        body = Values(items, Strings(items, gift, receiver or self.mine, answered), clock).body()
+        body, gift, last_time = read_response_items(
+            head, items, sender or self.theirs, receiver or self.mine, answered
+        )
         items.finish()
         gift.commit()
+        recent = mark.recent if gift.base is None else gift.next_recent
         for number in answered.new:
-            recent = mark.recent if base is None else gift.next_recent
-            self.marks[number] = Mark(number, clock.last, recent)
+            self.marks[number] = Mark(number, last_time, recent)
         return body
 
 
@@ -230,51 +187,5 @@ class Proxy(End):
         return int(found[1]) if found else None
 
     def transaction(self, number):
-        if number not in self.chosen:
-            raise DecodeError("UnknownAlias", f"transaction {number}")
-        return self.chosen[number]
-
-
-def _read_path(items, strings, number):
-    if number > len(ROUTES):
-        raise DecodeError("UnknownRoute", f"{number}")
-    if number:
-        route = ROUTES[number - 1]
-        method = route.method
-        segments = [encode(strings.read()) if s.startswith("{") else s for s in route.segments]
-    else:
-        method = items.byte()
-        if method >= len(METHODS):
-            raise DecodeError("Code", f"method {method}")
-        method, segments = METHODS[method], []
-        while (first := items.byte()) != 0x7F:
-            segments.append(encode(strings.read(first)))
-    if "." in segments or ".." in segments:
-        raise DecodeError("Path")
-    return method, "/" + "/".join(segments)
-
-
-def encode(segment):
-    return urllib.parse.quote(segment, safe=SEGMENT_SAFE)
-
-
-def _read_query(items, strings):
-    """The query, with its tokens where they were; None for none."""
-    first = items.byte()
-    if first == 0x2B:
-        return None
-    if first == 0x7B:
-        number = items.varint()
-        query = strings.gift.get(QUERY, number)
-        if query is None:
-            raise DecodeError("UnknownAlias", f"query {number}")
-    elif first == 0x60:
-        number = items.varint()
-        if items.byte() != 0x50:
-            raise DecodeError("Code", "a query that is no text")
-        query = items.text()
-        strings.gift.give(QUERY, number, query)
-    else:
-        query = strings.read(first)
-    first, *parts = query.split("\x01")
-    return first + "".join(strings.read() + part for part in parts)
+        """What the client chose; if that is forgotten, what the homeserver was given."""
+        return self.chosen.get(number, f"lb{self.transactions:08x}.{number}")

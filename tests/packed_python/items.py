@@ -1,6 +1,7 @@
 """The items of a message: those that a coder sees from the front, the raw ones from the end (docs/packed.md section 3)."""
 
 from errors import DecodeError
+from roles import LENGTH, NUMBER, TEXT, VALUE
 
 MASK = 2**64 - 1
 
@@ -28,44 +29,57 @@ def signed(number):
 
 
 class Reader:
-    """Numbers and texts, byte by byte, over one of the sources below."""
+    """Numbers and texts, byte by byte, over a source; what each byte is, the source may want to know (section 13)."""
 
     def __init__(self, source):
-        self.byte = source.byte
+        self.source = source
         self.raw = source.raw
         self.finish = source.finish
+        self.role, self.name, self.parent = VALUE, 0, 0
 
-    def varint(self):
+    def at(self, role, name, parent=0):
+        """Says what the next codes are, and whose."""
+        self.role, self.name, self.parent = role, name, parent
+
+    def code(self):
+        """The first byte of something."""
+        return self.source.byte(self.role, self.name, self.parent)
+
+    def byte(self, role):
+        """A further byte."""
+        return self.source.byte(role, self.name, self.parent)
+
+    def varint(self, role):
         number = 0
         for shift in range(0, 70, 7):
-            byte = self.byte()
+            byte = self.byte(role)
             number |= (byte & 0x7F) << shift
+            if number > MASK:
+                break
             if byte < 0x80:
-                if number > MASK:
-                    break
                 return number
-        raise DecodeError("Code", "a varint of more than 64 bits")
+        raise DecodeError("Damaged", "a varint of more than 64 bits")
 
-    def zigzag(self):
-        number = self.varint()
+    def zigzag(self, role):
+        number = self.varint(role)
         return -(number >> 1) - 1 if number & 1 else number >> 1
 
     def unsigned(self, length):
         number = 0
         for _ in range(length):
-            number = number << 8 | self.byte()
+            number = number << 8 | self.byte(NUMBER)
         return number
 
     def text(self):
         """UTF-8 up to a byte of 0."""
         out = bytearray()
-        while byte := self.byte():
+        while byte := self.byte(TEXT):
             out.append(byte)
         return utf8(out)
 
     def counted_text(self):
         """A varint, and as many bytes of UTF-8."""
-        return utf8(bytearray(self.byte() for _ in range(self.varint())))
+        return utf8(bytearray(self.byte(TEXT) for _ in range(self.varint(LENGTH))))
 
 
 def utf8(octets):
@@ -83,7 +97,7 @@ class Plain:
         self.position = 0
         self.end = len(octets)
 
-    def byte(self):
+    def byte(self, *_place):
         if self.position >= self.end:
             raise DecodeError("Truncated")
         self.position += 1

@@ -2,9 +2,10 @@
 
 import base64
 
-import aliases
 from aliases import DEVICE, EVENT, RECENT, ROOM, SERVER, USER
 from errors import DecodeError
+from items import utf8
+from roles import ALIAS, LENGTH, ROW
 from tables import VALUES
 
 REFERENCES = [ROOM, USER, SERVER, DEVICE]
@@ -19,7 +20,7 @@ def encode_base64url(octets):
 
 
 class Strings:
-    """Reads the strings of one message."""
+    """Reads the strings of one message: `gift` is what it gives, `receiver` what its reader has given."""
 
     def __init__(self, items, gift, receiver, ends):
         self.items = items
@@ -31,7 +32,7 @@ class Strings:
 
     def read(self, first=None):
         """A string; of its first byte the caller may have taken it for one."""
-        first = self.items.byte() if first is None else first
+        first = self.items.code() if first is None else first
         if first == 0x5E:
             return self._in_two()
         if first == 0x5F:
@@ -41,10 +42,11 @@ class Strings:
     def _simple(self, first):
         if first >= 0x80:
             return self._of_the_table(first)
+        if first == 0x52:
+            return utf8(self.items.raw(self.items.varint(LENGTH)))
         if 0x50 <= first <= 0x5D:
-            string, is_recent = self._spelled(first)
-            if is_recent:
-                self.gift.give_recent(string)
+            string = self._spelled(first)
+            self.gift.give_recent(string)
             return string
         if first == 0x60:
             return self._introduced()
@@ -52,100 +54,77 @@ class Strings:
             return self._reference(first)
         if 0x6B <= first <= 0x6F or first in (0x78, 0x79):
             return self._of_the_ends(first)
-        raise DecodeError("Code", f"{first:#04x} begins no string")
+        raise DecodeError("Code", f"{first:#04x} begins no string here")
 
     def _of_the_table(self, first):
-        row = first - 0x80 if first < 0xF0 else 112 + ((first & 0x0F) << 8 | self.items.byte())
+        row = first - 0x80 if first < 0xF0 else 112 + ((first & 0x0F) << 8 | self.items.byte(ROW))
         if row >= len(VALUES):
             raise DecodeError("UnknownRow", f"value {row}")
         return VALUES[row]
 
     def _spelled(self, first):
-        """The string, and whether it is one of R."""
         items = self.items
         match first:
             case 0x50:
-                return items.text(), True
+                return items.text()
             case 0x51:
-                return items.counted_text(), True
-            case 0x52:
-                return self._secret(), False
+                return items.counted_text()
             case 0x53:
-                return "$" + encode_base64url(items.raw(32)), True
+                return "$" + encode_base64url(items.raw(32))
             case 0x54:
-                return "!" + encode_base64url(items.raw(32)), False
+                return "!" + encode_base64url(items.raw(32))
             case 0x55 | 0x56:
-                return encode_base64(items.raw(32 if first == 0x55 else 64)), True
+                return encode_base64(items.raw(32 if first == 0x55 else 64))
             case 0x57:
-                return encode_base64(items.raw(items.varint())), True
+                return encode_base64(items.raw(items.varint(LENGTH)))
             case 0x58:
-                return base64.b64encode(items.raw(items.varint())).decode(), True
+                return base64.b64encode(items.raw(items.varint(LENGTH))).decode()
             case 0x59:
-                return encode_base64url(items.raw(items.varint())), True
+                return encode_base64url(items.raw(items.varint(LENGTH)))
             case 0x5A | 0x5B | 0x5C:
-                return "@!#"[first - 0x5A] + items.text() + ":" + self._server(), first == 0x5C
+                return "@!#"[first - 0x5A] + items.text() + ":" + self._server()
             case _:
-                return "mxc://" + self._server() + "/" + items.text(), True
-
-    def _secret(self):
-        octets = self.items.raw(self.items.varint())
-        try:
-            return octets.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise DecodeError("Utf8", str(error)) from None
+                return "mxc://" + self._server() + "/" + items.text()
 
     def _server(self):
-        first = self.items.byte()
+        first = self.items.code()
         if first in (0x65, 0x69):
             return self._reference(first)
         if first != 0x60:
             raise DecodeError("Code", f"{first:#04x} begins no server")
-        number = self.items.varint()
-        if self.items.byte() != 0x50:
+        number = self.items.varint(ALIAS)
+        if self.items.code() != 0x50:
             raise DecodeError("Code", "a server that is no text")
-        return self._give(SERVER, number, self.items.text())
+        string = self.items.text()
+        self.gift.give(SERVER, number, string)
+        return string
 
     def _introduced(self):
-        number = self.items.varint()
-        first = self.items.byte()
+        number = self.items.varint(ALIAS)
+        first = self.items.code()
         kind = {0x5A: USER, 0x5B: ROOM, 0x54: ROOM, 0x50: DEVICE}.get(first)
         if kind is None:
             raise DecodeError("Code", f"{first:#04x} is not introduced")
-        return self._give(kind, number, self._spelled(first)[0])
-
-    def _give(self, kind, number, string):
-        if not aliases.is_remembered(kind, string):
-            raise DecodeError("Code", f"a {kind} of too many bytes")
+        string = self._spelled(first)
         self.gift.give(kind, number, string)
         return string
 
     def _reference(self, first):
         items = self.items
         if first == 0x61:
-            back = items.varint()
-            if self.gift.next_recent is None:
-                raise DecodeError("Code", "a recent string without a base")
-            return self._known(self.gift, RECENT, self.gift.next_recent - back)
+            back = items.varint(ALIAS)
+            return known(self.gift, RECENT, (self.gift.next_recent or 0) - back)
         if first == 0x62:
-            self.last_far += items.zigzag()
-            return self._known(self.receiver, RECENT, self.last_far)
-        number = items.varint()
+            self.last_far += items.zigzag(ALIAS)
+            return known(self.receiver, RECENT, self.last_far)
+        number = items.varint(ALIAS)
         if first == 0x7A:
             self.last_event = number
-            for known in (self.gift, self.receiver):
-                if (string := known.get(EVENT, number)) is not None:
-                    return string
-            return self._known(self.gift, EVENT, number)
+            string = self.gift.get(EVENT, number)
+            return known(self.receiver, EVENT, number) if string is None else string
         if first <= 0x66:
-            return self._known(self.gift, REFERENCES[first - 0x63], number)
-        return self._known(self.receiver, REFERENCES[first - 0x67], number)
-
-    @staticmethod
-    def _known(known, kind, number):
-        string = known.get(kind, number)
-        if string is None:
-            raise DecodeError("UnknownAlias", f"{kind} {number}")
-        return string
+            return known(self.gift, REFERENCES[first - 0x63], number)
+        return known(self.receiver, REFERENCES[first - 0x67], number)
 
     def _of_the_ends(self, first):
         """Tokens and transactions; which of them may stand in a message its direction says."""
@@ -157,7 +136,7 @@ class Strings:
             case 0x6E:
                 return self.ends.new_transaction(self.gift)
             case 0x6F:
-                return self.ends.known_transaction(self.items.varint())
+                return self.ends.known_transaction(self.items.varint(ALIAS))
             case 0x78:
                 if self.last_event is None:
                     raise DecodeError("Code", "no event of a transaction before")
@@ -167,16 +146,24 @@ class Strings:
         return event
 
     def _in_two(self):
-        first = self.items.byte()
+        first = self.items.code()
         if first < 0x80:
             raise DecodeError("Code", f"{first:#04x} is no string of the table")
         left = self._of_the_table(first)
-        return left + ":" + self._simple(self.items.byte())
+        return left + ":" + self._simple(self.items.code())
 
     def _text_with_identifiers(self):
         parts = [self.items.text()]
-        while (first := self.items.byte()) != 0x7F:
+        while (first := self.items.code()) != 0x7F:
             parts += [self._simple(first), self.items.text()]
         string = "".join(parts)
         self.gift.give_recent(string)
         return string
+
+
+def known(aliases, kind, number):
+    """The string of a number, which has to be known."""
+    string = aliases.get(kind, number)
+    if string is None:
+        raise DecodeError("UnknownAlias", f"{kind} {number}")
+    return string

@@ -4,9 +4,12 @@ import json
 import struct
 
 from errors import DecodeError
-from tables import KEYS
+from items import signed
+from roles import LENGTH, NAME, NO_NAME, ROW, TIME, VALUE, spelled_name
+from tables import KEY_ROWS, KEYS
 
 DEEPEST = 126
+AGE = KEY_ROWS["age"]
 NONE, AS_IT_IS = 0x2B, 0x2C
 
 
@@ -44,19 +47,18 @@ class Clock:
         self.now = None
 
     def time(self, difference):
-        self.last = self.last + difference & 2**64 - 1
+        self.last = signed(self.last + difference)
         self.is_told = True
         return self.last
 
     def told_age(self, age):
         if self.is_told:
-            self.now = self.last + age & 2**64 - 1
+            self.now = signed(self.last + age)
 
     def age(self, difference):
-        if self.now is None:
-            raise DecodeError("Code", "an age of which nothing is known")
-        age = self.now - self.last + difference & 2**64 - 1
-        self.now = self.last + age & 2**64 - 1
+        expected = 0 if self.now is None else self.now - self.last
+        age = signed(expected + difference)
+        self.told_age(age)
         return age
 
 
@@ -71,11 +73,11 @@ class Values:
 
     def body(self):
         """None, bytes that travelled as they are, or a value."""
-        first = self.items.byte()
+        first = self.items.code()
         if first == NONE:
             return None
         if first == AS_IT_IS:
-            length = self.items.varint()
+            length = self.items.varint(LENGTH)
             return Carried(self.items.raw(self._spend(length)))
         return self.value(first, 0, None)
 
@@ -112,46 +114,58 @@ class Values:
         return string
 
     def _array(self, depth):
+        items = self.items
+        outer = items.name, items.parent
         values = []
-        while (first := self.items.byte()) != 0x7F:
+        while (first := items.code()) != 0x7F:
             values.append(self.value(first, depth, None))
+            items.at(VALUE, *outer)
         return values
 
     def _object(self, depth):
-        members = Object()
-        while (first := self.items.byte()) != 0x7F:
-            name = self._name(first)
-            members.append((name, self.value(self.items.byte(), depth, name)))
+        items = self.items
+        outer = items.name, items.parent
+        name, members = NO_NAME, Object()
+        while True:
+            items.at(NAME, name, outer[0])
+            first = items.code()
+            if first == 0x7F:
+                break
+            string, name = self._name(first)
+            items.at(VALUE, name, outer[0])
+            members.append((string, self.value(items.code(), depth, name)))
+        items.at(VALUE, *outer)
         return members
 
     def _name(self, first):
-        if 0x50 <= first <= 0x6F or first == 0x7A:
-            return self._string(first)
+        """The name, and its row, or what stands for that."""
+        if 0x50 <= first <= 0x6F or 0x78 <= first <= 0x7A:
+            return self._string(first), spelled_name(first)
         if first < 0x50:
             row = first
         elif first >= 0x80:
             row = first - 0x80 + 80
         elif 0x70 <= first <= 0x77:
-            row = 208 + ((first & 7) << 8 | self.items.byte())
+            row = 208 + ((first & 7) << 8 | self.items.byte(ROW))
         else:
             raise DecodeError("Code", f"{first:#04x} begins no name")
         if row >= len(KEYS):
             raise DecodeError("UnknownRow", f"key {row}")
         self._spend(len(KEYS[row]) + 3)
-        return KEYS[row]
+        return KEYS[row], row
 
     def _number(self, first, name):
         if first == 0x25:
-            (number,) = struct.unpack(">d", bytes(self.items.byte() for _ in range(8)))
+            (number,) = struct.unpack(">d", self.items.unsigned(8).to_bytes(8, "big"))
             if number - number != 0:
-                raise DecodeError("Code", "a float that is no number")
+                raise DecodeError("Damaged", "a float that is no number")
             return number
         if first == 0x26:
-            return self.clock.time(self.items.zigzag())
+            return self.clock.time(self.items.zigzag(TIME))
         if first == 0x27:
-            return self.clock.age(self.items.zigzag())
+            return self.clock.age(self.items.zigzag(TIME))
         number = self._integer(first)
-        if name == "age" and 0 <= number < 2**40:
+        if name == AGE and 0 <= number < 2**40:
             self.clock.told_age(number)
         return number
 
@@ -161,11 +175,8 @@ class Values:
         if first <= 0x23:
             return self.items.unsigned(1 << (first - 0x20))
         if first == 0x24:
-            following = self.items.byte()
+            following = self.items.code()
             if following > 0x23:
                 raise DecodeError("Code", f"{following:#04x} is no unsigned integer")
-            number = self._integer(following)
-            if number >= 2**63:
-                raise DecodeError("Code", "an integer of more than 64 bits")
-            return -1 - number
+            return -1 - self._integer(following)
         raise DecodeError("Code", f"{first:#04x} begins no value")

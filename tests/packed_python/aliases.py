@@ -40,6 +40,12 @@ class Kind:
                 break
             self.used -= len(self.strings.pop(old).encode("utf-8"))
 
+    def is_near(self, number):
+        """Whether a sender may refer to a number of its own."""
+        later = (string for other, string in self.strings.items() if other >= number)
+        is_inside = sum(len(string.encode("utf-8")) for string in later) <= self.room // 2
+        return number + self.window // 2 >= self.next and is_inside
+
 
 class Aliases:
     """What one end has told, as one of the two knows it: `share` is 1 for who was told, 2 for who told it."""

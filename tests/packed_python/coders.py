@@ -34,10 +34,33 @@ def open_message(message, epoch, route):
     return head, source
 
 
-def close_message(head, coder, writer):
-    """A message of the items in `writer`, by coder 0 or 1."""
-    coded = deflate(bytes(writer.coded)) if coder == 1 else bytes(writer.coded)
-    return bytes([head.byte(coder)]) + coded + writer.tail()
+class Traced:
+    """A source that notes what it gives, so that the message can be written by any coder."""
+
+    def __init__(self, head, source, route):
+        self.head = head
+        self.source = source
+        self.route = route
+        self.trace = []
+        self.tail = b""
+        self.finish = source.finish
+
+    def byte(self, *place):
+        byte = self.source.byte(*place)
+        self.trace.append((byte, place))
+        return byte
+
+    def raw(self, length):
+        octets = self.source.raw(length)
+        self.tail = octets + self.tail
+        return octets
+
+    def message(self, coder):
+        """The message that was read, by one of the coders."""
+        if coder == 2:
+            return model.encode(samples.taught(), self.head, self.route, self.trace, self.tail)
+        coded = bytes(byte for byte, _ in self.trace)
+        return bytes([self.head.byte(coder)]) + (deflate(coded) if coder else coded) + self.tail
 
 
 def inflate(octets):

@@ -1,14 +1,18 @@
 """The two ends: what each knows, and how it reads (docs/packed.md sections 4, 5, 9 and 10)."""
 
 import re
+import urllib.parse
 
 import coders
-from aliases import Aliases
+import write
+from aliases import EVENT, RECENT, Aliases
 from errors import DecodeError
+from head import Head
 from items import Reader
-from message import Mark, Response, read_request_items, read_response_items
+from message import Mark, Request, Response, read_request_items, read_response_items
 from roles import ALIAS, BASE
 from roles import ROUTES as ROUTE_NAMES
+from tables import ROUTES
 from values import Object
 
 
@@ -83,17 +87,19 @@ class End:
         self.mine = Aliases(2)
         self.theirs = Aliases(1)
         self.marks = {}
+        self.read_by = {}
+        self.trace = None
 
     def begin(self, epoch):
         """A new epoch."""
         self.epoch = epoch
         self.mine.forget()
         self.theirs.forget()
-        self.marks.clear()
+        self.read_by.clear()
 
     def read_request(self, message, sender=None, receiver=None):
         """A request that the other end made, or that this one made itself where the two are told."""
-        head, source = coders.open_message(message, self.epoch, None)
+        head, source = self._open(message, None)
         if head.has_status:
             raise DecodeError("Damaged", "a request with a status")
         items = Reader(source)
@@ -104,6 +110,29 @@ class End:
         request.mark = self._mark(asked.first_known)
         gift.commit()
         return request
+
+    def _open(self, message, route):
+        head, source = coders.open_message(message, self.epoch, route)
+        self.trace = coders.Traced(head, source, route)
+        return head, self.trace
+
+    def may_refer(self, known, kind, number):
+        """Whether a number may be referred to: those of the other end, and own ones that it has read, in the window."""
+        if known is self.theirs:
+            return True
+        return number in self.read_by.get(kind, ()) and known.kinds[kind].is_near(number)
+
+    def acknowledge(self, items):
+        """The other end has read a message of this one."""
+        for kind, number in items.gift.given:
+            self.read_by.setdefault(kind, set()).add(number)
+
+    def _sent(self, head, items):
+        """The message of coder 0, and what this end has given with it."""
+        items.gift.commit()
+        kind = self.mine.kinds[RECENT]
+        kind.next = max(kind.next, items.gift.next_recent)
+        return bytes([head.byte(0)]) + bytes(items.coded) + items.tail()
 
     def _mark(self, number):
         if number is None:
@@ -116,7 +145,7 @@ class End:
         """The response to a request."""
         if not message:
             return Response(None, Object())
-        head, source = coders.open_message(message, self.epoch, request.route)
+        head, source = self._open(message, request.route)
         items = Reader(source)
         items.at(BASE, ROUTE_NAMES + request.route, 1)
         status = items.varint(BASE) if head.has_status else None
@@ -127,7 +156,7 @@ class End:
 
     def read_notification(self, message, request, sender=None, receiver=None):
         """What an observed request is told; its answer if it has no position."""
-        head, source = coders.open_message(message, self.epoch, request.route)
+        head, source = self._open(message, request.route)
         items = Reader(source)
         items.at(BASE, ROUTE_NAMES + request.route, 1)
         mark, position = request.mark, None
@@ -170,6 +199,70 @@ class Gateway(End):
     def transaction(self, number):
         return f"lb{self.transactions:08x}.{number}"
 
+    def write_response(self, request, body, status=None):
+        """A response, and its items; one that is read as nothing but `{}` is empty."""
+        if status is None and write.same_object(body):
+            return b"", None
+        return self._write(request, request.mark, body, None if status is None else write.varint(status))
+
+    def write_notification(self, request, position, body):
+        """A notification that goes on from a position that the proxy has."""
+        mark = self._mark(position)
+        return self._write(request, mark, body, write.zigzag(position - request.mark.number))
+
+    def _write(self, request, mark, body, front):
+        answering = Answering(self, mark, request.transaction if front is None else None)
+        items = write.Items(self, mark, answering)
+        items.body(write.carried(body), ROUTES[request.route - 1].answer if request.route else [])
+        base = b""
+        if items.has_base:
+            base = write.zigzag(items.gift.base - mark.recent)
+        items.coded[:0] = (front or b"") + base
+        recent = items.gift.next_recent if items.has_base else mark.recent
+        for number in answering.new:
+            self.marks[number] = Mark(number, items.clock.last, recent)
+        return self._sent(Head(self.epoch, items.has_base, front is not None), items), items
+
+
+class Answering:
+    """Tokens and transactions of a response that is written."""
+
+    def __init__(self, gateway, mark, transaction):
+        self.gateway = gateway
+        self.mark = mark
+        self.unanswered = transaction
+        self.new = []
+
+    def token(self, items, string):
+        """A token, whatever it is."""
+        is_known = string in self.gateway.numbers
+        number = self.gateway.number_of(string)
+        items.byte(0x6C if is_known else 0x6B)
+        if is_known or not self.new:
+            items.zigzag(number - self.mark.number)
+        if not is_known:
+            self.new.append(number)
+        return True
+
+    def transaction(self, items, string, path):
+        """The event that came of the request's transaction, or an id that the homeserver repeats; if it is one."""
+        if path == ("event_id",) and self.unanswered is not None and write.HASH.match(string) and string[0] == "$":
+            items.byte(0x79)
+            items.raw(write.bytes_of(string[1:], "-_"))
+            items.gift.give(EVENT, self.unanswered, string)
+            return True
+        if path[-2:] != ("unsigned", "transaction_id") or "content" in path:
+            return False
+        found = re.fullmatch(rf"lb{self.gateway.transactions:08x}\.(0|[1-9][0-9]*)", string)
+        if not found:
+            return False
+        if int(found[1]) == items.last_event:
+            items.byte(0x78)
+        else:
+            items.byte(0x6F)
+            items.varint(int(found[1]))
+        return True
+
 
 class Proxy(End):
     """The end that has the client's transactions."""
@@ -189,3 +282,57 @@ class Proxy(End):
     def transaction(self, number):
         """What the client chose; if that is forgotten, what the homeserver was given."""
         return self.chosen.get(number, f"lb{self.transactions:08x}.{number}")
+
+    def write_request(self, method, target, body):
+        """A request, its items, and what its answer is read with."""
+        path, mark, query = target.partition("?")
+        segments = [urllib.parse.unquote(segment) for segment in path.split("/")[1:]]
+        asking = Asking(self)
+        items = write.Items(self, Mark(), asking)
+        route = write.path_items(items, method, segments, lambda chosen: asking.begin(items, chosen))
+        number_of = self.number_of
+        write.query_items(items, query if mark else None, number_of, lambda number: asking.number(items, number))
+        items.body(write.carried(body), ROUTES[route - 1].request if route else [])
+        if items.has_base:
+            items.coded[:0] = write.varint(items.gift.base)
+        request = Request(route, method, target, body, asking.transaction_number)
+        request.mark = self._mark(asking.first_known)
+        return self._sent(Head(self.epoch, items.has_base, False), items), items, request
+
+
+class Asking:
+    """Tokens and transactions of a request that is written."""
+
+    def __init__(self, proxy):
+        self.proxy = proxy
+        self.first_known = None
+        self.transaction_number = None
+
+    def token(self, items, string):
+        number = self.proxy.number_of(string)
+        if number is not None:
+            self.number(items, number)
+        return number is not None
+
+    def number(self, items, number):
+        is_marked = number in self.proxy.marks
+        items.byte(0x6C if is_marked else 0x6D)
+        items.varint(number)
+        if is_marked and self.first_known is None:
+            self.first_known = number
+
+    def begin(self, items, chosen):
+        """The transaction of the request, which the client may repeat."""
+        numbers = {string: number for number, string in self.proxy.chosen.items()}
+        if chosen in numbers:
+            number = numbers[chosen]
+            items.byte(0x6F)
+            items.varint(number)
+        else:
+            items.byte(0x6E)
+            number = items.take_number()
+            self.proxy.chosen[number] = chosen
+        self.transaction_number = number
+
+    def transaction(self, _items, _string, _path):
+        return False

@@ -126,30 +126,3 @@ class Split:
     def finish(self):
         self.items.finish()
         self.rest.finish()
-
-
-class Writer:
-    """Items on their way out."""
-
-    def __init__(self):
-        self.coded = bytearray()
-        self.raws = []
-
-    def byte(self, *octets):
-        self.coded.extend(octets)
-
-    def varint(self, number):
-        self.coded += varint(number)
-
-    def zigzag(self, number):
-        self.coded += zigzag(number)
-
-    def text(self, text):
-        self.coded += text.encode("utf-8") + b"\0"
-
-    def raw(self, octets):
-        self.raws.append(bytes(octets))
-
-    def tail(self):
-        """The raw items, the first last."""
-        return b"".join(reversed(self.raws))

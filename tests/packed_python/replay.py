@@ -58,10 +58,14 @@ class Association:
     def _number_tokens(self, body, route, path=()):
         """The homeserver's tokens get their numbers, in the order in which they stand."""
         places = tables.ROUTES[route - 1].answer if route else []
-        for name, member in body if isinstance(body, values.Object) else []:
-            if isinstance(member, str) and tables.is_token(places, (*path, name)):
-                self.gateway.number_of(member)
-            self._number_tokens(member, route, (*path, name))
+        if isinstance(body, values.Object):
+            for name, member in body:
+                if isinstance(member, str) and tables.is_token(places, (*path, name)):
+                    self.gateway.number_of(member)
+                self._number_tokens(member, route, (*path, name))
+        elif isinstance(body, list):
+            for element in body:
+                self._number_tokens(element, route, path)
 
 
 def expect(found, expected):

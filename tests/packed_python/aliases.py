@@ -1,6 +1,7 @@
 """The numbers of one direction (docs/packed.md section 8)."""
 
 from errors import DecodeError
+from items import MASK
 
 RECENT, ROOM, USER, SERVER, DEVICE, QUERY, EVENT = "recent", "room", "user", "server", "device", "query", "event"
 
@@ -82,8 +83,8 @@ class Gift:
 
     def __init__(self, known, base):
         self.known = known
-        self.base = base
-        self.next_recent = base
+        self.base = base if base is None else base & MASK
+        self.next_recent = self.base
         self.given = {}
 
     def give(self, kind, number, string):

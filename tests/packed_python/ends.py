@@ -8,12 +8,12 @@ import write
 from aliases import EVENT, RECENT, Aliases
 from errors import DecodeError
 from head import Head
-from items import Reader
+from items import MASK, Reader, varint, zigzag
 from message import Mark, Request, Response, read_request_items, read_response_items
 from roles import ALIAS, BASE
 from roles import ROUTES as ROUTE_NAMES
 from tables import ROUTES
-from values import Object
+from values import Object, carried
 
 
 class Asked:
@@ -56,14 +56,14 @@ class Answered:
 
     def new_token(self, items):
         if self.last_new is None:
-            self.last_new = self.mark.number + items.zigzag(BASE)
+            self.last_new = self.mark.number + items.zigzag(BASE) & MASK
         else:
             self.last_new += 1
         self.new.append(self.last_new)
         return self.end.token(self.last_new)
 
     def known_token(self, items, _first):
-        return self.end.token(self.mark.number + items.zigzag(ALIAS))
+        return self.end.token(self.mark.number + items.zigzag(ALIAS) & MASK)
 
     def new_transaction(self, _gift):
         raise DecodeError("Direction", "a new transaction in a response")
@@ -161,7 +161,7 @@ class End:
         items.at(BASE, ROUTE_NAMES + request.route, 1)
         mark, position = request.mark, None
         if head.has_status:
-            position = mark.number + items.zigzag(BASE)
+            position = mark.number + items.zigzag(BASE) & MASK
             mark = self._mark(position)
         body = self._read_answer(head, items, mark, None, sender, receiver)
         return Response(None, body, position)
@@ -203,20 +203,20 @@ class Gateway(End):
         """A response, and its items; one that is read as nothing but `{}` is empty."""
         if status is None and write.same_object(body):
             return b"", None
-        return self._write(request, request.mark, body, None if status is None else write.varint(status))
+        return self._write(request, request.mark, body, None if status is None else varint(status))
 
     def write_notification(self, request, position, body):
         """A notification that goes on from a position that the proxy has."""
         mark = self._mark(position)
-        return self._write(request, mark, body, write.zigzag(position - request.mark.number))
+        return self._write(request, mark, body, zigzag(position - request.mark.number))
 
     def _write(self, request, mark, body, front):
         answering = Answering(self, mark, request.transaction if front is None else None)
         items = write.Items(self, mark, answering)
-        items.body(write.carried(body), ROUTES[request.route - 1].answer if request.route else [])
+        items.body(carried(body), ROUTES[request.route - 1].answer if request.route else [])
         base = b""
         if items.has_base:
-            base = write.zigzag(items.gift.base - mark.recent)
+            base = zigzag(items.gift.base - mark.recent)
         items.coded[:0] = (front or b"") + base
         recent = items.gift.next_recent if items.has_base else mark.recent
         for number in answering.new:
@@ -246,7 +246,8 @@ class Answering:
 
     def transaction(self, items, string, path):
         """The event that came of the request's transaction, or an id that the homeserver repeats; if it is one."""
-        if path == ("event_id",) and self.unanswered is not None and write.HASH.match(string) and string[0] == "$":
+        is_event = path == ("event_id",) and write.HASH.match(string) and string[0] == "$"
+        if is_event and self.unanswered is not None and items.number_in(items.gift, EVENT, string) is None:
             items.byte(0x79)
             items.raw(write.bytes_of(string[1:], "-_"))
             items.gift.give(EVENT, self.unanswered, string)
@@ -270,6 +271,11 @@ class Proxy(End):
     def __init__(self, *agreement):
         super().__init__(*agreement)
         self.chosen = {}
+        self.begun = {}
+
+    def begin(self, epoch):
+        super().begin(epoch)
+        self.marks.clear()
 
     def token(self, number):
         return f"lb{self.tokens:08x}_{number}"
@@ -287,14 +293,14 @@ class Proxy(End):
         """A request, its items, and what its answer is read with."""
         path, mark, query = target.partition("?")
         segments = [urllib.parse.unquote(segment) for segment in path.split("/")[1:]]
-        asking = Asking(self)
+        asking = Asking(self, path)
         items = write.Items(self, Mark(), asking)
         route = write.path_items(items, method, segments, lambda chosen: asking.begin(items, chosen))
         number_of = self.number_of
         write.query_items(items, query if mark else None, number_of, lambda number: asking.number(items, number))
-        items.body(write.carried(body), ROUTES[route - 1].request if route else [])
+        items.body(carried(body), ROUTES[route - 1].request if route else [])
         if items.has_base:
-            items.coded[:0] = write.varint(items.gift.base)
+            items.coded[:0] = varint(items.gift.base)
         request = Request(route, method, target, body, asking.transaction_number)
         request.mark = self._mark(asking.first_known)
         return self._sent(Head(self.epoch, items.has_base, False), items), items, request
@@ -303,8 +309,9 @@ class Proxy(End):
 class Asking:
     """Tokens and transactions of a request that is written."""
 
-    def __init__(self, proxy):
+    def __init__(self, proxy, path):
         self.proxy = proxy
+        self.path = path
         self.first_known = None
         self.transaction_number = None
 
@@ -323,15 +330,15 @@ class Asking:
 
     def begin(self, items, chosen):
         """The transaction of the request, which the client may repeat."""
-        numbers = {string: number for number, string in self.proxy.chosen.items()}
-        if chosen in numbers:
-            number = numbers[chosen]
+        proxy = self.proxy
+        number = proxy.begun.get((self.path, chosen))
+        if number is None:
+            items.byte(0x6E)
+            number = proxy.begun[self.path, chosen] = items.take_number()
+            proxy.chosen[number] = chosen
+        else:
             items.byte(0x6F)
             items.varint(number)
-        else:
-            items.byte(0x6E)
-            number = items.take_number()
-            self.proxy.chosen[number] = chosen
         self.transaction_number = number
 
     def transaction(self, _items, _string, _path):

@@ -1,26 +1,58 @@
-"""Reads `tests/vectors/packed/exchanges.tsv` in order, as both ends would."""
+"""The vectors, in order, as both ends would read them, and as they would write them."""
 
+import copy
 import pathlib
+import struct
 
+import agreement
 import tables
 import values
 from ends import Gateway, Proxy
+from errors import DecodeError
+from values import ABSENT, Carried, Object
 
-VECTORS = pathlib.Path(__file__).resolve().parents[1] / "vectors" / "packed" / "exchanges.tsv"
+VECTORS = pathlib.Path(__file__).resolve().parents[1] / "vectors" / "packed"
 AGREEMENT = (1, 7, 9)
 
 
+def rows(name):
+    """The rows of a file of vectors, with their places."""
+    text = (VECTORS / name).read_text(encoding="utf-8")
+    for number, line in enumerate(text.split("\n"), 1):
+        if line and not line.startswith("#"):
+            yield f"{name}:{number}", line.split("\t")
+
+
 def same(one, other):
-    """Whether two values are one: an integer is no float, and members have an order."""
+    """Whether two values are one: an integer is no float, a zero has a sign, and members have an order."""
     if type(one) is not type(other):
         return False
     if isinstance(one, (list, tuple)):
         return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, float):
+        return struct.pack(">d", one) == struct.pack(">d", other)
     return one == other
 
 
+def expect(found, expected):
+    if not same(found, expected):
+        raise AssertionError(f"\nexpected {expected!r}\n   found {found!r}")
+
+
 def body_of(text):
-    return values.parse(text) if text else None
+    """A body that stands in a vector, as a message carries it."""
+    if not text:
+        return ABSENT
+    try:
+        value = values.parse(text)
+    except ValueError:
+        return Carried(text.encode("utf-8"))
+    return values.carried(value, text)
+
+
+def request_of(text):
+    method, target, body = text.split(" ", 2)
+    return method, target, body_of(body)
 
 
 class Association:
@@ -29,26 +61,22 @@ class Association:
     def __init__(self):
         self.proxy = Proxy(*AGREEMENT)
         self.gateway = Gateway(*AGREEMENT)
-        self.request = None
+        self.asked = []
 
-    def request_vector(self, message, asked, passed_on):
-        """The gateway reads a request of the vectors'; what comes of it is what the homeserver gets."""
-        method, target, body = asked.split(" ", 2)
+    def read_request(self, message, asked, passed_on):
+        """The gateway reads a request, which becomes what the homeserver gets; the proxy knows what it said."""
         read = self.gateway.read_request(message)
-        self._learn_transaction(read, target)
-        own = self.proxy.read_request(message, self.proxy.mine, self.proxy.theirs)
-        expect((own.method, own.target, own.body), (method, target, body_of(body)))
-        method, target, body = passed_on.split(" ", 2)
-        expect((read.method, read.target, read.body), (method, target, body_of(body)))
-        self.request = read, own
-
-    def _learn_transaction(self, read, target):
+        method, target, body = request_of(asked)
         if read.transaction is not None:
-            self.proxy.chosen[read.transaction] = target.rsplit("/", 1)[1]
+            self.proxy.chosen[read.transaction] = target.split("?")[0].rsplit("/", 1)[1]
+        own = self.proxy.read_request(message, self.proxy.mine, self.proxy.theirs)
+        expect((own.method, own.target, own.body), (method, target, body))
+        expect((read.method, read.target, read.body), request_of(passed_on))
+        self.asked.append((read, own))
 
-    def response_vector(self, message, answered, told):
-        """The proxy reads a response; what comes of it is what the client gets."""
-        read, own = self.request
+    def read_response(self, message, answered, told):
+        """The proxy reads a response, which becomes what the client gets."""
+        read, own = self.asked[-1]
         response = self.proxy.read_response(message, own)
         expect(response.body, body_of(told))
         self._number_tokens(body_of(answered), read.route)
@@ -58,7 +86,7 @@ class Association:
     def _number_tokens(self, body, route, path=()):
         """The homeserver's tokens get their numbers, in the order in which they stand."""
         places = tables.ROUTES[route - 1].answer if route else []
-        if isinstance(body, values.Object):
+        if isinstance(body, Object):
             for name, member in body:
                 if isinstance(member, str) and tables.is_token(places, (*path, name)):
                     self.gateway.number_of(member)
@@ -67,37 +95,126 @@ class Association:
             for element in body:
                 self._number_tokens(element, route, path)
 
-
-def expect(found, expected):
-    if not same(found, expected):
-        raise AssertionError(f"expected {expected!r}\n   found {found!r}")
-
-
-def vectors():
-    """The rows: number of the line, coder, kind, bytes, and the other two columns."""
-    for number, line in enumerate(VECTORS.read_text(encoding="utf-8").split("\n"), 1):
-        if line and not line.startswith("#"):
-            coder, kind, octets, first, second = line.split("\t")
-            yield number, coder, kind, bytes.fromhex(octets), first, second
+    def traces(self):
+        """The last message as each end read it."""
+        return self.gateway.trace, self.proxy.trace
 
 
-def replay():
-    """Reads all of them; the number of messages read."""
-    count, last = 0, None
-    for number, coder, kind, message, first, second in vectors():
-        if coder != last:
-            association, last = Association(), coder
+class Recoded:
+    """The messages of coder 0, written by coders 1 and 2 too, and read by ends of their own."""
+
+    def __init__(self):
+        self.deflated = Association()
+        self.modelled = []
+
+    def add(self, trace, kind, message, first, second):
+        expect(trace.message(0), message)
+        recoded = trace.message(1)
+        getattr(self.deflated, f"read_{kind}")(recoded, first, second)
+        self.modelled.append(trace.message(2))
+
+
+def read_exchanges():
+    """Reads the exchanges by all coders; gives the association of coder 0, and what was seen."""
+    associations, recoded, counts = {}, Recoded(), {}
+    modelled = 0
+    for place, (coder, kind, octets, first, second) in rows("exchanges.tsv"):
+        message = bytes.fromhex(octets)
+        association = associations.setdefault(coder, Association())
+        try:
+            getattr(association, f"read_{kind}")(message, first, second)
+            if coder == "0":
+                trace = association.proxy.trace if message else None
+                if trace:
+                    recoded.add(trace, kind, message, first, second)
+                else:
+                    recoded.deflated.read_response(message, first, second)
+                    recoded.modelled.append(b"")
+            if coder == "2":
+                expect(recoded.modelled[modelled], message)
+                modelled += 1
+        except Exception as error:
+            error.add_note(place)
+            raise
+        counts[coder] = counts.get(coder, 0) + 1
+    return associations["0"], counts
+
+
+def write_exchanges():
+    """Writes the exchanges and reads them again; how many messages there were, and which are not those of the vectors."""
+    proxy, gateway = Proxy(*AGREEMENT), Gateway(*AGREEMENT)
+    count, others = 0, []
+    for place, (coder, kind, octets, first, second) in rows("exchanges.tsv"):
+        if coder != "0":
+            continue
         try:
             if kind == "request":
-                association.request_vector(message, first, second)
+                message, items, request = proxy.write_request(*request_of(first))
+                read = gateway.read_request(message)
+                proxy.acknowledge(items)
+                expect((read.method, read.target, read.body), request_of(second))
             else:
-                association.response_vector(message, first, second)
+                message, items = gateway.write_response(read, body_of(first))
+                response = proxy.read_response(message, request)
+                if items:
+                    gateway.acknowledge(items)
+                expect(response.body, body_of(second))
         except Exception as error:
-            error.add_note(f"{VECTORS}:{number}")
+            error.add_note(place)
+            raise
+        count += 1
+        if message.hex() != octets:
+            others.append((place, message.hex(), octets))
+    return count, others
+
+
+def read_messages(association):
+    """Reads messages that stand by themselves, after the exchanges; how many there were."""
+    count = 0
+    for place, (kind, octets, expected) in rows("messages.tsv"):
+        try:
+            expect(outcome(copy.deepcopy(association), kind, bytes.fromhex(octets)), expected)
+        except Exception as error:
+            error.add_note(place)
             raise
         count += 1
     return count
 
 
-if __name__ == "__main__":
-    print(replay())
+def outcome(association, kind, message):
+    """What comes of a message: the request, the status and the body, or the error's name."""
+    kind, _, number = kind.partition(" ")
+    try:
+        if kind == "request":
+            read = association.gateway.read_request(message)
+            return f"{read.method} {read.target} {shown(read.body)}"
+        asked = association.asked[int(number)][1]
+        if kind == "notification":
+            return shown(association.proxy.read_notification(message, asked).body)
+        response = association.proxy.read_response(message, asked)
+        return f"{response.status} {shown(response.body)}" if response.status else shown(response.body)
+    except DecodeError as error:
+        return error.name
+
+
+def shown(body):
+    if body is ABSENT:
+        return ""
+    return body.decode("utf-8", "replace") if isinstance(body, Carried) else values.render(body)
+
+
+def check_agreement():
+    """Hellos and welcomes, both ways; how many there were."""
+    count = 0
+    for place, (kind, octets, *numbers) in rows("agreement.tsv"):
+        message, (version, epoch, last) = bytes.fromhex(octets), map(int, numbers)
+        if kind == "hello":
+            found = agreement.hello(epoch, last), agreement.read_hello(message + b"more")
+            expected = message, (version, tables.identity(), epoch, last)
+        else:
+            found = agreement.welcome(version, epoch, last), agreement.read_welcome(message + b"more")
+            expected = message, (version, epoch, last)
+        if found != expected:
+            raise AssertionError(f"{place}: {found}")
+        count += 1
+    return count

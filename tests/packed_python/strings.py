@@ -4,7 +4,7 @@ import base64
 
 from aliases import DEVICE, EVENT, RECENT, ROOM, SERVER, USER
 from errors import DecodeError
-from items import utf8
+from items import MASK, utf8
 from roles import ALIAS, LENGTH, ROW
 from tables import VALUES
 
@@ -113,9 +113,9 @@ class Strings:
         items = self.items
         if first == 0x61:
             back = items.varint(ALIAS)
-            return known(self.gift, RECENT, (self.gift.next_recent or 0) - back)
+            return known(self.gift, RECENT, (self.gift.next_recent or 0) - back & MASK)
         if first == 0x62:
-            self.last_far += items.zigzag(ALIAS)
+            self.last_far = self.last_far + items.zigzag(ALIAS) & MASK
             return known(self.receiver, RECENT, self.last_far)
         number = items.varint(ALIAS)
         if first == 0x7A:

@@ -12,6 +12,9 @@ DEEPEST = 126
 AGE = KEY_ROWS["age"]
 NONE, AS_IT_IS = 0x2B, 0x2C
 
+# A body that is not there; `None` is null.
+ABSENT = object()
+
 
 class Object(list):
     """An object: names and values in pairs, in order, also those of one name."""
@@ -36,6 +39,24 @@ def render(value):
     if isinstance(value, list):
         return "[" + ",".join(map(render, value)) + "]"
     return json.dumps(value, ensure_ascii=False)
+
+
+def carried(body, text=None):
+    """The body, or its text where that has to travel as it is."""
+    if not is_carried_as_it_is(body):
+        return body
+    return Carried((text or render(body)).encode("utf-8"))
+
+
+def is_carried_as_it_is(body, depth=0):
+    """Whether a value is nested too deep, or has an integer of more than 64 bits."""
+    if isinstance(body, int):
+        return not -(2**63) <= body < 2**64
+    if isinstance(body, Object):
+        body = [value for _, value in body]
+    if isinstance(body, list):
+        return depth == DEEPEST or any(is_carried_as_it_is(value, depth + 1) for value in body)
+    return False
 
 
 class Clock:
@@ -72,10 +93,10 @@ class Values:
         self.room = largest
 
     def body(self):
-        """None, bytes that travelled as they are, or a value."""
+        """`ABSENT`, bytes that travelled as they are, or a value."""
         first = self.items.code()
         if first == NONE:
-            return None
+            return ABSENT
         if first == AS_IT_IS:
             length = self.items.varint(LENGTH)
             return Carried(self.items.raw(self._spend(length)))

@@ -9,10 +9,10 @@ from aliases import DEVICE, EVENT, QUERY, RECENT, ROOM, SERVER, USER, is_remembe
 from items import varint, zigzag
 from strings import REFERENCES, encode_base64, encode_base64url
 from tables import KEY_ROWS, METHODS, QUERY_TOKENS, ROUTES, SECRETS, VALUE_ROWS, is_token
-from values import AGE, AS_IT_IS, DEEPEST, NONE, Carried, Clock, Object, render
+from values import ABSENT, AGE, AS_IT_IS, NONE, Carried, Clock, Object
 
 HASH = re.compile(r"[$!][A-Za-z0-9_-]{43}\Z")
-NAMED = re.compile(r"([@!#])([^:\0]*):([^\0]+)\Z", re.DOTALL)
+NAMED = re.compile(r"([@!#])([^:\0]*):([A-Za-z0-9.:\[\]-]+)\Z")
 MEDIA = re.compile(r"mxc://([^/\0]+)/([^\0]*)\Z", re.DOTALL)
 CAPITALS = re.compile(r"[A-Z]{10}\Z")
 PLAIN_BASE64 = re.compile(r"[A-Za-z0-9+/]{43}\Z|[A-Za-z0-9+/]{86}\Z")
@@ -181,8 +181,8 @@ class Items:
         return None
 
     def body(self, body, places):
-        """A body: None, bytes as they are, or a value, in which tokens stand at `places`."""
-        if body is None:
+        """A body: `ABSENT`, bytes as they are, or a value, in which tokens stand at `places`."""
+        if body is ABSENT:
             return self.byte(NONE)
         if isinstance(body, Carried):
             self.byte(AS_IT_IS)
@@ -273,22 +273,6 @@ class Items:
 def same_object(body):
     """Whether a body is `{}`."""
     return isinstance(body, Object) and not body
-
-
-def carried(body):
-    """The body, or its text where that has to travel as it is."""
-    return Carried(render(body).encode("utf-8")) if is_carried_as_it_is(body) else body
-
-
-def is_carried_as_it_is(body, depth=0):
-    """Whether a value is nested too deep, or has an integer of more than 64 bits."""
-    if isinstance(body, int):
-        return not -(2**63) <= body < 2**64
-    if isinstance(body, Object):
-        body = [value for _, value in body]
-    if isinstance(body, list):
-        return depth == DEEPEST or any(is_carried_as_it_is(value, depth + 1) for value in body)
-    return False
 
 
 def bytes_of(string, letters):

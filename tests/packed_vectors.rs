@@ -26,7 +26,7 @@ const MESSAGES: &str = include_str!("vectors/packed/messages.tsv");
 const AGREEMENT: &str = include_str!("vectors/packed/agreement.tsv");
 const DICTIONARY: &[u8] = include_bytes!("../dictionaries/v2/samples.bin");
 const HEAD: &str = "# An association for each coder: epoch 1, tokens 7, transactions 9; each message acknowledged. Written by this implementation, after docs/packed.md.
-# coder, request: bytes; method, target, body as the client has them; as the homeserver has them. response: bytes; body as the homeserver has it; as the client.
+# coder (2: whichever of the three makes the fewest bytes), request: bytes; method, target, body as the client has them; as the homeserver has them. response: bytes; body as the homeserver has it; as the client.
 ";
 
 /// What the client asks, and what the homeserver answers. `TOKEN` is what the client got for a position.

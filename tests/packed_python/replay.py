@@ -95,49 +95,42 @@ class Association:
             for element in body:
                 self._number_tokens(element, route, path)
 
-    def traces(self):
-        """The last message as each end read it."""
-        return self.gateway.trace, self.proxy.trace
 
-
-class Recoded:
-    """The messages of coder 0, written by coders 1 and 2 too, and read by ends of their own."""
-
-    def __init__(self):
-        self.deflated = Association()
-        self.modelled = []
-
-    def add(self, trace, kind, message, first, second):
-        expect(trace.message(0), message)
-        recoded = trace.message(1)
-        getattr(self.deflated, f"read_{kind}")(recoded, first, second)
-        self.modelled.append(trace.message(2))
+def shortest(trace):
+    """A message that was read, by the coder that makes the fewest bytes."""
+    return min((trace.message(coder) for coder in (0, 1, 2)), key=len)
 
 
 def read_exchanges():
-    """Reads the exchanges by all coders; gives the association of coder 0, and what was seen."""
-    associations, recoded, counts = {}, Recoded(), {}
-    modelled = 0
+    """Reads the exchanges by each coder; gives the association of coder 0, and how many messages each had.
+
+    What was read by coder 0 is written again by all: coder 2 gives the same bytes as the vectors, and DEFLATE some that are read.
+    """
+    associations = {coder: Association() for coder in ("0", "1", "2", "deflated again")}
+    counts, recoded = {}, []
     for place, (coder, kind, octets, first, second) in rows("exchanges.tsv"):
         message = bytes.fromhex(octets)
-        association = associations.setdefault(coder, Association())
         try:
-            getattr(association, f"read_{kind}")(message, first, second)
+            _read(associations[coder], kind, message, first, second)
             if coder == "0":
-                trace = association.proxy.trace if message else None
-                if trace:
-                    recoded.add(trace, kind, message, first, second)
-                else:
-                    recoded.deflated.read_response(message, first, second)
-                    recoded.modelled.append(b"")
-            if coder == "2":
-                expect(recoded.modelled[modelled], message)
-                modelled += 1
+                trace = associations["0"].proxy.trace
+                recoded.append(shortest(trace) if message else b"")
+                expect(trace.message(0) if message else b"", message)
+                _read(associations["deflated again"], kind, trace.message(1) if message else b"", first, second)
+            elif coder == "2":
+                expect(recoded[counts.get(coder, 0)], message)
         except Exception as error:
             error.add_note(place)
             raise
         counts[coder] = counts.get(coder, 0) + 1
     return associations["0"], counts
+
+
+def _read(association, kind, message, first, second):
+    if kind == "request":
+        association.read_request(message, first, second)
+    else:
+        association.read_response(message, first, second)
 
 
 def write_exchanges():

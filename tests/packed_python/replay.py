@@ -166,7 +166,9 @@ def read_messages(association):
     count = 0
     for place, (kind, octets, expected) in rows("messages.tsv"):
         try:
-            expect(outcome(copy.deepcopy(association), kind, bytes.fromhex(octets)), expected)
+            own = copy.deepcopy(association)
+            found = [outcome(own, kind, bytes.fromhex(message)) for message in octets.split(" ")]
+            expect(found[-1], expected)
         except Exception as error:
             error.add_note(place)
             raise

@@ -101,18 +101,20 @@ def shortest(trace):
     return min((trace.message(coder) for coder in (0, 1, 2)), key=len)
 
 
-def read_exchanges():
-    """Reads the exchanges by each coder; gives the association of coder 0, and how many messages each had.
+def read_exchanges(only=None):
+    """Reads the exchanges by each coder, or those of one; gives the association of coder 0, and how many messages each had.
 
     What was read by coder 0 is written again by all: coder 2 gives the same bytes as the vectors, and DEFLATE some that are read.
     """
     associations = {coder: Association() for coder in ("0", "1", "2", "deflated again")}
     counts, recoded = {}, []
     for place, (coder, kind, octets, first, second) in rows("exchanges.tsv"):
+        if only not in (None, coder):
+            continue
         message = bytes.fromhex(octets)
         try:
             _read(associations[coder], kind, message, first, second)
-            if coder == "0":
+            if only is None and coder == "0":
                 trace = associations["0"].proxy.trace
                 recoded.append(shortest(trace) if message else b"")
                 expect(trace.message(0) if message else b"", message)

@@ -1,7 +1,7 @@
 //! Vectors of the packed profile: read, they are what stands beside them; written by each coder, the same bytes come out.
 //!
 //! `LOWBAND_UPDATE=1` writes `exchanges.tsv` and `agreement.tsv` anew, which is to be done only with other tables or another dictionary.
-//! `messages.tsv` is written by hand. tests/packed_python reads all of them, and was written after docs/packed.md.
+//! `messages.tsv` is by tests/packed_python/make_messages.py. tests/packed_python reads all of them, and was written after docs/packed.md.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 

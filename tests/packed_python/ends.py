@@ -94,7 +94,7 @@ class End:
         """A new epoch."""
         self.epoch = epoch
         self.mine.forget()
-        self.theirs.forget()
+        self.theirs = Aliases(1)
         self.read_by.clear()
 
     def read_request(self, message, sender=None, receiver=None):

@@ -1,4 +1,4 @@
-"""The items of a message: those that a coder sees from the front, the raw ones from the end (docs/packed.md section 3)."""
+"""The items of a message: what a coder sees from the front, raw ones from the end (docs/packed.md section 3)."""
 
 from errors import DecodeError
 from roles import LENGTH, NUMBER, TEXT, VALUE

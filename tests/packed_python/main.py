@@ -1,9 +1,9 @@
-"""Another end of the packed profile, written after docs/packed.md: reads tests/vectors/packed and what it writes itself.
+"""Another end of the packed profile, after docs/packed.md: reads tests/vectors/packed and what it writes itself.
 
     python3 tests/packed_python/main.py
 
-Needs Python 3.11 and nothing else. Takes two minutes, most of them to learn coder 2's dictionary; prints how many messages were right,
-and stops at the first that is not.
+Needs Python 3.11 and nothing else. Takes a minute and a half, most of it to learn coder 2's dictionary; prints how many
+messages were right, and stops at the first that is not.
 """
 
 import sys

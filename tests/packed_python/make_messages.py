@@ -1,4 +1,4 @@
-"""Writes tests/vectors/packed/messages.tsv anew, as this implementation reads it; tests/packed_vectors.rs says whether it is right.
+"""Writes tests/vectors/packed/messages.tsv anew; tests/packed_vectors.rs says whether it is right.
 
     python3 tests/packed_python/make_messages.py
 
@@ -15,9 +15,10 @@ from head import Head
 from items import varint, zigzag
 
 HEAD = """\
-# Messages that stand by themselves, each read by ends that have read the exchanges of coder 0 in exchanges.tsv: what it is, with the number of the
-# request that it answers; bytes, of several messages where they are read one after the other; what comes of the last: the request as the homeserver has
-# it, status and body as the client has them, or the error (docs/packed.md section 14).
+# Messages that stand by themselves, each read by ends that have read the exchanges of coder 0 in exchanges.tsv: what
+# it is, with the number of the request that it answers; bytes, of several messages where they are read one after the
+# other; what comes of the last: the request as the homeserver has it, status and body as the client has them, or the
+# error (docs/packed.md section 14).
 """
 
 EVENT = bytes(range(32))
@@ -202,7 +203,10 @@ NO_MESSAGES = [
 ]
 
 RESPONSES = [
-    *(response(given) for given in ("", "04", "05", "0432", "042b", "05c80132", "0598033301007f", "0580800432", "05ffff0332")),
+    *(
+        response(given)
+        for given in ("", "04", "05", "0432", "042b", "05c80132", "0598033301007f", "0580800432", "05ffff0332")
+    ),
     *(response(given) for given in ("060032", "0794030432", "0832")),
     response("0450", text("x")),
     response("0450", text("fresh")),
@@ -228,7 +232,10 @@ ANSWERS = [
 ]
 
 NOTIFICATIONS = [
-    *(notification(given) for given in ("", "050032", "0504331c6b060826027f", "050232", "050132", "056432", "0704026102")),
+    *(
+        notification(given)
+        for given in ("", "050032", "0504331c6b060826027f", "050232", "050132", "056432", "0704026102")
+    ),
     notification("0704003150", text("fresh"), "61017f"),
     notification("04331c6b0a7f"),
     notification("05043301797f", EVENT),
@@ -272,7 +279,10 @@ SEVERAL = [
     ("request", FIRST, FIRST, recall(8000)),
     ("request", FIRST, recent(8000, "another string"), recall(8000)),
     ("request", FIRST + b"\0", recall(8000)),
-    *(("request", recent(8000, given), recall(8000)) for given in ("x" * 1024, "x" * 1025, "xxxx", "xxxxx", "ää", "ääx")),
+    *(
+        ("request", recent(8000, given), recall(8000))
+        for given in ("x" * 1024, "x" * 1025, "xxxx", "xxxxx", "ää", "ääx")
+    ),
     ("request", device(5, "ONE"), recall_device(5)),
     ("request", device(5, "ONE"), device(260, "TWO"), recall_device(5)),
     ("request", device(5, "ONE"), device(261, "TWO"), recall_device(5)),
@@ -302,7 +312,9 @@ def modelled(association):
     with_status = model.encode(taught, Head(1, False, True), None, trace.trace, b"")
     of_another_epoch = model.encode(taught, Head(2, False, False), None, trace.trace, b"")
     changed = [
-        plain[:place] + bytes([plain[place] ^ bit]) + plain[place + 1 :] for place in range(len(plain)) for bit in (1, 128)
+        plain[:place] + bytes([plain[place] ^ bit]) + plain[place + 1 :]
+        for place in range(len(plain))
+        for bit in (1, 128)
     ]
     requests = [
         *(plain, plain + b"\0", plain + b"\1", plain[:-1], plain[:3], plain[:1]),
@@ -326,7 +338,10 @@ def main():
         ("Responses to the request of route 0.", RESPONSES),
         ("Responses to requests that had a transaction or a token.", ANSWERS),
         ("Notifications.", NOTIFICATIONS),
-        ("Several messages: windows by number and by bytes, what comes late, and what is refused and teaches nothing.", SEVERAL),
+        (
+            "Several messages: windows by number and by bytes, what comes late, what is refused and teaches nothing.",
+            SEVERAL,
+        ),
         ("Coder 2: messages with bytes changed, cut off or put in.", modelled(copy.deepcopy(association))),
     ]
     lines = [HEAD.rstrip()]

@@ -1,4 +1,4 @@
-"""Coder 2: what comes next is guessed, bit by bit, and coded in as many bits as it is a surprise (docs/packed.md section 13)."""
+"""Coder 2: each bit is guessed, and coded in as many bits as it is a surprise (docs/packed.md section 13)."""
 
 from array import array
 
@@ -13,6 +13,7 @@ PLACE_BITS = 18
 LARGEST = 65536
 EVEN = 1 << 15
 FIRST = 0x40000000
+HEAVIEST = 8 << 16
 
 SQUASHED = [
     1, 2, 3, 6, 10, 16, 27, 45, 73, 120, 194, 310, 488, 747, 1101, 1546, 2047, 2549, 2994, 3348, 3607,
@@ -138,11 +139,8 @@ class Predictor:
         for number, (_, check, line) in enumerate(self.open):
             slot = line[place]
             if slot & 0xFF == check and slot & 0xFF00:
-                odds, lean = STRETCH[slot >> 20], (slot >> 16) - 0x8000 >> 5
-                if odds:
-                    guesses.append((2 * number, odds))
-                if lean:
-                    guesses.append((2 * number + 1, lean))
+                guesses.append((number, STRETCH[slot >> 20]))
+                guesses.append((number + CONTEXTS, (slot >> 16) - 0x8000 >> 5))
         strength, bucket = self._match()
         if strength:
             guesses.append((2 * CONTEXTS, strength))
@@ -185,7 +183,10 @@ class Predictor:
             error = ((bit << 12) - output) * 6
             for place, guess in self.guesses:
                 weight = weights[place] + (guess * error + 0x8000 >> 16)
-                weights[place] = min(max(weight, -8 << 16), 8 << 16)
+                if -HEAVIEST <= weight <= HEAVIEST:
+                    weights[place] = weight
+                else:
+                    weights[place] = HEAVIEST if weight > 0 else -HEAVIEST
         place, target = self.place, 0xFFFF if bit else 0
         for _, check, line in self.open:
             slot = line[place]

@@ -82,6 +82,19 @@ class Shapes:
         return route.method, "/" + "/".join(filled) + chance.choice(["", query])
 
 
+def notify(shapes, proxy, gateway, request, read):
+    """A notification of a request to `/sync`, from any position that the proxy has."""
+    position = shapes.chance.choice([*proxy.marks] or [None])
+    if position is None:
+        return
+    body = shapes.value(1)
+    message, given = gateway.write_notification(read, position, carried(Object([("events", body)])))
+    response = proxy.read_notification(message, request)
+    expect(response.position, position)
+    expect(response.body, carried(Object([("events", body)])))
+    gateway.acknowledge(given)
+
+
 def check(seed, messages):
     """A conversation of some messages; an exception says what was not read as it was written."""
     shapes = Shapes(seed)
@@ -113,3 +126,8 @@ def check(seed, messages):
             expect(response.body, answer)
         if given and shapes.chance.random() < 0.8:
             gateway.acknowledge(given)
+        if request.route == 1:
+            notify(shapes, proxy, gateway, request, read)
+        if shapes.chance.random() < 0.01:
+            proxy.begin(proxy.epoch + 1)
+            gateway.begin(proxy.epoch)

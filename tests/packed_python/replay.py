@@ -102,9 +102,9 @@ def shortest(trace):
 
 
 def read_exchanges(only=None):
-    """Reads the exchanges by each coder, or those of one; gives the association of coder 0, and how many messages each had.
+    """Reads the exchanges by each coder, or those of one; gives the association of coder 0, and the number of messages.
 
-    What was read by coder 0 is written again by all: coder 2 gives the same bytes as the vectors, and DEFLATE some that are read.
+    What was read by coder 0 is written again by all: coder 2 makes the vectors' bytes, and DEFLATE some that are read.
     """
     associations = {coder: Association() for coder in ("0", "1", "2", "deflated again")}
     counts, recoded = {}, []
@@ -136,7 +136,7 @@ def _read(association, kind, message, first, second):
 
 
 def write_exchanges():
-    """Writes the exchanges and reads them again; how many messages there were, and which are not those of the vectors."""
+    """Writes the exchanges and reads them again; how many there were, and which are not the vectors' bytes."""
     proxy, gateway = Proxy(*AGREEMENT), Gateway(*AGREEMENT)
     count, others = 0, []
     for place, (coder, kind, octets, first, second) in rows("exchanges.tsv"):

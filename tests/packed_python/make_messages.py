@@ -270,6 +270,32 @@ def many(kind, base, *values):
 DEVICES = many("device", "", *(parts("60", varint(100 + n), "50", text(f"{n:03}" * 85)) for n in range(65)))
 RECENTS = many("recent", varint(8000), *(parts("50", text(f"{n:04}" * 256)) for n in range(65)))
 FIRST = recent(8000, "first string")
+
+
+def window(give, refer):
+    """A number, then one that is as far from it as may be, or one further: whether the first may be referred to."""
+    for later in (1255, 1256):
+        yield "request", give(1000), give(later), refer(1000)
+
+
+def introduced(spelled):
+    return lambda number: parts("041460", varint(number), spelled, "2b2b")
+
+
+def referred(code):
+    return lambda number: parts("0414", code, varint(number), "2b2b")
+
+
+WINDOWS = [
+    *window(introduced(parts("5b", text("hall"), "6900")), referred("63")),
+    *window(introduced(parts("5a", text("eve"), "6900")), referred("64")),
+    *window(lambda number: parts("04145c", text("a"), "60", varint(number), "50", text("b"), "2b2b"), referred("65")),
+    *window(introduced(parts("50", text("DEV"))), referred("66")),
+    *window(
+        lambda number: parts("040160", varint(number), "50", text("a=b"), "2b"),
+        lambda number: parts("04017b", varint(number), "2b"),
+    ),
+]
 SEVERAL = [
     ("request", FIRST, recall(8000)),
     ("request", FIRST, recent(9023, "second string"), recall(8000)),
@@ -283,6 +309,7 @@ SEVERAL = [
         ("request", recent(8000, given), recall(8000))
         for given in ("x" * 1024, "x" * 1025, "xxxx", "xxxxx", "ää", "ääx")
     ),
+    *WINDOWS,
     ("request", device(5, "ONE"), recall_device(5)),
     ("request", device(5, "ONE"), device(260, "TWO"), recall_device(5)),
     ("request", device(5, "ONE"), device(261, "TWO"), recall_device(5)),

@@ -1,4 +1,4 @@
-//! Vectors of the packed profile: read, they are what stands beside them; written by coders 0 and 2, the same bytes come out.
+//! Vectors of the packed profile: read, they are what stands beside them; written by dictionary 0 and 2, the same bytes come out.
 //!
 //! `LOWBAND_UPDATE=1` writes the file anew, which is to be done only with another dictionary.
 
@@ -7,7 +7,7 @@
 use std::fmt::Write;
 
 use lowband::packed::Agreement;
-use lowband::packed::Coders;
+use lowband::packed::Dictionary;
 use lowband::packed::GatewayEnd;
 use lowband::packed::Limits;
 use lowband::packed::ProxyEnd;
@@ -71,14 +71,14 @@ fn vectors_are_read_and_written() {
     let mut text = HEAD.to_owned();
     for coder in [0, 2] {
         let owned;
-        let coders = match coder {
+        let dictionary = match coder {
             0 => {
                 owned = lowband::packed::train::untrained();
                 &owned
             }
-            _ => Coders::built_in(),
+            _ => Dictionary::built_in(),
         };
-        write_exchanges(coder, coders, &mut text);
+        write_exchanges(coder, dictionary, &mut text);
     }
     if std::env::var_os("LOWBAND_UPDATE").is_some() {
         std::fs::write(FILE, &text).unwrap();
@@ -91,7 +91,7 @@ fn vectors_are_read_and_written() {
 }
 
 /// Both ends write, and the ends that only read make the same of it.
-fn write_exchanges(coder: u8, coders: &Coders, text: &mut String) {
+fn write_exchanges(coder: u8, dictionary: &Dictionary, text: &mut String) {
     let agreement = Agreement { epoch: 1, tokens: 7, transactions: 9 };
     let (mut proxy, mut gateway) = (ProxyEnd::new(agreement), GatewayEnd::new(agreement));
     let limits = Limits::default();
@@ -104,15 +104,15 @@ fn write_exchanges(coder: u8, coders: &Coders, text: &mut String) {
         };
         let body = (!body.is_empty()).then(|| body.as_bytes().to_vec());
         let request = Request { method: (*method).to_owned(), path, query, body };
-        let up = proxy.encode_request(&request, coders, Spelling::Short).unwrap();
-        let (read, asked) = gateway.decode_request(&up.payload, coders, limits).unwrap();
+        let up = proxy.encode_request(&request, dictionary, Spelling::Short).unwrap();
+        let (read, asked) = gateway.decode_request(&up.payload, dictionary, limits).unwrap();
         proxy.acknowledge(up.message);
         writeln!(text, "{coder}\trequest\t{}\t{}\t{}", hex(&up.payload), shown(&request), shown(&read))
             .unwrap();
 
         let response = Response { status: None, body: Some(answer.as_bytes().to_vec()) };
-        let down = gateway.encode_response(&response, asked, coders, Spelling::Short);
-        let read = proxy.decode_response(&down.payload, up.asked, coders, limits).unwrap();
+        let down = gateway.encode_response(&response, asked, dictionary, Spelling::Short);
+        let read = proxy.decode_response(&down.payload, up.asked, dictionary, limits).unwrap();
         gateway.acknowledge(down.message);
         let read = String::from_utf8(read.body.unwrap()).unwrap();
         writeln!(text, "{coder}\tresponse\t{}\t{answer}\t{read}", hex(&down.payload)).unwrap();

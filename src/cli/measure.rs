@@ -18,6 +18,7 @@ use lowband::measure::Exchange;
 use lowband::measure::Meter;
 use lowband::measure::Recording;
 use lowband::measure::Setup;
+use lowband::packed::Dictionary;
 
 use super::Failure;
 use super::config::Links;
@@ -140,7 +141,7 @@ impl MeasureArgs {
     fn encoding(&self) -> Encoding {
         match self.profile {
             Profile::Msc3079 => Encoding::Msc3079,
-            Profile::Packed => Encoding::Packed,
+            Profile::Packed => Encoding::Packed(Dictionary::built_in().clone()),
         }
     }
 

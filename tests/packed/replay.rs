@@ -10,7 +10,7 @@ use std::io::Read;
 use serde_json::Value;
 
 use lowband::packed::Agreement;
-use lowband::packed::Coders;
+use lowband::packed::Dictionary;
 use lowband::packed::Encoded;
 use lowband::packed::GatewayEnd;
 use lowband::packed::Limits;
@@ -99,7 +99,7 @@ pub(crate) fn is_steady(class: &str) -> bool {
 }
 
 pub(crate) struct Replay<'a> {
-    coders: &'a Coders,
+    dictionary: &'a Dictionary,
     associations: BTreeMap<String, Association>,
 }
 
@@ -115,8 +115,8 @@ struct Association {
 }
 
 impl<'a> Replay<'a> {
-    pub(crate) fn new(coders: &'a Coders) -> Self {
-        Replay { coders, associations: BTreeMap::new() }
+    pub(crate) fn new(dictionary: &'a Dictionary) -> Self {
+        Replay { dictionary, associations: BTreeMap::new() }
     }
 
     /// Puts an exchange through; gives the request and the response as they crossed the link.
@@ -131,12 +131,12 @@ impl<'a> Replay<'a> {
                 transactions: BTreeMap::new(),
                 scoped: BTreeMap::new(),
             });
-        association.exchange(exchange, self.coders)
+        association.exchange(exchange, self.dictionary)
     }
 }
 
 impl Association {
-    fn exchange(&mut self, exchange: &Exchange, coders: &Coders) -> (Encoded, Encoded) {
+    fn exchange(&mut self, exchange: &Exchange, dictionary: &Dictionary) -> (Encoded, Encoded) {
         let limits = Limits::default();
         let sent = Request {
             method: exchange.method.clone(),
@@ -144,8 +144,8 @@ impl Association {
             query: exchange.query.as_ref().map(|query| with_tokens(query, &self.tokens)),
             body: body(&exchange.request, &self.tokens),
         };
-        let up = self.proxy.encode_request(&sent, coders, Spelling::Short).unwrap();
-        let (request, asked) = self.gateway.decode_request(&up.payload, coders, limits).unwrap();
+        let up = self.proxy.encode_request(&sent, dictionary, Spelling::Short).unwrap();
+        let (request, asked) = self.gateway.decode_request(&up.payload, dictionary, limits).unwrap();
         self.proxy.acknowledge(up.message);
 
         assert_eq!(request.method, exchange.method);
@@ -171,8 +171,8 @@ impl Association {
             status: (!status).then_some(exchange.status),
             body: (!upstream.is_null()).then(|| serde_json::to_vec(&upstream).unwrap()),
         };
-        let down = self.gateway.encode_response(&answered, asked, coders, Spelling::Short);
-        let response = self.proxy.decode_response(&down.payload, up.asked, coders, limits).unwrap();
+        let down = self.gateway.encode_response(&answered, asked, dictionary, Spelling::Short);
+        let response = self.proxy.decode_response(&down.payload, up.asked, dictionary, limits).unwrap();
         self.gateway.acknowledge(down.message);
 
         assert_eq!(response.status, answered.status);

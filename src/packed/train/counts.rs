@@ -6,7 +6,9 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use crate::packed::tables::tables;
+use crate::packed::dictionary::Dictionary;
+use crate::packed::dictionary::File;
+use crate::packed::tables::Tables;
 use crate::packed::typed;
 use crate::packed::typed::Form;
 
@@ -68,14 +70,12 @@ impl Counts {
 
     /// The rows for names: by how often they were used, then those of the table that is built in.
     pub fn names(&self) -> Vec<Row> {
-        let built_in = (0..).map_while(|number| tables().name_of(number));
-        self.rows(&self.names, NAME_USERS, built_in)
+        self.rows(&self.names, NAME_USERS, &tables().rows(File::Keys))
     }
 
     /// The rows for strings, likewise.
     pub fn values(&self) -> Vec<Row> {
-        let built_in = (0..).map_while(|number| tables().value_of(number));
-        self.rows(&self.values, VALUE_USERS, built_in)
+        self.rows(&self.values, VALUE_USERS, &tables().rows(File::Values))
     }
 
     /// The numbers of the routes that are built in: by how often they were used, then by number.
@@ -87,12 +87,7 @@ impl Counts {
         routes
     }
 
-    fn rows(
-        &self,
-        counts: &BTreeMap<String, Count>,
-        users: usize,
-        built_in: impl Iterator<Item = &'static str>,
-    ) -> Vec<Row> {
+    fn rows(&self, counts: &BTreeMap<String, Count>, users: usize, built_in: &[String]) -> Vec<Row> {
         let is_used = |(text, count): &(&String, &Count)| {
             count.associations.len() >= users && is_word(text) && !self.people.contains(*text)
         };
@@ -101,7 +96,11 @@ impl Counts {
         used.sort_by_key(|(text, times)| (std::cmp::Reverse(*times), *text));
         let known: BTreeSet<&str> = used.iter().map(|(text, _)| *text).collect();
         let times = |text: &str| counts.get(text).map_or(0, |count| count.times);
-        let rest = built_in.filter(|text| !known.contains(text)).map(|text| (text, times(text)));
+        let rest = built_in
+            .iter()
+            .map(String::as_str)
+            .filter(|text| !known.contains(text))
+            .map(|text| (text, times(text)));
         let all: Vec<(&str, usize)> = used.into_iter().chain(rest).collect();
         let row = |(number, (text, times)): (usize, (&str, usize))| {
             let length = if number < 112 { 1 } else { 2 };
@@ -130,6 +129,10 @@ impl Counts {
         }
         count(&mut self.values, association, text);
     }
+}
+
+fn tables() -> &'static Tables {
+    Dictionary::built_in().tables()
 }
 
 fn count(counts: &mut BTreeMap<String, Count>, association: u32, text: &str) {

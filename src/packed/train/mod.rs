@@ -7,10 +7,11 @@ pub use counts::Row;
 pub use counts::report;
 pub use counts::table;
 
-use crate::packed::coder::Coders;
-use crate::packed::dictionary;
-use crate::packed::dictionary::Direction;
+use crate::packed::dictionary::Dictionary;
+use crate::packed::dictionary::Files;
 use crate::packed::end::Encoded;
+use crate::packed::samples;
+use crate::packed::samples::Direction;
 
 /// How many bytes a dictionary may have, and a sample of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +64,7 @@ impl Trainer {
         let Some((&header, rest)) = sample.payload.split_first() else { return };
         let items = rest.get(..sample.items).unwrap_or_default();
         let mut framed = Vec::new();
-        dictionary::append(&mut framed, direction, header & 3, route, items);
+        samples::append(&mut framed, direction, header & 3, route, items);
         self.samples.push((weight, framed));
     }
 
@@ -82,7 +83,8 @@ impl Trainer {
     }
 }
 
-/// Coders that know nothing yet, for what is observed.
-pub fn untrained() -> Coders {
-    Coders::new(&[]).expect("nothing is no damaged dictionary").only(&[0])
+/// The tables that are built in, and no samples yet.
+pub fn untrained() -> Dictionary {
+    let files = Files { samples: Default::default(), ..Files::BUILT_IN };
+    Dictionary::read(&files).expect("the built-in tables are read by a test").only(&[0])
 }

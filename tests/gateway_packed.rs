@@ -412,9 +412,20 @@ fn what_is_no_packed_message_is_refused_with_what_is_wrong() {
 
 /// What a client gets for a request, whose call the homeserver answers if it comes to one; and how many requests it took.
 fn call(story: &mut Story<Driven>, caller: &mut Caller, at: u64, upstream: &str) -> (u16, usize) {
+    call_with(story, caller, at, upstream, &DICTIONARY)
+}
+
+/// The same by a client with this dictionary.
+fn call_with(
+    story: &mut Story<Driven>,
+    caller: &mut Caller,
+    at: u64,
+    upstream: &str,
+    dictionary: &Dictionary,
+) -> (u16, usize) {
     let http = http::Request::put(SEND).header("authorization", "Bearer A");
     let (mut pending, mut step) =
-        caller.begin(http.body(Bytes::from(HELLO_WORLD)).unwrap(), &DICTIONARY).unwrap();
+        caller.begin(http.body(Bytes::from(HELLO_WORLD)).unwrap(), dictionary).unwrap();
     for sent in 0..10 {
         let request = match step {
             Step::Send(request) => request,
@@ -429,9 +440,45 @@ fn call(story: &mut Story<Driven>, caller: &mut Caller, at: u64, upstream: &str)
             let id = story.fetches(at + sent as u64, upstream);
             story.fetched(at + sent as u64, id, 200, r#"{"event_id":"$x"}"#);
         }
-        step = caller.receive(&mut pending, &response(&story.sent(at + sent as u64)), &DICTIONARY).unwrap();
+        step = caller.receive(&mut pending, &response(&story.sent(at + sent as u64)), dictionary).unwrap();
     }
     panic!("it does not end")
+}
+
+#[test]
+fn each_peer_is_served_by_its_own_dictionary_and_may_change_it() {
+    let other = lowband::packed::train::untrained();
+    let both = || Config { dictionaries: vec![other.clone(), DICTIONARY.clone()], ..durable() };
+    let mut gateway = with(both());
+    let mut caller = Caller::new([0, 0, 0, 1, 0, 0, 0, 9]);
+    let upstream =
+        format!("PUT https://hs.example{} Bearer A {HELLO_WORLD}", SEND.replace("m1", "lb00000009.0"));
+    assert_eq!(call_with(&mut gateway, &mut caller, 0, &upstream, &other), (200, 2));
+    assert_eq!(call_with(&mut gateway, &mut caller, 100, &upstream, &other), (200, 1));
+    // The peer is given the other one: it begins anew, by the same transaction.
+    assert_eq!(call(&mut gateway, &mut caller, 200, &upstream), (200, 2));
+    gateway.does(250, |driven, now| driven.restart(both(), now));
+    assert_eq!(call(&mut gateway, &mut caller, 300, &upstream), (200, 1));
+    // What was agreed on by a dictionary that is served no more is forgotten, also by the disk.
+    gateway.does(350, |driven, now| {
+        driven.restart(Config { dictionaries: vec![other.clone()], ..durable() }, now)
+    });
+    gateway.does(360, |driven, now| driven.restart(both(), now));
+    assert_eq!(call(&mut gateway, &mut caller, 400, &upstream), (200, 3));
+}
+
+#[test]
+fn caller_with_a_dictionary_that_is_not_served_falls_back_and_says_why() {
+    let mut gateway = with(packed(config()));
+    let mut caller = Caller::new([0; 8]);
+    let (upstream, other) =
+        (format!("PUT https://hs.example{SEND} Bearer A {HELLO_WORLD}"), lowband::packed::train::untrained());
+    assert_eq!(call_with(&mut gateway, &mut caller, 0, &upstream, &other), (200, 2));
+    let (ours, theirs) = (Identity::of(&DICTIONARY), Identity::of(&other));
+    assert_eq!(
+        caller.why_compatible().unwrap(),
+        format!("the tables and the dictionary here are {ours}, and the peer has {theirs}")
+    );
 }
 
 #[test]

@@ -14,12 +14,10 @@ use crate::coap::Code;
 use crate::coap::OptionNumber;
 use crate::matrix;
 use crate::packed::Agreement;
-use crate::packed::Asked;
 use crate::packed::Dictionary;
 use crate::packed::Encoded;
 use crate::packed::GatewayEnd;
 use crate::packed::Limits;
-use crate::packed::MessageNumber;
 use crate::packed::ProxyEnd;
 use crate::packed::Request;
 use crate::packed::Response;
@@ -39,9 +37,9 @@ pub(super) struct Packed {
     /// What the gateway knows of that.
     authorization: Option<HeaderValue>,
     /// What the proxy waits for the answer to.
-    asked: Option<(MessageNumber, Asked)>,
+    asked: Option<Encoded>,
     /// The gateway's last answer.
-    answered: Option<MessageNumber>,
+    answered: Option<Encoded>,
     /// The client's tokens for the homeserver's; like the others as many as the ends keep.
     tokens: Substitutes,
     /// The homeserver's transaction ids for the client's.
@@ -88,8 +86,8 @@ impl Packed {
         };
         self.asked = None;
         let packed = self.proxy.encode_request(&request, &self.dictionary, Spelling::Short)?;
-        let Encoded { payload, message, asked, .. } = packed;
-        self.asked = Some((message, asked));
+        let payload = packed.payload.clone();
+        self.asked = Some(packed);
         // Section 2: FETCH where nothing changes.
         let method = if request.method == "GET" { Code::FETCH } else { Code::POST };
         let mut request = coap::Request { payload: payload.into(), ..coap::Request::new(method) };
@@ -109,7 +107,7 @@ impl Packed {
         exchange: &Exchange,
     ) -> (coap::Response, Result<(), Difference>) {
         // Whoever makes another request has read the answer to the last one.
-        if let Some(message) = self.answered.take() {
+        if let Some(Encoded { message, .. }) = self.answered.take() {
             self.gateway.acknowledge(message);
         }
         if let Some(token) = request.options.get(OptionNumber::ACCESS_TOKEN) {
@@ -130,8 +128,14 @@ impl Packed {
                 .then(|| with_transactions(recorded.body(), &self.transactions)),
         };
         let packed = self.gateway.encode_response(&response, asked, &self.dictionary, Spelling::Short);
-        self.answered = Some(packed.message);
-        (coap::Response { payload: packed.payload.into(), ..coap::Response::new(code) }, checked)
+        let payload = packed.payload.clone();
+        self.answered = Some(packed);
+        (coap::Response { payload: payload.into(), ..coap::Response::new(code) }, checked)
+    }
+
+    /// The request and the response that were written last.
+    pub(super) fn written(&self) -> Option<(Encoded, Encoded)> {
+        self.asked.clone().zip(self.answered.clone())
     }
 
     /// At the proxy.
@@ -140,7 +144,7 @@ impl Packed {
         response: &coap::Response,
         exchange: &Exchange,
     ) -> Result<(), Difference> {
-        let Some((message, asked)) = self.asked.take() else { return Ok(()) };
+        let Some(Encoded { message, asked, .. }) = self.asked.take() else { return Ok(()) };
         let read = self
             .proxy
             .decode_response(&response.payload, asked, &self.dictionary, Limits::default())

@@ -10,6 +10,7 @@ use sha2::Digest;
 use sha2::Sha256;
 use thiserror::Error;
 
+use crate::packed::code;
 use crate::packed::coder::Coders;
 use crate::packed::error::DecodeError;
 use crate::packed::tables::Tables;
@@ -43,7 +44,7 @@ pub struct Files<'a> {
 }
 
 /// One of the files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum File {
     /// [`Files::keys`].
     Keys,
@@ -148,6 +149,16 @@ impl Dictionary {
         self.hash
     }
 
+    /// How many samples there are.
+    pub fn samples(&self) -> usize {
+        self.coders.samples()
+    }
+
+    /// The rows of a table, by number; those of routes are numbered from 1, and are shown as a method and a path.
+    pub fn rows(&self, file: File) -> Vec<String> {
+        self.tables.rows(file)
+    }
+
     pub(super) fn tables(&self) -> &Tables {
         &self.tables
     }
@@ -197,6 +208,17 @@ impl File {
 
     /// The most bytes that one may have.
     pub const LARGEST: usize = 1 << 20;
+
+    /// How many bytes the row with this number takes in a message.
+    pub fn code_length(self, number: usize) -> usize {
+        let short = match self {
+            Self::Keys => code::NAMES_SHORT,
+            Self::Values => code::VALUES_SHORT,
+            Self::Routes => 0x80, // a varint
+            Self::Secrets | Self::Samples => return 0,
+        };
+        if number < short { 1 } else { 2 }
+    }
 
     /// Its name in a directory.
     pub fn name(self) -> &'static str {

@@ -70,7 +70,7 @@ pub(super) fn append(samples: &mut Vec<u8>, direction: Direction, flags: u8, rou
 }
 
 /// Reads a sample to find out what its bytes are.
-fn contexts(
+pub(super) fn contexts(
     items: &[u8],
     (kind, flags, route): (u8, u8, u16),
     tables: &Tables,

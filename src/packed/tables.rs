@@ -218,6 +218,16 @@ impl Route {
         self.segments.len() == segments.len() && self.segments.iter().zip(segments).all(same)
     }
 
+    /// The row with another number.
+    pub(super) fn row(&self, number: u16) -> String {
+        let shown = |places: &[Place]| match places {
+            [] => "-".to_owned(),
+            some => some.iter().map(|place| place.join(".")).collect::<Vec<_>>().join(","),
+        };
+        let Route { method, path, answer, request, .. } = self;
+        format!("{number}\t{method}\t{path}\t{}\t{}", shown(answer), shown(request))
+    }
+
     /// What the path has for parameters, from left to right.
     pub(super) fn parameters(&self) -> impl Iterator<Item = Parameter> {
         self.segments.iter().filter(|segment| is_parameter(segment)).map(|segment| match segment.as_str() {
@@ -253,7 +263,7 @@ pub(super) fn is_token_parameter(name: &str) -> bool {
     QUERY.contains(&name)
 }
 
-fn is_parameter(segment: &str) -> bool {
+pub(super) fn is_parameter(segment: &str) -> bool {
     segment.starts_with('{')
 }
 

@@ -67,7 +67,8 @@ pub(super) struct Speaker<'a> {
 }
 
 impl<'a> Speaker<'a> {
-    fn new(kept: &'a Kept, dictionary: Dictionary) -> Result<Self, Failure> {
+    fn new(kept: &'a Kept, dictionary: Option<Dictionary>) -> Result<Self, Failure> {
+        let dictionary = dictionary.unwrap_or_else(|| Dictionary::built_in().clone());
         Ok(Self { caller: kept.read()?, kept, dictionary, was_told: false })
     }
 
@@ -112,7 +113,7 @@ impl<'a> Speaker<'a> {
 impl Call<'_> {
     /// Makes the call, and what the two ends need to come to agree before it.
     pub(super) async fn packed(&self, http: http::Request<Bytes>, kept: &Kept) -> Result<(), Failure> {
-        let mut speaker = Speaker::new(kept, Dictionary::built_in().clone())?;
+        let mut speaker = Speaker::new(kept, self.dictionary.clone())?;
         if self.args.observe {
             return PackedObserver::new(self, speaker, http).run().await;
         }

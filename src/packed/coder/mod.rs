@@ -84,6 +84,11 @@ impl Coders {
         Ok(Coders { text: deflate::text(&samples), samples, model: OnceLock::new() })
     }
 
+    /// How many samples there are.
+    pub(super) fn samples(&self) -> usize {
+        self.samples.len()
+    }
+
     fn model(&self) -> &model::Model {
         self.model.get_or_init(|| model::Model::primed(&self.samples))
     }

@@ -2,15 +2,22 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-#[path = "packed/replay.rs"]
-mod replay;
-
 use std::collections::BTreeMap;
+use std::io::BufReader;
 
+use flate2::read::GzDecoder;
 use proptest::prelude::*;
 use serde_json::Value;
 use serde_json::json;
 
+use lowband::link::Profile;
+use lowband::measure::Encoding;
+use lowband::measure::Exchange;
+use lowband::measure::Meter;
+use lowband::measure::Recording;
+use lowband::measure::Report;
+use lowband::measure::Security;
+use lowband::measure::Setup;
 use lowband::packed::Agreement;
 use lowband::packed::Asked;
 use lowband::packed::DecodeError;
@@ -24,10 +31,6 @@ use lowband::packed::Request;
 use lowband::packed::Response;
 use lowband::packed::Spelling;
 
-use replay::Exchange;
-use replay::Replay;
-use replay::is_steady;
-
 const NONE: &[u8] = &[0];
 const DEFLATE: &[u8] = &[0, 1];
 
@@ -39,55 +42,40 @@ fn dictionary(allowed: &'static [u8]) -> Dictionary {
 }
 
 fn recording() -> Vec<Exchange> {
-    replay::read(include_bytes!("corpus/dev.jsonl.gz"))
+    let corpus = GzDecoder::new(include_bytes!("corpus/dev.jsonl.gz").as_slice());
+    Recording::new(BufReader::new(corpus)).map(Result::unwrap).collect()
 }
 
-/// What the classes come to: exchanges, JSON bytes, bytes up, bytes down.
-type Sums = BTreeMap<&'static str, [usize; 4]>;
-
-fn measure(dictionary: &Dictionary, exchanges: &[Exchange]) -> Sums {
-    let mut replay = Replay::new(dictionary);
-    let mut sums = Sums::new();
+fn measure(dictionary: &Dictionary, exchanges: &[Exchange]) -> Report {
+    let (encoding, link) = (Encoding::Packed(dictionary.clone()), Profile::built_in("lan").unwrap());
+    let mut meter = Meter::new(Setup { encoding, security: Security::None, link });
     for exchange in exchanges {
-        let (up, down) = replay.exchange(exchange);
-        let sum = sums.entry(exchange.class()).or_default();
-        let json = exchange.length;
-        for (sum, more) in sum.iter_mut().zip([1, json, up.payload.len(), down.payload.len()]) {
-            *sum += more;
-        }
+        assert_eq!(meter.replay(exchange), None, "line {}", exchange.line);
     }
-    sums
-}
-
-fn payload(sums: &Sums, keep: fn(&str) -> bool) -> usize {
-    sums.iter().filter(|(class, _)| keep(class)).map(|(_, [_, _, up, down])| up + down).sum()
+    *meter.report()
 }
 
 /// Run with `--nocapture` to see what each class comes to.
 #[test]
 fn a_recorded_day_comes_back_value_for_value_in_the_bytes_that_were_promised() {
-    let sums = measure(&dictionary(DEFLATE), &recording());
-    for (class, [exchanges, json, up, down]) in &sums {
-        println!("{class:12} {exchanges:5} JSON {json:8} up {up:7} down {down:7}");
-    }
-    let (steady, all) = (payload(&sums, is_steady), payload(&sums, |_| true));
-    println!("steady {steady}, all {all}");
+    let report = measure(&dictionary(DEFLATE), &recording());
+    println!("{report}");
+    let (steady, all) = (report.steady().payload, report.all().payload);
     assert!(steady <= 49_000, "{steady}");
     assert!(all <= 191_000, "{all}");
 }
 
 #[test]
 fn aliases_and_binary_identifiers_pay_without_any_coder() {
-    let sums = measure(&dictionary(NONE), &recording());
-    assert!(payload(&sums, is_steady) <= 88_000);
+    assert!(measure(&dictionary(NONE), &recording()).steady().payload <= 88_000);
 }
 
 #[test]
 fn the_model_codes_the_same_in_fewer_bytes() {
-    let exchanges: Vec<Exchange> =
-        recording().into_iter().filter(|exchange| is_steady(exchange.class())).take(120).collect();
-    let deflate = payload(&measure(&dictionary(DEFLATE), &exchanges), |_| true);
-    let model = payload(&measure(Dictionary::built_in(), &exchanges), |_| true);
+    let steady = recording().into_iter().filter(|exchange| exchange.class().is_steady());
+    let exchanges: Vec<Exchange> = steady.take(120).collect();
+    let deflate = measure(&dictionary(DEFLATE), &exchanges).all().payload;
+    let model = measure(Dictionary::built_in(), &exchanges).all().payload;
     println!("DEFLATE {deflate}, the model {model}");
     assert!(model * 100 <= deflate * 85, "{model} of {deflate}");
 }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use lowband::coap::{Code, Message, OptionNumber, Response};
 use lowband::codec;
 use lowband::gateway::{Config, FetchId};
-use lowband::packed::{Agreement, Asked, Coders, EncodeError, Limits, ProxyEnd, Spelling};
+use lowband::packed::{Agreement, Asked, Dictionary, EncodeError, Limits, ProxyEnd, Spelling};
 use lowband::translate;
 use lowband::translate::packed::caller::{Caller, Step};
 use lowband::translate::packed::{Hello, Identity, VERSION};
@@ -24,10 +24,7 @@ use support::endpoint::OTHER;
 use support::gateway::{Driven, SYNC, config, durable, idle, news, with};
 
 /// The model takes long where nothing is optimised, and is tested elsewhere.
-static CODERS: LazyLock<Coders> = LazyLock::new(|| {
-    let samples = include_bytes!("../dictionaries/v2/samples.bin");
-    Coders::new(samples).expect("the built-in dictionary").only(&[0, 1])
-});
+static DICTIONARY: LazyLock<Dictionary> = LazyLock::new(|| Dictionary::built_in().clone().only(&[0, 1]));
 
 const WHOAMI: &str = "/_matrix/client/v3/account/whoami";
 const SEND: &str = "/_matrix/client/v3/rooms/!r:hs/send/m.room.message/m1";
@@ -40,11 +37,11 @@ struct Proxy {
 }
 
 fn packed(config: Config) -> Config {
-    Config { dictionary: Some(&CODERS), ..config }
+    Config { dictionaries: vec![DICTIONARY.clone()], ..config }
 }
 
 fn hello(epoch: u32) -> Hello {
-    Hello { version: VERSION, identity: Identity::of(&CODERS), epoch, transactions: 9 }
+    Hello { version: VERSION, identity: Identity::of(&DICTIONARY), epoch, transactions: 9 }
 }
 
 fn message(id: u8, code: &str, options: &str, payload: &[u8]) -> String {
@@ -93,7 +90,7 @@ impl Proxy {
         let http =
             http::Request::builder().method(method).uri(url).body(Bytes::from(json.to_owned())).unwrap();
         let (code, request) = translate::packed::request(&http).unwrap();
-        let encoded = self.end.encode_request(&request, &CODERS, spelling).unwrap();
+        let encoded = self.end.encode_request(&request, &DICTIONARY, spelling).unwrap();
         let code = if code == Code::FETCH { "0.05" } else { "POST" };
         story.gets(at, &message(self.next, code, options, &encoded.payload));
         self.next += 1;
@@ -106,7 +103,7 @@ impl Proxy {
         let datagram = story.sent(at);
         let coap = response(&datagram);
         assert!(translate::packed::is_packed_response(&coap), "{:?} {:?}", coap.code, text(&coap));
-        let read = self.end.decode_response(&coap.payload, asked, &CODERS, Limits::default()).unwrap();
+        let read = self.end.decode_response(&coap.payload, asked, &DICTIONARY, Limits::default()).unwrap();
         of(translate::response::of_packed(&coap, read))
     }
 
@@ -114,7 +111,8 @@ impl Proxy {
         let datagram = story.sent(at);
         let coap = response(&datagram);
         assert!(translate::packed::is_packed_response(&coap), "{:?} {:?}", coap.code, text(&coap));
-        let read = self.end.decode_notification(&coap.payload, asked, &CODERS, Limits::default()).unwrap();
+        let read =
+            self.end.decode_notification(&coap.payload, asked, &DICTIONARY, Limits::default()).unwrap();
         let (status, json) = of(translate::response::of_packed(&coap, read));
         (status, json, Message::decode(&datagram).unwrap())
     }
@@ -218,7 +216,7 @@ fn registered(gateway: &mut Story<Driven>, at: u64, proxy: &mut Proxy) -> (Asked
     gateway.sends(at + 10, &format!("ACK [MID={}]", proxy.next - 1));
     let first = gateway.sent(at + 10);
     let coap = response(&first);
-    let read = proxy.end.decode_response(&coap.payload, asked, &CODERS, Limits::default()).unwrap();
+    let read = proxy.end.decode_response(&coap.payload, asked, &DICTIONARY, Limits::default()).unwrap();
     assert!(String::from_utf8(read.body.unwrap()).unwrap().contains("m.x"));
     acknowledges(gateway, at + 20, &Message::decode(&first).unwrap());
     let poll = gateway.fetches(at + 20, &format!("GET {SYNC}?timeout=30000&since=s1 Bearer A"));
@@ -291,7 +289,7 @@ fn gateway_that_has_lost_everything_says_so_and_a_new_agreement_mends_it() {
     let url = format!("/_matrix/client/v3/sync?since={position}");
     let http = http::Request::builder().uri(&url).body(Bytes::new()).unwrap();
     let (_, request) = translate::packed::request(&http).unwrap();
-    let refused = proxy.end.encode_request(&request, &CODERS, Spelling::Short);
+    let refused = proxy.end.encode_request(&request, &DICTIONARY, Spelling::Short);
     assert_eq!(refused.unwrap_err(), EncodeError::ForeignToken);
 }
 
@@ -317,7 +315,7 @@ fn unknown_alias_is_refused_and_spelled_out() {
     // Written, said to have arrived, and never sent.
     let http = http::Request::builder().uri(&url).body(Bytes::new()).unwrap();
     let (_, request) = translate::packed::request(&http).unwrap();
-    let lost = proxy.end.encode_request(&request, &CODERS, Spelling::Short).unwrap();
+    let lost = proxy.end.encode_request(&request, &DICTIONARY, Spelling::Short).unwrap();
     proxy.end.acknowledge(lost.message);
     proxy.asks(&mut gateway, 100, "GET", &url, "");
     let refused = response(&gateway.sent(100));
@@ -333,7 +331,7 @@ fn another_dictionary_is_refused_by_name() {
     let theirs = Hello { identity: Identity([0xab; 8]), ..hello(1) };
     let refused = says(&mut gateway, 0, 1, theirs);
     assert_eq!(refused.code, Code::CONFLICT);
-    let ours = Identity::of(&CODERS).to_string();
+    let ours = Identity::of(&DICTIONARY).to_string();
     let error = text(&refused);
     assert!(error.contains(&ours) && error.contains("abababababababab"), "{error}");
     assert_eq!(theirs.agreed(&refused), None);
@@ -372,7 +370,7 @@ fn fetch_is_for_what_is_safe() {
     let mut proxy = Proxy::begin(&mut gateway, 0, 1, 1);
     let http = http::Request::put(SEND).body(Bytes::from(HELLO_WORLD)).unwrap();
     let (_, request) = translate::packed::request(&http).unwrap();
-    let encoded = proxy.end.encode_request(&request, &CODERS, Spelling::Short).unwrap();
+    let encoded = proxy.end.encode_request(&request, &DICTIONARY, Spelling::Short).unwrap();
     gateway.gets(10, &message(9, "0.05", "", &encoded.payload));
     assert_eq!(response(&gateway.sent(10)).code, Code::METHOD_NOT_ALLOWED);
     gateway.gets(20, &message(10, "0.05", "", &hello(1).request().payload));
@@ -414,9 +412,20 @@ fn what_is_no_packed_message_is_refused_with_what_is_wrong() {
 
 /// What a client gets for a request, whose call the homeserver answers if it comes to one; and how many requests it took.
 fn call(story: &mut Story<Driven>, caller: &mut Caller, at: u64, upstream: &str) -> (u16, usize) {
+    call_with(story, caller, at, upstream, &DICTIONARY)
+}
+
+/// The same by a client with this dictionary.
+fn call_with(
+    story: &mut Story<Driven>,
+    caller: &mut Caller,
+    at: u64,
+    upstream: &str,
+    dictionary: &Dictionary,
+) -> (u16, usize) {
     let http = http::Request::put(SEND).header("authorization", "Bearer A");
     let (mut pending, mut step) =
-        caller.begin(http.body(Bytes::from(HELLO_WORLD)).unwrap(), &CODERS).unwrap();
+        caller.begin(http.body(Bytes::from(HELLO_WORLD)).unwrap(), dictionary).unwrap();
     for sent in 0..10 {
         let request = match step {
             Step::Send(request) => request,
@@ -431,9 +440,45 @@ fn call(story: &mut Story<Driven>, caller: &mut Caller, at: u64, upstream: &str)
             let id = story.fetches(at + sent as u64, upstream);
             story.fetched(at + sent as u64, id, 200, r#"{"event_id":"$x"}"#);
         }
-        step = caller.receive(&mut pending, &response(&story.sent(at + sent as u64)), &CODERS).unwrap();
+        step = caller.receive(&mut pending, &response(&story.sent(at + sent as u64)), dictionary).unwrap();
     }
     panic!("it does not end")
+}
+
+#[test]
+fn each_peer_is_served_by_its_own_dictionary_and_may_change_it() {
+    let other = lowband::packed::train::untrained();
+    let both = || Config { dictionaries: vec![other.clone(), DICTIONARY.clone()], ..durable() };
+    let mut gateway = with(both());
+    let mut caller = Caller::new([0, 0, 0, 1, 0, 0, 0, 9]);
+    let upstream =
+        format!("PUT https://hs.example{} Bearer A {HELLO_WORLD}", SEND.replace("m1", "lb00000009.0"));
+    assert_eq!(call_with(&mut gateway, &mut caller, 0, &upstream, &other), (200, 2));
+    assert_eq!(call_with(&mut gateway, &mut caller, 100, &upstream, &other), (200, 1));
+    // The peer is given the other one: it begins anew, by the same transaction.
+    assert_eq!(call(&mut gateway, &mut caller, 200, &upstream), (200, 2));
+    gateway.does(250, |driven, now| driven.restart(both(), now));
+    assert_eq!(call(&mut gateway, &mut caller, 300, &upstream), (200, 1));
+    // What was agreed on by a dictionary that is served no more is forgotten, also by the disk.
+    gateway.does(350, |driven, now| {
+        driven.restart(Config { dictionaries: vec![other.clone()], ..durable() }, now)
+    });
+    gateway.does(360, |driven, now| driven.restart(both(), now));
+    assert_eq!(call(&mut gateway, &mut caller, 400, &upstream), (200, 3));
+}
+
+#[test]
+fn caller_with_a_dictionary_that_is_not_served_falls_back_and_says_why() {
+    let mut gateway = with(packed(config()));
+    let mut caller = Caller::new([0; 8]);
+    let (upstream, other) =
+        (format!("PUT https://hs.example{SEND} Bearer A {HELLO_WORLD}"), lowband::packed::train::untrained());
+    assert_eq!(call_with(&mut gateway, &mut caller, 0, &upstream, &other), (200, 2));
+    let (ours, theirs) = (Identity::of(&DICTIONARY), Identity::of(&other));
+    assert_eq!(
+        caller.why_compatible().unwrap(),
+        format!("the tables and the dictionary here are {ours}, and the peer has {theirs}")
+    );
 }
 
 #[test]
@@ -483,7 +528,7 @@ fn asks_for_topic(
 ) -> bool {
     let path = format!("/_matrix/client/v3/rooms/!room{room}:hs.example/state/m.room.topic");
     let http = http::Request::get(&path).header("authorization", "Bearer A").body(Bytes::new()).unwrap();
-    let (mut pending, mut step) = caller.begin(http, &CODERS).unwrap();
+    let (mut pending, mut step) = caller.begin(http, &DICTIONARY).unwrap();
     for sent in 0..10 {
         let request = match step {
             Step::Send(request) => request,
@@ -508,7 +553,7 @@ fn asks_for_topic(
         if one_in(4, chance) {
             return false;
         }
-        step = caller.receive(&mut pending, &answer, &CODERS).unwrap();
+        step = caller.receive(&mut pending, &answer, &DICTIONARY).unwrap();
     }
     panic!("it does not end")
 }
@@ -568,6 +613,6 @@ fn answer_in_blocks_is_fetched_by_its_request_without_the_body() {
     let second = response(&gateway.sent(30));
     assert_eq!(second.code, Code::CONTENT);
     let whole = [first.payload, second.payload].concat();
-    let read = proxy.end.decode_response(&whole, asked, &CODERS, Limits::default()).unwrap();
+    let read = proxy.end.decode_response(&whole, asked, &DICTIONARY, Limits::default()).unwrap();
     assert_eq!(String::from_utf8(read.body.unwrap()).unwrap(), json);
 }

@@ -235,6 +235,7 @@ fn a_call_prints_json_and_its_exit_code_says_how_it_went() {
             vec!["GET", "coaps://127.0.0.1/7"],
             "hint: --credentials FILE, --pin FINGERPRINT, or --psk-identity",
         ),
+        (vec!["GET", "coap://127.0.0.1/7", "--dictionary", "x"], "hint: --profile packed has one"),
         (vec!["GET", "coap://127.0.0.1/7", "--block", "100"], "1024"),
         (vec!["GET", "coap://127.0.0.1/7", "--count", "1"], "--observe"),
         (vec!["GET", "coap://127.0.0.1/7", "--observe", "--renew", "0"], "give a second at least"),
@@ -276,6 +277,45 @@ fn a_call_by_the_packed_profile_is_answered_the_same() {
     assert!(first.starts_with("lb") && position(&second).starts_with("lb"), "{first} {second}");
     assert!(second.contains("m.room.create"), "{second}");
     assert_eq!(observer.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn who_has_the_gateways_own_dictionary_speaks_packed_by_it_and_others_by_the_compatible_profile() {
+    let directory = std::env::temp_dir().join(format!("lowband-net-dictionary-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let (recorded, own) = (directory.join("recorded.jsonl"), directory.join("own"));
+    let asked =
+        r#"{"method":"GET","path":"/_matrix/client/versions","status":200,"resp":{"versions":["v1.1"]}}"#;
+    std::fs::write(&recorded, format!("{asked}\n{asked}\n")).unwrap();
+    let (recorded, own) = (recorded.to_str().unwrap(), own.to_str().unwrap());
+    let trained = lowband().args(["dictionary", "train", recorded, "-o", own]).output().unwrap();
+    assert_eq!(trained.status.code(), Some(0), "{}", stderr(&trained));
+    assert!(stdout(&trained).contains("GET /_matrix/client/versions"), "{}", stdout(&trained));
+    let again = lowband().args(["dictionary", "train", recorded, "-o", own]).output().unwrap();
+    assert_eq!(again.status.code(), Some(1));
+    assert!(stderr(&again).contains("is there already") && stderr(&again).contains("hint: --force"));
+
+    let homeserver = Homeserver::start();
+    let gateway = Gateway::start(&homeserver.url(), &["--dictionary", own]);
+    let versions = format!("{}/_matrix/client/versions", gateway.urls[0]);
+    let packed = ["request", "GET", &versions, "--profile", "packed", "-v"];
+    let by_it = lowband().args(packed).args(["--dictionary", own]).output().unwrap();
+    assert_eq!(by_it.status.code(), Some(0), "{}", stderr(&by_it));
+    assert!(stderr(&by_it).contains("0.05 FETCH") && !stderr(&by_it).contains("compatible"));
+    let other = lowband().args(packed).output().unwrap();
+    assert_eq!((other.status.code(), stdout(&other)), (Some(0), stdout(&by_it)));
+    let said = "does not speak the packed profile with us (the tables and the dictionary here are ";
+    assert!(stderr(&other).contains(said), "{}", stderr(&other));
+
+    let gateway = Gateway::start(&homeserver.url(), &["--dictionary", &format!("{own},built-in")]);
+    let versions = format!("{}/_matrix/client/versions", gateway.urls[0]);
+    for dictionary in [own, "built-in"] {
+        let packed = ["request", "GET", &versions, "--profile", "packed", "--dictionary", dictionary, "-v"];
+        let answered = lowband().args(packed).output().unwrap();
+        assert_eq!(answered.status.code(), Some(0), "{}", stderr(&answered));
+        assert!(stderr(&answered).contains("0.05 FETCH"), "{dictionary}: {}", stderr(&answered));
+    }
+    std::fs::remove_dir_all(&directory).unwrap();
 }
 
 #[test]

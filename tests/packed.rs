@@ -2,19 +2,26 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-#[path = "packed/replay.rs"]
-mod replay;
-
 use std::collections::BTreeMap;
+use std::io::BufReader;
 
+use flate2::read::GzDecoder;
 use proptest::prelude::*;
 use serde_json::Value;
 use serde_json::json;
 
+use lowband::link::Profile;
+use lowband::measure::Encoding;
+use lowband::measure::Exchange;
+use lowband::measure::Meter;
+use lowband::measure::Recording;
+use lowband::measure::Report;
+use lowband::measure::Security;
+use lowband::measure::Setup;
 use lowband::packed::Agreement;
 use lowband::packed::Asked;
-use lowband::packed::Coders;
 use lowband::packed::DecodeError;
+use lowband::packed::Dictionary;
 use lowband::packed::EncodeError;
 use lowband::packed::GatewayEnd;
 use lowband::packed::Kind;
@@ -24,70 +31,51 @@ use lowband::packed::Request;
 use lowband::packed::Response;
 use lowband::packed::Spelling;
 
-use replay::Exchange;
-use replay::Replay;
-use replay::is_steady;
-
 const NONE: &[u8] = &[0];
 const DEFLATE: &[u8] = &[0, 1];
 
 const AGREEMENT: Agreement = Agreement { epoch: 1, tokens: 7, transactions: 9 };
 const ROOM: &str = "!goIZpRtW9Xc5w0MyK-HlgGTO1M1IEPsWnegzI9QBcrk";
 
-fn coders(allowed: &[u8]) -> Coders {
-    Coders::new(include_bytes!("../dictionaries/v2/samples.bin")).unwrap().only(allowed)
+fn dictionary(allowed: &'static [u8]) -> Dictionary {
+    Dictionary::built_in().clone().only(allowed)
 }
 
 fn recording() -> Vec<Exchange> {
-    replay::read(include_bytes!("corpus/dev.jsonl.gz"))
+    let corpus = GzDecoder::new(include_bytes!("corpus/dev.jsonl.gz").as_slice());
+    Recording::new(BufReader::new(corpus)).map(Result::unwrap).collect()
 }
 
-/// What the classes come to: exchanges, JSON bytes, bytes up, bytes down.
-type Sums = BTreeMap<&'static str, [usize; 4]>;
-
-fn measure(coders: &Coders, exchanges: &[Exchange]) -> Sums {
-    let mut replay = Replay::new(coders);
-    let mut sums = Sums::new();
+fn measure(dictionary: &Dictionary, exchanges: &[Exchange]) -> Report {
+    let (encoding, link) = (Encoding::Packed(dictionary.clone()), Profile::built_in("lan").unwrap());
+    let mut meter = Meter::new(Setup { encoding, security: Security::None, link });
     for exchange in exchanges {
-        let (up, down) = replay.exchange(exchange);
-        let sum = sums.entry(exchange.class()).or_default();
-        let json = exchange.length;
-        for (sum, more) in sum.iter_mut().zip([1, json, up.payload.len(), down.payload.len()]) {
-            *sum += more;
-        }
+        assert_eq!(meter.replay(exchange), None, "line {}", exchange.line);
     }
-    sums
-}
-
-fn payload(sums: &Sums, keep: fn(&str) -> bool) -> usize {
-    sums.iter().filter(|(class, _)| keep(class)).map(|(_, [_, _, up, down])| up + down).sum()
+    *meter.report()
 }
 
 /// Run with `--nocapture` to see what each class comes to.
 #[test]
 fn a_recorded_day_comes_back_value_for_value_in_the_bytes_that_were_promised() {
-    let sums = measure(&coders(DEFLATE), &recording());
-    for (class, [exchanges, json, up, down]) in &sums {
-        println!("{class:12} {exchanges:5} JSON {json:8} up {up:7} down {down:7}");
-    }
-    let (steady, all) = (payload(&sums, is_steady), payload(&sums, |_| true));
-    println!("steady {steady}, all {all}");
+    let report = measure(&dictionary(DEFLATE), &recording());
+    println!("{report}");
+    let (steady, all) = (report.steady().payload, report.all().payload);
     assert!(steady <= 49_000, "{steady}");
     assert!(all <= 191_000, "{all}");
 }
 
 #[test]
 fn aliases_and_binary_identifiers_pay_without_any_coder() {
-    let sums = measure(&coders(NONE), &recording());
-    assert!(payload(&sums, is_steady) <= 88_000);
+    assert!(measure(&dictionary(NONE), &recording()).steady().payload <= 88_000);
 }
 
 #[test]
 fn the_model_codes_the_same_in_fewer_bytes() {
-    let exchanges: Vec<Exchange> =
-        recording().into_iter().filter(|exchange| is_steady(exchange.class())).take(120).collect();
-    let deflate = payload(&measure(&coders(DEFLATE), &exchanges), |_| true);
-    let model = payload(&measure(Coders::built_in(), &exchanges), |_| true);
+    let steady = recording().into_iter().filter(|exchange| exchange.class().is_steady());
+    let exchanges: Vec<Exchange> = steady.take(120).collect();
+    let deflate = measure(&dictionary(DEFLATE), &exchanges).all().payload;
+    let model = measure(Dictionary::built_in(), &exchanges).all().payload;
     println!("DEFLATE {deflate}, the model {model}");
     assert!(model * 100 <= deflate * 85, "{model} of {deflate}");
 }
@@ -96,19 +84,23 @@ fn the_model_codes_the_same_in_fewer_bytes() {
 struct Pair {
     proxy: ProxyEnd,
     gateway: GatewayEnd,
-    coders: Coders,
+    dictionary: Dictionary,
 }
 
 impl Pair {
-    fn new(allowed: &[u8]) -> Self {
-        Pair { proxy: ProxyEnd::new(AGREEMENT), gateway: GatewayEnd::new(AGREEMENT), coders: coders(allowed) }
+    fn new(allowed: &'static [u8]) -> Self {
+        Pair {
+            proxy: ProxyEnd::new(AGREEMENT),
+            gateway: GatewayEnd::new(AGREEMENT),
+            dictionary: dictionary(allowed),
+        }
     }
 
     /// Puts a request through.
     fn ask(&mut self, request: &Request) -> (Request, Asked, Asked, usize) {
-        let up = self.proxy.encode_request(request, &self.coders, Spelling::Short).unwrap();
+        let up = self.proxy.encode_request(request, &self.dictionary, Spelling::Short).unwrap();
         let (read, asked) =
-            self.gateway.decode_request(&up.payload, &self.coders, Limits::default()).unwrap();
+            self.gateway.decode_request(&up.payload, &self.dictionary, Limits::default()).unwrap();
         self.proxy.acknowledge(up.message);
         (read, up.asked, asked, up.payload.len())
     }
@@ -116,9 +108,9 @@ impl Pair {
     /// Puts an answer through.
     fn answer(&mut self, body: &Value, (theirs, ours): (Asked, Asked)) -> (Value, usize) {
         let response = Response { status: None, body: Some(serde_json::to_vec(body).unwrap()) };
-        let down = self.gateway.encode_response(&response, ours, &self.coders, Spelling::Short);
+        let down = self.gateway.encode_response(&response, ours, &self.dictionary, Spelling::Short);
         let limits = Limits::default();
-        let read = self.proxy.decode_response(&down.payload, theirs, &self.coders, limits).unwrap();
+        let read = self.proxy.decode_response(&down.payload, theirs, &self.dictionary, limits).unwrap();
         self.gateway.acknowledge(down.message);
         (serde_json::from_slice(&read.body.unwrap()).unwrap(), down.payload.len())
     }
@@ -193,11 +185,12 @@ fn notifications_go_on_from_any_position_that_is_known() {
             status: None,
             body: Some(serde_json::to_vec(&sync_of(number, text, &event(2))).unwrap()),
         };
-        let down = pair.gateway.encode_notification(&response, ours, "s1_9", &pair.coders, Spelling::Short);
+        let down =
+            pair.gateway.encode_notification(&response, ours, "s1_9", &pair.dictionary, Spelling::Short);
         if number == 3 {
             let read = pair
                 .proxy
-                .decode_notification(&down.payload, theirs, &pair.coders, Limits::default())
+                .decode_notification(&down.payload, theirs, &pair.dictionary, Limits::default())
                 .unwrap();
             let read: Value = serde_json::from_slice(&read.body.unwrap()).unwrap();
             let events = &read["rooms"]["join"][ROOM]["timeline"]["events"];
@@ -262,7 +255,7 @@ fn tokens_stay_at_the_gateway_and_what_looks_like_one_elsewhere_is_text() {
     // Of a gateway that lost what it gave there is no going on.
     pair.proxy.begin_epoch(2, 8);
     let sync = request("GET", &format!("/_matrix/client/v3/sync?since={token}"), None);
-    let refused = pair.proxy.encode_request(&sync, &pair.coders, Spelling::Short);
+    let refused = pair.proxy.encode_request(&sync, &pair.dictionary, Spelling::Short);
     assert_eq!(refused.unwrap_err(), EncodeError::ForeignToken);
 }
 
@@ -275,11 +268,11 @@ fn secrets_pass_no_coder_and_are_not_remembered() {
             .proxy
             .encode_request(
                 &request("POST", "/_matrix/client/v3/login", Some(&login)),
-                &pair.coders,
+                &pair.dictionary,
                 Spelling::Short,
             )
             .unwrap();
-        pair.gateway.decode_request(&up.payload, &pair.coders, Limits::default()).unwrap();
+        pair.gateway.decode_request(&up.payload, &pair.dictionary, Limits::default()).unwrap();
         pair.proxy.acknowledge(up.message);
         let secret = b"correct horse battery staple";
         assert!(up.payload.windows(secret.len()).any(|part| part == secret), "beside the coded part");
@@ -291,7 +284,7 @@ fn each_kind_of_damage_has_its_name() {
     let mut pair = Pair::new(DEFLATE);
     let limits = Limits::default();
     let read = |pair: &mut Pair, payload: &[u8]| {
-        pair.gateway.decode_request(payload, &coders(DEFLATE), limits).unwrap_err()
+        pair.gateway.decode_request(payload, &dictionary(DEFLATE), limits).unwrap_err()
     };
     assert_eq!(read(&mut pair, &[]), DecodeError::Truncated);
     assert_eq!(read(&mut pair, &[0x04]), DecodeError::Truncated);
@@ -305,7 +298,7 @@ fn each_kind_of_damage_has_its_name() {
     // An answer to /sync that refers to what the proxy never had.
     let sync = request("GET", "/_matrix/client/v3/sync", None);
     let (_, theirs, _, _) = pair.ask(&sync);
-    let refused = pair.proxy.decode_response(&[0x04, 0x64, 9], theirs, &pair.coders, limits);
+    let refused = pair.proxy.decode_response(&[0x04, 0x64, 9], theirs, &pair.dictionary, limits);
     assert_eq!(refused.unwrap_err(), DecodeError::UnknownAlias { kind: Kind::User, number: 9 });
     // A token of the gateway's that it does not have.
     let query = [0x08, 1, 0x50, b's', b'i', b'n', b'c', b'e', b'=', 1, 0, 0x6d, 77, 0x2b];
@@ -319,29 +312,21 @@ fn each_kind_of_damage_has_its_name() {
 }
 
 #[test]
-fn another_dictionary_is_noticed_before_anything_is_coded_with_it() {
-    let (built_in, other) = (coders(NONE), lowband::packed::train::untrained());
-    assert_eq!(built_in.agree(Coders::built_in().short_hash()), Ok(()));
-    let refused = built_in.agree(other.short_hash()).unwrap_err();
-    assert_eq!(refused.to_string(), "dictionary e3b0c44298fc1c14 is unknown");
-}
-
-#[test]
 fn every_prefix_of_a_message_is_refused() {
     for allowed in [NONE, &[1], &[2]] {
         let mut pair = Pair::new(allowed);
         let up = pair
             .proxy
-            .encode_request(&send("t1", "Good evening, all"), &pair.coders, Spelling::Short)
+            .encode_request(&send("t1", "Good evening, all"), &pair.dictionary, Spelling::Short)
             .unwrap();
         for length in 0..up.payload.len() {
             let mut gateway = GatewayEnd::new(AGREEMENT);
-            let read = gateway.decode_request(&up.payload[..length], &pair.coders, Limits::default());
+            let read = gateway.decode_request(&up.payload[..length], &pair.dictionary, Limits::default());
             assert!(read.is_err(), "{allowed:?} {length}: {read:?}");
         }
         let longer = [&up.payload[..], &[0]].concat();
-        assert!(pair.gateway.decode_request(&longer, &pair.coders, Limits::default()).is_err());
-        assert!(pair.gateway.decode_request(&up.payload, &pair.coders, Limits::default()).is_ok());
+        assert!(pair.gateway.decode_request(&longer, &pair.dictionary, Limits::default()).is_err());
+        assert!(pair.gateway.decode_request(&up.payload, &pair.dictionary, Limits::default()).is_ok());
     }
 }
 
@@ -353,10 +338,10 @@ fn what_would_become_too_much_is_refused_before_it_does() {
         let path = format!("/_matrix/client/v3/rooms/{ROOM}/send/m.room.message/t");
         let up = pair
             .proxy
-            .encode_request(&request("PUT", &path, Some(&body)), &pair.coders, Spelling::Short)
+            .encode_request(&request("PUT", &path, Some(&body)), &pair.dictionary, Spelling::Short)
             .unwrap();
         let limits = Limits { output: 10_000 };
-        let refused = pair.gateway.decode_request(&up.payload, &pair.coders, limits).unwrap_err();
+        let refused = pair.gateway.decode_request(&up.payload, &pair.dictionary, limits).unwrap_err();
         assert_eq!(refused, DecodeError::Output { limit: 10_000 });
     }
     // Two bytes each for a long text that was told once.
@@ -366,11 +351,11 @@ fn what_would_become_too_much_is_refused_before_it_does() {
     let path = format!("/_matrix/client/v3/rooms/{ROOM}/send/m.room.message/t");
     let up = pair
         .proxy
-        .encode_request(&request("PUT", &path, Some(&many)), &pair.coders, Spelling::Short)
+        .encode_request(&request("PUT", &path, Some(&many)), &pair.dictionary, Spelling::Short)
         .unwrap();
     assert!(up.payload.len() < 20_000);
     let limits = Limits { output: 100_000 };
-    let refused = pair.gateway.decode_request(&up.payload, &pair.coders, limits).unwrap_err();
+    let refused = pair.gateway.decode_request(&up.payload, &pair.dictionary, limits).unwrap_err();
     assert_eq!(refused, DecodeError::Output { limit: 100_000 });
 }
 
@@ -509,9 +494,9 @@ proptest! {
         pair.answer(&json!({"event_id": event(1)}), (theirs, ours));
         let payload = [&[header << 5 | 0x04 | bytes.first().copied().unwrap_or_default() & 3][..], &bytes].concat();
         let limits = Limits { output: 1 << 16 };
-        let _ = pair.gateway.decode_request(&payload, &pair.coders, limits);
-        let _ = pair.proxy.decode_response(&payload, theirs, &pair.coders, limits);
-        let _ = pair.proxy.decode_notification(&payload, theirs, &pair.coders, limits);
+        let _ = pair.gateway.decode_request(&payload, &pair.dictionary, limits);
+        let _ = pair.proxy.decode_response(&payload, theirs, &pair.dictionary, limits);
+        let _ = pair.proxy.decode_notification(&payload, theirs, &pair.dictionary, limits);
     }
 }
 
@@ -537,7 +522,7 @@ fn identifier(chance: &mut Chance) -> String {
 
 #[test]
 fn nothing_that_happens_to_messages_makes_an_identifier_another() {
-    let coders = coders(NONE);
+    let dictionary = dictionary(NONE);
     for seed in 0..60 {
         let mut chance = Chance(seed);
         let (mut proxy, mut gateway) = (ProxyEnd::new(AGREEMENT), GatewayEnd::new(AGREEMENT));
@@ -552,21 +537,21 @@ fn nothing_that_happens_to_messages_makes_an_identifier_another() {
                     let body =
                         json!(std::iter::repeat_with(|| identifier(&mut chance)).take(4).collect::<Vec<_>>());
                     let sent = request("POST", "/_matrix/client/v3/createRoom", Some(&body));
-                    let up = proxy.encode_request(&sent, &coders, Spelling::Short).unwrap();
+                    let up = proxy.encode_request(&sent, &dictionary, Spelling::Short).unwrap();
                     ups.push((up, sent));
                 }
                 4..8 => {
                     let body =
                         json!(std::iter::repeat_with(|| identifier(&mut chance)).take(4).collect::<Vec<_>>());
                     let sent = Response { status: None, body: Some(serde_json::to_vec(&body).unwrap()) };
-                    let down = gateway.encode_response(&sent, asked, &coders, Spelling::Short);
+                    let down = gateway.encode_response(&sent, asked, &dictionary, Spelling::Short);
                     saved = ciborium_bytes(&gateway); // it is on the disk before it leaves
                     downs.push((down, sent));
                 }
                 // Any of those on their way arrives, in any order; it may arrive again, and its acknowledgement may be lost.
                 8 | 9 if !ups.is_empty() => {
                     let (up, sent) = &ups[chance.below(ups.len() as u64) as usize];
-                    match gateway.decode_request(&up.payload, &coders, Limits::default()) {
+                    match gateway.decode_request(&up.payload, &dictionary, Limits::default()) {
                         Ok((read, _)) => {
                             understood += 1;
                             assert_eq!(read, *sent, "seed {seed}");
@@ -580,7 +565,7 @@ fn nothing_that_happens_to_messages_makes_an_identifier_another() {
                 }
                 10 if !downs.is_empty() => {
                     let (down, sent) = &downs[chance.below(downs.len() as u64) as usize];
-                    match proxy.decode_response(&down.payload, asked, &coders, Limits::default()) {
+                    match proxy.decode_response(&down.payload, asked, &dictionary, Limits::default()) {
                         Ok(read) => {
                             understood += 1;
                             assert_eq!(read, *sent, "seed {seed}");

@@ -17,7 +17,7 @@ use lowband::endpoint::Endpoint;
 use lowband::endpoint::Event;
 use lowband::packed::Agreement;
 use lowband::packed::Asked;
-use lowband::packed::Coders;
+use lowband::packed::Dictionary;
 use lowband::packed::GatewayEnd;
 use lowband::packed::Limits;
 use lowband::packed::ProxyEnd;
@@ -99,8 +99,8 @@ impl World {
         self.server.advance(self.now);
         self.carry();
         self.sent = Default::default();
-        let coders = Coders::built_in();
-        let up = self.proxy.encode_request(request, coders, Spelling::Short).unwrap();
+        let dictionary = Dictionary::built_in();
+        let up = self.proxy.encode_request(request, dictionary, Spelling::Short).unwrap();
         let method = if request.method == "GET" { Code::FETCH } else { Code::POST };
         let asked = CoapRequest { observe, payload: up.payload.into(), ..CoapRequest::new(method) };
         self.device.request_to(DEVICE, Priority::Message, place(5683), asked, self.now);
@@ -110,8 +110,8 @@ impl World {
             _ => None,
         });
         let (key, taken) = taken.unwrap();
-        let (_, ours) = self.gateway.decode_request(&taken.payload, coders, Limits::default()).unwrap();
-        let down = self.gateway.encode_response(&response(body), ours, coders, Spelling::Short);
+        let (_, ours) = self.gateway.decode_request(&taken.payload, dictionary, Limits::default()).unwrap();
+        let down = self.gateway.encode_response(&response(body), ours, dictionary, Spelling::Short);
         let code = if request.method == "GET" { Code::CONTENT } else { Code::CHANGED };
         let answer = CoapResponse { payload: down.payload.into(), ..CoapResponse::new(code) };
         match observe {
@@ -120,7 +120,7 @@ impl World {
         }
         let events = self.carry();
         let payload = arrived(&events);
-        let read = self.proxy.decode_response(&payload, up.asked, coders, Limits::default()).unwrap();
+        let read = self.proxy.decode_response(&payload, up.asked, dictionary, Limits::default()).unwrap();
         self.proxy.acknowledge(up.message);
         self.gateway.acknowledge(down.message);
         (up.asked, ours, serde_json::from_slice(&read.body.unwrap()).unwrap())
@@ -180,14 +180,15 @@ fn hello_world_takes_tens_of_bytes_of_udp() {
     let id = world.server.observations().next().unwrap();
     world.now = world.now + Duration::from_secs(60);
     world.sent = Default::default();
-    let (news, coders) = (sync(2, "Hello World", EVENTS[3]), Coders::built_in());
+    let (news, dictionary) = (sync(2, "Hello World", EVENTS[3]), Dictionary::built_in());
     let position = first["next_batch"].as_str().unwrap();
-    let packed = world.gateway.encode_notification(&response(&news), ours, position, coders, Spelling::Short);
+    let packed =
+        world.gateway.encode_notification(&response(&news), ours, position, dictionary, Spelling::Short);
     let notification = CoapResponse { payload: packed.payload.into(), ..CoapResponse::new(Code::CONTENT) };
     world.server.notify(id, notification, Priority::Message, world.now);
     let events = world.carry();
     let limits = Limits::default();
-    let read = world.proxy.decode_notification(&arrived(&events), theirs, coders, limits).unwrap();
+    let read = world.proxy.decode_notification(&arrived(&events), theirs, dictionary, limits).unwrap();
     let mut read: Value = serde_json::from_slice(&read.body.unwrap()).unwrap();
     // The tokens are the proxy's; all else is as it was.
     let mut news = news;

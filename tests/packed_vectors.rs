@@ -9,8 +9,8 @@ use std::fmt::Write;
 
 use lowband::packed::Agreement;
 use lowband::packed::Asked;
-use lowband::packed::Coders;
 use lowband::packed::DecodeError;
+use lowband::packed::Dictionary;
 use lowband::packed::GatewayEnd;
 use lowband::packed::Limits;
 use lowband::packed::ProxyEnd;
@@ -26,7 +26,6 @@ const MESSAGES: &str = include_str!("vectors/packed/messages.tsv");
 const AGREEMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/packed/agreement.tsv");
 const AGREEMENT_HEAD: &str = "# Hellos and welcomes (docs/packed.md section 2): kind, bytes, version, epoch, and the transactions or the tokens.
 ";
-const DICTIONARY: &[u8] = include_bytes!("../dictionaries/v2/samples.bin");
 const HEAD: &str = "# An association for each coder: epoch 1, tokens 7, transactions 9; each message acknowledged. Written by this implementation, after docs/packed.md.
 # coder (2: whichever of the three makes the fewest bytes), request: bytes; method, target, body as the client has them; as the homeserver has them. response: bytes; body as the homeserver has it; as the client.
 ";
@@ -146,16 +145,16 @@ struct After {
 /// Both ends write, and the ends that only read make the same of it.
 fn write_exchanges(coder: u8, text: &mut String) -> After {
     let owned;
-    let coders = match coder {
+    let dictionary = match coder {
         0 => {
             owned = lowband::packed::train::untrained();
             &owned
         }
         1 => {
-            owned = Coders::new(DICTIONARY).unwrap().only(&[1]);
+            owned = Dictionary::built_in().clone().only(&[1]);
             &owned
         }
-        _ => Coders::built_in(),
+        _ => Dictionary::built_in(),
     };
     let agreement = Agreement { epoch: 1, tokens: 7, transactions: 9 };
     let (mut proxy, mut gateway) = (ProxyEnd::new(agreement), GatewayEnd::new(agreement));
@@ -170,16 +169,16 @@ fn write_exchanges(coder: u8, text: &mut String) -> After {
         };
         let body = (!body.is_empty()).then(|| body.as_bytes().to_vec());
         let request = Request { method: (*method).to_owned(), path, query, body };
-        let up = proxy.encode_request(&request, coders, Spelling::Short).unwrap();
-        let (read, asked) = gateway.decode_request(&up.payload, coders, limits).unwrap();
+        let up = proxy.encode_request(&request, dictionary, Spelling::Short).unwrap();
+        let (read, asked) = gateway.decode_request(&up.payload, dictionary, limits).unwrap();
         proxy.acknowledge(up.message);
         writeln!(text, "{coder}\trequest\t{}\t{}\t{}", hex(&up.payload), shown(&request), shown(&read))
             .unwrap();
 
         all_asked.push(up.asked);
         let response = Response { status: None, body: Some(answer.as_bytes().to_vec()) };
-        let down = gateway.encode_response(&response, asked, coders, Spelling::Short);
-        let read = proxy.decode_response(&down.payload, up.asked, coders, limits).unwrap();
+        let down = gateway.encode_response(&response, asked, dictionary, Spelling::Short);
+        let read = proxy.decode_response(&down.payload, up.asked, dictionary, limits).unwrap();
         gateway.acknowledge(down.message);
         let read = String::from_utf8(read.body.unwrap()).unwrap();
         writeln!(text, "{coder}\tresponse\t{}\t{answer}\t{read}", hex(&down.payload)).unwrap();
@@ -198,14 +197,16 @@ fn messages_are_read_or_refused_as_stands_beside_them() {
     for row in rows(MESSAGES) {
         let [kind, bytes, expected] = row[..] else { panic!("{row:?}") };
         let (mut proxy, mut gateway) = (after.proxy.clone(), after.gateway.clone());
-        let (coders, limits) = (Coders::built_in(), Limits::default());
+        let (dictionary, limits) = (Dictionary::built_in(), Limits::default());
         let (kind, number) = kind.split_once(' ').unwrap_or((kind, "0"));
         let asked = after.asked[number.parse::<usize>().unwrap()];
         let mut read = |payload: &[u8]| match kind {
-            "request" => gateway.decode_request(payload, coders, limits).map(|(request, _)| shown(&request)),
-            "response" => proxy.decode_response(payload, asked, coders, limits).map(|read| told(&read)),
+            "request" => {
+                gateway.decode_request(payload, dictionary, limits).map(|(request, _)| shown(&request))
+            }
+            "response" => proxy.decode_response(payload, asked, dictionary, limits).map(|read| told(&read)),
             "notification" => {
-                proxy.decode_notification(payload, asked, coders, limits).map(|read| told(&read))
+                proxy.decode_notification(payload, asked, dictionary, limits).map(|read| told(&read))
             }
             _ => panic!("{kind}"),
         };
@@ -220,7 +221,7 @@ fn messages_are_read_or_refused_as_stands_beside_them() {
 
 #[test]
 fn hellos_and_welcomes_are_what_stands_beside_them() {
-    let identity = Identity::of(Coders::built_in());
+    let identity = Identity::of(Dictionary::built_in());
     let hello = Hello { version: 1, identity, epoch: 0x0102_0304, transactions: 0xfffe_fdfc };
     let welcome = Welcome { version: 1, epoch: 0x0102_0304, tokens: 7 };
     let mut text = AGREEMENT_HEAD.to_owned();

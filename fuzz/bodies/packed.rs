@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use lowband::packed::Agreement;
 use lowband::packed::Asked;
-use lowband::packed::Coders;
+use lowband::packed::Dictionary;
 use lowband::packed::GatewayEnd;
 use lowband::packed::Limits;
 use lowband::packed::ProxyEnd;
@@ -15,7 +15,7 @@ use lowband::packed::Spelling;
 
 const LIMITS: Limits = Limits { output: 1 << 16 };
 
-static CODERS: LazyLock<Coders> = LazyLock::new(lowband::packed::train::untrained);
+static DICTIONARY: LazyLock<Dictionary> = LazyLock::new(lowband::packed::train::untrained);
 static KNOWN: LazyLock<(ProxyEnd, GatewayEnd, Asked)> = LazyLock::new(acquainted);
 
 /// Tries `data` as a request, and as a response to a request for /sync.
@@ -32,13 +32,13 @@ pub fn run(data: &[u8]) {
 
 fn gateway_reads(gateway: &GatewayEnd, data: &[u8]) {
     let mut after = gateway.clone();
-    match after.decode_request(data, &CODERS, LIMITS) {
+    match after.decode_request(data, &DICTIONARY, LIMITS) {
         Ok((request, asked)) => {
             assert!(
                 request.path.starts_with('/') && request.body.is_none_or(|body| body.len() <= LIMITS.output)
             );
             let answer = Response { status: None, body: Some(b"{\"event_id\":\"$a\"}".to_vec()) };
-            after.encode_response(&answer, asked, &CODERS, Spelling::Short);
+            after.encode_response(&answer, asked, &DICTIONARY, Spelling::Short);
         }
         Err(_) => assert_eq!(format!("{after:?}"), format!("{gateway:?}")),
     }
@@ -46,8 +46,8 @@ fn gateway_reads(gateway: &GatewayEnd, data: &[u8]) {
 
 fn proxy_reads(proxy: &ProxyEnd, asked: Asked, data: &[u8]) {
     let mut after = proxy.clone();
-    let read = after.decode_response(data, asked, &CODERS, LIMITS);
-    let notified = proxy.clone().decode_notification(data, asked, &CODERS, LIMITS);
+    let read = after.decode_response(data, asked, &DICTIONARY, LIMITS);
+    let notified = proxy.clone().decode_notification(data, asked, &DICTIONARY, LIMITS);
     for response in read.iter().chain(&notified) {
         assert!(response.body.as_ref().is_none_or(|body| body.len() <= LIMITS.output));
     }
@@ -72,12 +72,12 @@ fn acquainted() -> (ProxyEnd, GatewayEnd, Asked) {
     ] {
         let method = if body.is_some() { "PUT" } else { "GET" }.to_owned();
         let request = Request { method, path, query: None, body: body.map(|body| body.as_bytes().to_vec()) };
-        let up = proxy.encode_request(&request, &CODERS, Spelling::Short).expect("it can be written");
-        let (_, theirs) = gateway.decode_request(&up.payload, &CODERS, LIMITS).expect("it can be read");
+        let up = proxy.encode_request(&request, &DICTIONARY, Spelling::Short).expect("it can be written");
+        let (_, theirs) = gateway.decode_request(&up.payload, &DICTIONARY, LIMITS).expect("it can be read");
         proxy.acknowledge(up.message);
         let response = Response { status: None, body: Some(answer.as_bytes().to_vec()) };
-        let down = gateway.encode_response(&response, theirs, &CODERS, Spelling::Short);
-        proxy.decode_response(&down.payload, up.asked, &CODERS, LIMITS).expect("it can be read");
+        let down = gateway.encode_response(&response, theirs, &DICTIONARY, Spelling::Short);
+        proxy.decode_response(&down.payload, up.asked, &DICTIONARY, LIMITS).expect("it can be read");
         gateway.acknowledge(down.message);
         asked = up.asked;
     }

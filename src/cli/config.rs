@@ -216,6 +216,13 @@ pub(crate) const SETTINGS: &[Setting] = &[
         help: "Most peers whose tables of the packed profile are kept, up to a megabyte each; beyond that the one unused for longest begins anew. 0: not spoken",
     },
     Setting {
+        name: "dictionary",
+        kind: Kind::Texts,
+        value_name: "DIR",
+        default: Some("built-in"),
+        help: "The dictionaries of the packed profile, as lowband dictionary train makes them: a peer has one of them; built-in is this program's",
+    },
+    Setting {
         name: "fetch-timeout",
         kind: Kind::Text,
         value_name: "TIME",

@@ -1,9 +1,15 @@
-//! What people give: bytes, or hexadecimal as they copied it from somewhere.
+//! What people give: bytes, hexadecimal as they copied it from somewhere, or recordings.
 
+use std::fs::File;
 use std::io;
+use std::io::BufRead;
+use std::io::BufReader;
 use std::io::Read;
+use std::path::Path;
 
+use flate2::bufread::MultiGzDecoder;
 use lowband::codec::EncodeError;
+use lowband::measure::Recording;
 
 use super::Failure;
 
@@ -22,6 +28,22 @@ pub(super) fn read_stdin() -> Result<Vec<u8>, Failure> {
         return Err(Failure::new(format_args!("standard input is larger than {} MiB", LIMIT >> 20)));
     }
     Ok(input)
+}
+
+/// The exchanges of a recording; - is standard input. What begins as gzip does is that, whatever its name.
+pub(super) fn open_recording(path: &Path) -> Result<Recording<Box<dyn BufRead>>, Failure> {
+    let cannot = |error| Failure::new(format_args!("cannot read {}: {error}", path.display()));
+    let file: Box<dyn Read> = match path == Path::new("-") {
+        true => Box::new(io::stdin()),
+        false => Box::new(File::open(path).map_err(cannot)?),
+    };
+    let mut input = BufReader::with_capacity(1 << 16, file);
+    let is_gzip = input.fill_buf().map_err(cannot)?.starts_with(&[0x1f, 0x8b]);
+    let text: Box<dyn BufRead> = match is_gzip {
+        true => Box::new(BufReader::new(MultiGzDecoder::new(input))),
+        false => Box::new(input),
+    };
+    Ok(Recording::new(text))
 }
 
 /// Where in a JSON text something is wrong with it, where that is one place.

@@ -1,26 +1,22 @@
 //! `lowband measure`: recorded traffic, and what it would cost.
 
-use std::fs::File;
-use std::io;
-use std::io::BufRead;
-use std::io::BufReader;
-use std::io::Read;
 use std::path::Path;
 use std::path::PathBuf;
 
 use clap::Args;
 use clap::ValueEnum;
-use flate2::bufread::MultiGzDecoder;
 use lowband::measure;
 use lowband::measure::Difference;
 use lowband::measure::Encoding;
 use lowband::measure::Exchange;
 use lowband::measure::Meter;
-use lowband::measure::Recording;
 use lowband::measure::Setup;
+use lowband::packed::Dictionary;
 
 use super::Failure;
 use super::config::Links;
+use super::dictionary;
+use super::input;
 use super::output;
 
 /// Replay recorded HTTP exchanges through the encoders of both ends and over a link in virtual time, and say what they cost on it.
@@ -46,6 +42,9 @@ pub(crate) struct MeasureArgs {
     /// How Matrix is written in CoAP
     #[arg(long, value_enum, default_value_t = Profile::Msc3079)]
     profile: Profile,
+    /// The dictionary of the packed profile, as lowband dictionary train makes one; built-in, if there is none
+    #[arg(long, value_name = "DIR")]
+    dictionary: Option<PathBuf>,
     /// What protects the messages
     #[arg(long, value_enum, default_value_t = Security::None)]
     security: Security,
@@ -89,9 +88,9 @@ const TOLD: u64 = 20;
 /// Replays it all, and tells of it.
 pub(crate) fn run(args: MeasureArgs) -> Result<(), Failure> {
     let link = Links::of_file(args.config.clone())?.find(&args.link)?;
-    let mut meter = Meter::new(Setup { encoding: args.encoding(), security: args.security(), link });
+    let mut meter = Meter::new(Setup { encoding: args.encoding()?, security: args.security(), link });
     let (mut replayed, mut differing) = (0, 0);
-    for exchange in Recording::new(open(&args.file)?) {
+    for exchange in input::open_recording(&args.file)? {
         let exchange = exchange.map_err(|error| args.failure(error.line(), &error))?;
         if let Some(difference) = meter.replay(&exchange) {
             differing += 1;
@@ -121,26 +120,15 @@ pub(crate) fn run(args: MeasureArgs) -> Result<(), Failure> {
     }
 }
 
-/// The recording's text. What begins as gzip does is that, whatever its name.
-fn open(path: &Path) -> Result<Box<dyn BufRead>, Failure> {
-    let cannot = |error| Failure::new(format_args!("cannot read {}: {error}", path.display()));
-    let file: Box<dyn Read> = match path == Path::new("-") {
-        true => Box::new(io::stdin()),
-        false => Box::new(File::open(path).map_err(cannot)?),
-    };
-    let mut input = BufReader::with_capacity(1 << 16, file);
-    let is_gzip = input.fill_buf().map_err(cannot)?.starts_with(&[0x1f, 0x8b]);
-    match is_gzip {
-        true => Ok(Box::new(BufReader::new(MultiGzDecoder::new(input)))),
-        false => Ok(Box::new(input)),
-    }
-}
-
 impl MeasureArgs {
-    fn encoding(&self) -> Encoding {
-        match self.profile {
-            Profile::Msc3079 => Encoding::Msc3079,
-            Profile::Packed => Encoding::Packed,
+    fn encoding(&self) -> Result<Encoding, Failure> {
+        match (self.profile, &self.dictionary) {
+            (Profile::Packed, Some(directory)) => Ok(Encoding::Packed(dictionary::load(directory)?)),
+            (Profile::Packed, None) => Ok(Encoding::Packed(Dictionary::built_in().clone())),
+            (Profile::Msc3079, None) => Ok(Encoding::Msc3079),
+            (Profile::Msc3079, Some(_)) => {
+                Err(Failure::usage("MSC3079 has no dictionary").hint("--profile packed has one"))
+            }
         }
     }
 
@@ -171,7 +159,7 @@ impl MeasureArgs {
     }
 
     fn table(&self, meter: &Meter, replayed: u64) -> String {
-        let (profile, security) = (self.encoding().name(), self.security().name());
+        let (profile, security) = (meter.encoding().name(), self.security().name());
         let handshakes =
             if self.security == Security::Dtls { "; its handshakes are not counted" } else { "" };
         format!(

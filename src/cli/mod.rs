@@ -9,6 +9,7 @@ mod config;
 mod decode;
 mod demo;
 mod device;
+mod dictionary;
 mod encode;
 mod failure;
 mod gateway;
@@ -55,6 +56,7 @@ enum Command {
     Link(link::LinkArgs),
     Sim(sim::SimArgs),
     Measure(measure::MeasureArgs),
+    Dictionary(dictionary::DictionaryArgs),
     Encode(encode::EncodeArgs),
     Decode(decode::DecodeArgs),
     Inspect(inspect::InspectArgs),
@@ -73,6 +75,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Link(args) => link::run(args),
         Command::Sim(args) => sim::run(args),
         Command::Measure(args) => measure::run(args),
+        Command::Dictionary(args) => dictionary::run(args),
         Command::Encode(args) => encode::run(args),
         Command::Decode(args) => decode::run(args),
         Command::Inspect(args) => inspect::run(args),

@@ -31,6 +31,7 @@ use lowband::net::client::Client;
 use lowband::net::client::Direction;
 use lowband::net::client::RequestError;
 use lowband::net::client::Security;
+use lowband::packed::Dictionary;
 use lowband::security::dtls::Link;
 use lowband::security::dtls::SEALING;
 use lowband::translate;
@@ -47,6 +48,7 @@ use self::security::SecurityArgs;
 use self::url::CoapUrl;
 use super::Failure;
 use super::config::Links;
+use super::dictionary;
 use super::input;
 use super::output;
 
@@ -119,6 +121,9 @@ pub(crate) struct RequestArgs {
     /// How it is written on the link: as by MSC3079, or packed (docs/packed.md) where the gateway speaks that
     #[arg(long, value_name = "PROFILE", default_value = "msc3079")]
     profile: ProfileName,
+    /// The dictionary of the packed profile, which the gateway must have too; built-in, if there is none
+    #[arg(long, value_name = "DIR")]
+    dictionary: Option<PathBuf>,
     /// The keys of CBOR objects: integers by MSC3079's table, or strings as in JSON
     #[arg(long, value_name = "KEYS", default_value = "v1")]
     json_keys: JsonKeys,
@@ -154,6 +159,10 @@ enum JsonKeys {
 pub(crate) fn run(args: RequestArgs) -> Result<(), Failure> {
     let http = http_request(&args)?;
     let request = translate_request(&args, &http)?;
+    if args.profile == ProfileName::Msc3079 && args.dictionary.is_some() {
+        return Err(Failure::usage("MSC3079 has no dictionary").hint("--profile packed has one"));
+    }
+    let dictionary = args.dictionary.as_deref().map(dictionary::load).transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(format_args!("cannot start: {error}")))?;
     let (protection, of_device) = match &args.credentials {
@@ -165,7 +174,7 @@ pub(crate) fn run(args: RequestArgs) -> Result<(), Failure> {
     let link = Links::of_file(args.config.clone().or_else(config_of_environment))?
         .find(&link)?
         .faster(args.link_speed);
-    runtime.block_on(call(&args, (http, request), &link, protection))
+    runtime.block_on(call(&args, (http, request), &link, (protection, dictionary)))
 }
 
 fn config_of_environment() -> Option<PathBuf> {
@@ -239,7 +248,7 @@ async fn call(
     args: &RequestArgs,
     (http, mut request): (http::Request<Bytes>, coap::Request),
     link: &Profile,
-    protection: Protection,
+    (protection, dictionary): (Protection, Option<Dictionary>),
 ) -> Result<(), Failure> {
     let remote = resolve(&args.url).await?;
     if args.announce_link {
@@ -268,7 +277,8 @@ async fn call(
     };
     let client =
         client.map_err(|error| Failure::unanswered(format_args!("cannot reach {remote}: {error}")))?;
-    let call = Call { args, remote, link, client: client.clone(), started, gave_up: Cell::new(false) };
+    let call =
+        Call { args, remote, link, dictionary, client: client.clone(), started, gave_up: Cell::new(false) };
     let done = tokio::select! {
         done = call.answers(http, request) => done,
         never = call.tell_when_held_up() => match never {},
@@ -286,6 +296,8 @@ struct Call<'a> {
     args: &'a RequestArgs,
     remote: SocketAddr,
     link: &'a Profile,
+    /// Another than the one that is built in.
+    dictionary: Option<Dictionary>,
     client: Client,
     started: Instant,
     /// Whether the person's patience ended before the answer came.

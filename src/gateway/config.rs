@@ -9,7 +9,7 @@ use crate::codec;
 use crate::endpoint;
 use crate::matrix::rewrite::Advertise;
 use crate::matrix::shape::Shape;
-use crate::packed::Coders;
+use crate::packed::Dictionary;
 
 /// What a gateway serves, and within which limits.
 #[derive(Clone, Debug)]
@@ -29,8 +29,8 @@ pub struct Config {
     /// Peers whose tables of the packed profile are kept, of which each may take a megabyte; the one unused for longest goes first, and begins
     /// anew. With 0 the profile is not spoken.
     pub packed: usize,
-    /// The dictionary of the packed profile; the one that is built in, if there is none.
-    pub dictionary: Option<&'static Coders>,
+    /// The dictionaries of the packed profile: a peer has one of them. Where there are none, the one that is built in.
+    pub dictionaries: Vec<Dictionary>,
     /// How long after an observer did not answer it is first asked whether it is there.
     pub probe_first: Duration,
     /// The longest wait between two such questions; each is twice the one before.
@@ -58,7 +58,7 @@ impl Config {
             sessions: 10_000,
             session_lifetime: Duration::from_secs(24 * 3600),
             packed: 1_000,
-            dictionary: None,
+            dictionaries: Vec::new(),
             probe_first: Duration::from_secs(60),
             probe_longest: Duration::from_secs(15 * 60),
             absent_lifetime: Duration::from_secs(7 * 24 * 3600),

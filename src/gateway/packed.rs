@@ -18,34 +18,41 @@ use crate::codec::Keys;
 use crate::endpoint::{Association, RequestKey};
 use crate::matrix::query;
 use crate::matrix::route::operation;
-use crate::packed::{Agreement, Asked, Coders, Encoded, GatewayEnd, Limits, MessageNumber, Spelling};
+use crate::packed::{Agreement, Asked, Dictionary, Encoded, GatewayEnd, Limits, MessageNumber, Spelling};
 use crate::translate::packed::{Hello, Identity, VERSION, Welcome, call};
 use crate::translate::{Call, Format, Refusal, Session, response};
 
 /// The ends of all peers, bounded in number.
 #[derive(Debug)]
 pub(super) struct Packed {
-    ends: BTreeMap<Association, (End, u64)>,
+    ends: BTreeMap<Association, Peer>,
     /// The same, the one unused for longest first.
     used: BTreeSet<(u64, Association)>,
     /// Those that are to be stored, or forgotten where they are not there any more.
     changed: BTreeSet<Association>,
     uses: u64,
     most: usize,
-    dictionary: Option<&'static Coders>,
+    dictionaries: Vec<Dictionary>,
     limits: Limits,
     /// What tells the tokens of this process from those of others.
     seed: [u8; 32],
     generations: u64,
 }
 
-/// One peer's.
+/// One peer's end, with the dictionary that it has, and when it was used.
+#[derive(Debug)]
+struct Peer {
+    known: End,
+    dictionary: Dictionary,
+    used: u64,
+}
+
+/// What is stored of a peer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct End {
     end: GatewayEnd,
-    /// The tables and the dictionary that it was agreed on with: by others its messages would be read wrongly.
-    #[serde(default)]
-    identity: [u8; 8],
+    /// The peer's dictionary.
+    identity: Identity,
     /// The epoch that the peer asked for: a repetition of that gets the same answer.
     proposed: u32,
     /// The last positions that it was given, and by which messages: who goes on from one has read it. One that several gave says of none of them
@@ -64,7 +71,7 @@ impl Packed {
             changed: BTreeSet::new(),
             uses: 0,
             most: config.packed,
-            dictionary: config.dictionary,
+            dictionaries: config.dictionaries.clone(),
             limits: Limits { output: config.codec.output },
             seed: *seed,
             generations: 0,
@@ -101,9 +108,9 @@ impl Packed {
                 Err(Refusal::Method(request.method))
             };
         }
-        let (coders, limits) = (self.coders(), self.limits);
-        let known = self.of(peer).ok_or(Refusal::NoAgreement)?;
-        let (read, asked) = known.end.decode_request(&request.payload, coders, limits)?;
+        let limits = self.limits;
+        let Peer { known, dictionary, .. } = self.of(peer).ok_or(Refusal::NoAgreement)?;
+        let (read, asked) = known.end.decode_request(&request.payload, dictionary, limits)?;
         let call = call(request.method, read, asked, session)?;
         known.has_read(&call);
         Ok(Some(call))
@@ -111,22 +118,22 @@ impl Packed {
 
     /// Agrees with a peer: the answer, and whether a new epoch begins by it.
     fn agree(&mut self, peer: Association, hello: Hello) -> Result<(Welcome, bool), Refusal> {
-        let ours = Identity::of(self.coders());
-        if hello.identity != ours {
+        let Some(dictionary) = self.dictionary(hello.identity) else {
+            let ours = self.dictionaries().iter().map(Identity::of).collect();
             return Err(Refusal::Dictionary { ours, theirs: hello.identity });
-        }
+        };
         let tokens = self.generation();
         let (begins, agreement) = match self.of(peer) {
-            Some(known) => {
-                let begins = known.begin(hello);
-                (begins, known.end.agreement())
+            Some(peer) => {
+                let begins = peer.known.begin(hello);
+                peer.dictionary = dictionary;
+                (begins, peer.known.end.agreement())
             }
             None => {
-                let Hello { epoch, transactions, .. } = hello;
+                let Hello { epoch, transactions, identity, .. } = hello;
                 let agreement = Agreement { epoch, tokens, transactions };
-                let (end, identity) = (GatewayEnd::new(agreement), ours.0);
-                let end = End { end, identity, proposed: epoch, given: VecDeque::new() };
-                self.insert(peer, end);
+                let (end, given) = (GatewayEnd::new(agreement), VecDeque::new());
+                self.insert(peer, End { end, identity, proposed: epoch, given }, dictionary);
                 (true, agreement)
             }
         };
@@ -136,13 +143,13 @@ impl Packed {
 
     /// The message that gave a peer this position, where it was written in this format.
     pub(super) fn gave(&self, peer: Association, format: Format, position: &str) -> Option<MessageNumber> {
-        let (known, _) = self.ends.get(&peer).filter(|_| matches!(format, Format::Packed(_)))?;
-        known.message(position)
+        let peer = self.ends.get(&peer).filter(|_| matches!(format, Format::Packed(_)))?;
+        peer.known.message(position)
     }
 
     /// The epoch that a peer is in; none of those that matter, where there is no agreement.
     pub(super) fn epoch(&self, peer: Association) -> u32 {
-        self.ends.get(&peer).map_or(0, |(known, _)| known.end.agreement().epoch)
+        self.ends.get(&peer).map_or(0, |peer| peer.known.end.agreement().epoch)
     }
 
     /// Whether an observation of before a restart can go on, which was last told by this message: its peer reads what the end writes, and the end
@@ -154,53 +161,61 @@ impl Packed {
         message: Option<MessageNumber>,
     ) -> bool {
         let StoredFormat::Packed { epoch, .. } = format else { return true };
-        self.ends.get(&peer).is_some_and(|(known, _)| {
-            known.end.agreement().epoch == epoch
-                && message.is_none_or(|message| known.end.has_written(message))
+        self.ends.get(&peer).is_some_and(|peer| {
+            peer.known.end.agreement().epoch == epoch
+                && message.is_none_or(|message| peer.known.end.has_written(message))
         })
     }
 
-    /// Takes up what was stored, unless the tables or the dictionary are others by now: the peer has to begin anew then.
+    /// Takes up what was stored; forgets it where the peer's dictionary is spoken here no more.
     pub(super) fn restore(&mut self, peer: Association, end: End) {
-        if end.identity != Identity::of(self.coders()).0 {
+        let Some(dictionary) = self.dictionary(end.identity) else {
             self.changed.insert(peer);
             return;
-        }
-        self.insert(peer, end);
+        };
+        self.insert(peer, end, dictionary);
         self.changed.remove(&peer);
     }
 
     /// Forgets a peer.
     pub(super) fn forget(&mut self, peer: Association) {
-        if let Some((_, used)) = self.ends.remove(&peer) {
+        if let Some(Peer { used, .. }) = self.ends.remove(&peer) {
             self.used.remove(&(used, peer));
             self.changed.insert(peer);
         }
     }
 
-    fn insert(&mut self, peer: Association, end: End) {
+    fn insert(&mut self, peer: Association, known: End, dictionary: Dictionary) {
         while self.ends.len() >= self.most {
             let Some((_, first)) = self.used.first().copied() else { break };
             self.forget(first);
         }
-        self.ends.insert(peer, (end, self.uses));
+        self.ends.insert(peer, Peer { known, dictionary, used: self.uses });
         self.used.insert((self.uses, peer));
         self.of(peer);
     }
 
     /// What is known with a peer, to be changed.
-    fn of(&mut self, peer: Association) -> Option<&mut End> {
-        let (end, used) = self.ends.get_mut(&peer)?;
+    fn of(&mut self, peer: Association) -> Option<&mut Peer> {
+        let found = self.ends.get_mut(&peer)?;
         self.uses += 1;
-        self.used.remove(&(*used, peer));
+        self.used.remove(&(found.used, peer));
         self.used.insert((self.uses, peer));
-        *used = self.uses;
+        found.used = self.uses;
         self.changed.insert(peer);
-        Some(end)
+        Some(found)
     }
 
-    fn coders(&self) -> &'static Coders {
-        self.dictionary.unwrap_or_else(Coders::built_in)
+    /// Those that are spoken here.
+    fn dictionaries(&self) -> &[Dictionary] {
+        match self.dictionaries.as_slice() {
+            [] => std::slice::from_ref(Dictionary::built_in()),
+            some => some,
+        }
+    }
+
+    fn dictionary(&self, identity: Identity) -> Option<Dictionary> {
+        self.dictionaries().iter().find(|dictionary| Identity::of(dictionary) == identity).cloned()
     }
 
     /// A number that no tokens had before.
@@ -219,14 +234,14 @@ impl End {
     /// Begins the epoch that the peer asks for, and nothing where it only repeats itself.
     fn begin(&mut self, hello: Hello) -> bool {
         let Agreement { epoch, transactions, .. } = self.end.agreement();
-        if (self.proposed, transactions) == (hello.epoch, hello.transactions) {
+        if (self.proposed, transactions, self.identity) == (hello.epoch, hello.transactions, hello.identity) {
             return false;
         }
         // A message has three bits of its epoch: a late one of this epoch is not to be taken for one of the next.
         let is_alike = epoch & 7 == hello.epoch & 7;
         let next = if is_alike { hello.epoch.wrapping_add(1) } else { hello.epoch };
         self.end.begin_epoch(next, hello.transactions);
-        self.proposed = hello.epoch;
+        (self.proposed, self.identity) = (hello.epoch, hello.identity);
         self.given.clear();
         true
     }
@@ -354,13 +369,12 @@ impl Gateway {
     ) -> Result<(coap::Response, MessageNumber), Refusal> {
         let (mut response, packed) =
             response::to_packed(call, http, &self.config.advertise, &self.config.codec)?;
-        let coders = self.packed.coders();
-        let known = self.packed.of(peer).ok_or(Refusal::NoAgreement)?;
+        let Peer { known, dictionary, .. } = self.packed.of(peer).ok_or(Refusal::NoAgreement)?;
         let Encoded { payload, message, .. } = match position {
             Some(position) => {
-                known.end.encode_notification(&packed, asked, position, coders, Spelling::Short)
+                known.end.encode_notification(&packed, asked, position, dictionary, Spelling::Short)
             }
-            None => known.end.encode_response(&packed, asked, coders, Spelling::Short),
+            None => known.end.encode_response(&packed, asked, dictionary, Spelling::Short),
         };
         known.gave(call, packed.body.as_deref().unwrap_or_default(), message);
         response.payload = payload.into();
@@ -379,8 +393,8 @@ impl Gateway {
     pub(super) fn acknowledge(&mut self, id: ObservationId) {
         let Some(observation) = self.observations.get_mut(&id) else { return };
         let (peer, message) = (observation.association, observation.message.take());
-        if let Some((message, known)) = message.and_then(|message| Some((message, self.packed.of(peer)?))) {
-            known.end.acknowledge(message);
+        if let Some((message, peer)) = message.and_then(|message| Some((message, self.packed.of(peer)?))) {
+            peer.known.end.acknowledge(message);
             self.remember_packed();
         }
     }
@@ -392,7 +406,7 @@ impl Gateway {
                 continue;
             }
             match self.packed.ends.get(&peer) {
-                Some((end, _)) => self.memories.store(&Key::Packed(peer), end),
+                Some(Peer { known, .. }) => self.memories.store(&Key::Packed(peer), known),
                 None => self.memories.forget(&Key::Packed(peer)),
             }
         }

@@ -10,30 +10,31 @@ use super::exchange::Exchange;
 use super::msc3079::Msc3079;
 use super::packed::Packed;
 use crate::coap;
+use crate::packed::Dictionary;
 
 /// How Matrix is written in CoAP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Encoding {
     /// MSC3079: paths and queries in options, by path code where there is one, and CBOR with integer keys.
     Msc3079,
-    /// The packed profile: all of it in the payload, with what both ends know left out.
-    Packed,
+    /// The packed profile: all of it in the payload, with what both ends know left out. They have this dictionary.
+    Packed(Dictionary),
 }
 
 impl Encoding {
     /// Its name.
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Msc3079 => "msc3079",
-            Self::Packed => "packed",
+            Self::Packed(_) => "packed",
         }
     }
 
     /// The two ends of a new association.
-    pub(super) fn ends(self) -> Ends {
+    pub(super) fn ends(&self) -> Ends {
         match self {
             Self::Msc3079 => Ends::Msc3079(Box::default()),
-            Self::Packed => Ends::Packed(Box::default()),
+            Self::Packed(dictionary) => Ends::Packed(Box::new(Packed::new(dictionary.clone()))),
         }
     }
 }

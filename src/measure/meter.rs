@@ -80,6 +80,11 @@ impl Meter {
         difference
     }
 
+    /// How the exchanges are written.
+    pub fn encoding(&self) -> &Encoding {
+        &self.setup.encoding
+    }
+
     /// What was counted.
     pub fn report(&self) -> &Report {
         &self.report

@@ -15,6 +15,8 @@ mod msc3079;
 mod packed;
 mod recording;
 mod substitutes;
+mod texts;
+mod training;
 
 pub use class::Class;
 pub use difference::Difference;
@@ -28,3 +30,7 @@ pub use meter::Meter;
 pub use meter::Setup;
 pub use recording::Recording;
 pub use recording::RecordingError;
+pub use training::Counting;
+pub use training::Sampling;
+pub use training::Trained;
+pub use training::Wording;

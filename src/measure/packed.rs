@@ -14,12 +14,10 @@ use crate::coap::Code;
 use crate::coap::OptionNumber;
 use crate::matrix;
 use crate::packed::Agreement;
-use crate::packed::Asked;
-use crate::packed::Coders;
+use crate::packed::Dictionary;
 use crate::packed::Encoded;
 use crate::packed::GatewayEnd;
 use crate::packed::Limits;
-use crate::packed::MessageNumber;
 use crate::packed::ProxyEnd;
 use crate::packed::Request;
 use crate::packed::Response;
@@ -32,12 +30,16 @@ use crate::translate::status;
 pub(super) struct Packed {
     proxy: ProxyEnd,
     gateway: GatewayEnd,
+    /// What both have.
+    dictionary: Dictionary,
     /// Whether the proxy has said who it is.
     introduced: bool,
     /// What the gateway knows of that.
     authorization: Option<HeaderValue>,
     /// What the proxy waits for the answer to.
-    asked: Option<(MessageNumber, Asked)>,
+    asked: Option<Encoded>,
+    /// The gateway's last answer.
+    answered: Option<Encoded>,
     /// The client's tokens for the homeserver's; like the others as many as the ends keep.
     tokens: Substitutes,
     /// The homeserver's transaction ids for the client's.
@@ -56,22 +58,23 @@ const PARAMETERS: [&str; 6] = ["since", "from", "to", "pos", "next_batch", "batc
 /// The places of tokens in bodies of POST.
 const PLACES: [&str; 3] = ["/since", "/refresh_token", "/extensions/to_device/since"];
 
-impl Default for Packed {
-    fn default() -> Self {
+impl Packed {
+    /// Two ends that know nothing of each other, with the same dictionary.
+    pub(super) fn new(dictionary: Dictionary) -> Self {
         Self {
+            dictionary,
             proxy: ProxyEnd::new(AGREEMENT),
             gateway: GatewayEnd::new(AGREEMENT),
             introduced: false,
             authorization: None,
             asked: None,
+            answered: None,
             tokens: Substitutes::new(4096),
             transactions: Substitutes::new(1024),
             paths: Substitutes::new(1024),
         }
     }
-}
 
-impl Packed {
     /// At the proxy.
     pub(super) fn ask(&mut self, exchange: &Exchange) -> Result<coap::Request, Difference> {
         let recorded = &exchange.request;
@@ -82,9 +85,9 @@ impl Packed {
             body: body(exchange, &self.tokens),
         };
         self.asked = None;
-        let packed = self.proxy.encode_request(&request, Coders::built_in(), Spelling::Short)?;
-        let Encoded { payload, message, asked, .. } = packed;
-        self.asked = Some((message, asked));
+        let packed = self.proxy.encode_request(&request, &self.dictionary, Spelling::Short)?;
+        let payload = packed.payload.clone();
+        self.asked = Some(packed);
         // Section 2: FETCH where nothing changes.
         let method = if request.method == "GET" { Code::FETCH } else { Code::POST };
         let mut request = coap::Request { payload: payload.into(), ..coap::Request::new(method) };
@@ -107,7 +110,7 @@ impl Packed {
             let authorization = [b"Bearer ", token].concat();
             self.authorization = HeaderValue::from_bytes(&authorization).ok();
         }
-        let read = self.gateway.decode_request(&request.payload, Coders::built_in(), Limits::default());
+        let read = self.gateway.decode_request(&request.payload, &self.dictionary, Limits::default());
         let (read, asked) = match read {
             Ok(read) => read,
             Err(error) => return (coap::Response::new(Code::BAD_REQUEST), Err(Difference::Take(error))),
@@ -120,9 +123,15 @@ impl Packed {
             body: (!recorded.body().is_empty())
                 .then(|| with_transactions(recorded.body(), &self.transactions)),
         };
-        let coders = Coders::built_in();
-        let packed = self.gateway.encode_response(&response, asked, coders, Spelling::Short);
-        (coap::Response { payload: packed.payload.into(), ..coap::Response::new(code) }, checked)
+        let packed = self.gateway.encode_response(&response, asked, &self.dictionary, Spelling::Short);
+        let payload = packed.payload.clone();
+        self.answered = Some(packed);
+        (coap::Response { payload: payload.into(), ..coap::Response::new(code) }, checked)
+    }
+
+    /// The request and the response that were written last.
+    pub(super) fn written(&self) -> Option<(Encoded, Encoded)> {
+        self.asked.clone().zip(self.answered.clone())
     }
 
     /// At the proxy.
@@ -131,10 +140,10 @@ impl Packed {
         response: &coap::Response,
         exchange: &Exchange,
     ) -> Result<(), Difference> {
-        let Some((message, asked)) = self.asked.take() else { return Ok(()) };
+        let Some(Encoded { message, asked, .. }) = self.asked.take() else { return Ok(()) };
         let read = self
             .proxy
-            .decode_response(&response.payload, asked, Coders::built_in(), Limits::default())
+            .decode_response(&response.payload, asked, &self.dictionary, Limits::default())
             .map_err(Difference::Unpack)?;
         self.proxy.acknowledge(message);
         let recorded = &exchange.response;
@@ -286,6 +295,10 @@ mod tests {
     const SEND: &str = "/_matrix/client/v3/rooms/!a:b/send/m.room.message/t1";
     const SYNC: &str = "/_matrix/client/v3/sync";
 
+    fn new() -> Packed {
+        Packed::new(Dictionary::built_in().clone())
+    }
+
     fn exchange(method: &str, path: &str, rest: &str) -> Exchange {
         let headers = r#""req_headers":{"authorization":"Bearer TOK"}"#;
         let line = format!(r#"{{"method":"{method}","path":"{path}",{headers},{rest}}}"#);
@@ -307,7 +320,7 @@ mod tests {
 
     #[test]
     fn exchanges_of_all_kinds_arrive() {
-        let mut ends = Packed::default();
+        let mut ends = new();
         for (method, path, rest) in [
             ("GET", "/_matrix/client/versions", r#""status":200,"resp":{"versions":["v1.11"]}"#),
             ("GET", "/_matrix/client/r0/sync?filter=%7B%7D&x=1+2", r#""status":200,"resp":{"b":1.0,"a":2}"#),
@@ -328,7 +341,7 @@ mod tests {
 
     #[test]
     fn the_client_asks_with_the_token_that_it_was_given() {
-        let mut ends = Packed::default();
+        let mut ends = new();
         assert_eq!(through(&mut ends, &sync("", "s1_a")), Ok(()));
         let token = ends.tokens.get("s1_a").unwrap().to_owned();
         assert!(token.starts_with(TOKEN));
@@ -341,7 +354,7 @@ mod tests {
 
     #[test]
     fn a_transaction_is_the_gateways_upstream_and_the_clients_in_answers() {
-        let mut ends = Packed::default();
+        let mut ends = new();
         let send = exchange("PUT", SEND, r#""req":{"body":"t1"},"status":200,"resp":{"event_id":"$x"}"#);
         assert_eq!(through(&mut ends, &send), Ok(()));
         let id = ends.transactions.get("t1").unwrap();
@@ -368,12 +381,12 @@ mod tests {
             ("PUT", SEND, r#"{"a":1.0}"#, Part::Body),
             ("PUT", SEND, "null", Part::Body),
         ] {
-            let mut ends = Packed::default();
+            let mut ends = new();
             let asked = ends.ask(&sent).unwrap();
             let other = exchange(method, path, &format!(r#""req":{body},"status":200,"resp":{{}}"#));
             assert_eq!(ends.answer(&asked, &other).1, Err(Difference::Call(part)), "{method} {path} {body}");
         }
-        let mut ends = Packed::default();
+        let mut ends = new();
         let mut asked = ends.ask(&sent).unwrap();
         asked.options.remove(OptionNumber::ACCESS_TOKEN);
         assert_eq!(ends.answer(&asked, &sent).1, Err(Difference::Call(Part::Authorization)));
@@ -381,7 +394,7 @@ mod tests {
 
     #[test]
     fn a_repeated_transaction_has_the_same_id_and_another_has_another() {
-        let mut ends = Packed::default();
+        let mut ends = new();
         assert!(ends.is_same_path("/a/t1", "/a/lb00000009.0"));
         assert!(ends.is_same_path("/a/t1", "/a/lb00000009.0"));
         assert!(!ends.is_same_path("/a/t1", "/a/lb00000009.1"));
@@ -395,7 +408,7 @@ mod tests {
         let recorded = |rest: &str| exchange("GET", SYNC, rest);
         let known = recorded(r#""status":200,"resp":{"a":[null],"next_batch":"s1"}"#);
         let differs = |rest: &str| {
-            let mut ends = Packed::default();
+            let mut ends = new();
             let asked = ends.ask(&known).unwrap();
             let (answer, taken) = ends.answer(&asked, &known);
             assert_eq!(taken, Ok(()));
@@ -423,14 +436,14 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_said() {
-        let mut ends = Packed::default();
+        let mut ends = new();
         let known = sync("", "s1");
         let mut asked = ends.ask(&known).unwrap();
         asked.payload = Bytes::new();
         let (_, taken) = ends.answer(&asked, &known);
         let taken = taken.unwrap_err();
         assert_eq!(taken.to_string(), "the gateway cannot unpack the request: cut short");
-        let mut ends = Packed::default();
+        let mut ends = new();
         let asked = ends.ask(&known).unwrap();
         let (mut answer, served) = ends.answer(&asked, &known);
         served.unwrap();

@@ -10,6 +10,7 @@ use crate::packed::aliases::KINDS;
 use crate::packed::aliases::Kind;
 use crate::packed::aliases::Mirror;
 use crate::packed::aliases::Own;
+use crate::packed::tables::Tables;
 use crate::packed::tokens::Mark;
 use crate::packed::tokens::Marks;
 use crate::packed::tokens::Tokens;
@@ -43,6 +44,7 @@ pub(super) struct Known<'a> {
     pub(super) peer: &'a Mirror,
     pub(super) home: Home<'a>,
     pub(super) agreement: Agreement,
+    pub(super) tables: &'a Tables,
 }
 
 /// What stays at an end.

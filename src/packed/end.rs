@@ -10,7 +10,7 @@ use crate::packed::aliases::Mirror;
 use crate::packed::aliases::Own;
 use crate::packed::answers::Answers;
 use crate::packed::answers::Unread;
-use crate::packed::coder::Coders;
+use crate::packed::dictionary::Dictionary;
 use crate::packed::draft::Agreement;
 use crate::packed::draft::Home;
 use crate::packed::draft::Known;
@@ -95,10 +95,10 @@ impl GatewayEnd {
     pub fn decode_request(
         &mut self,
         payload: &[u8],
-        coders: &Coders,
+        dictionary: &Dictionary,
         limits: Limits,
     ) -> Result<(Request, Asked), DecodeError> {
-        let read = message::read_request(payload, self.known(), coders, limits)?;
+        let read = message::read_request(payload, self.known(dictionary), dictionary, limits)?;
         let (what, mut asked) = (read.what, read.asked);
         read.reader.source.end()?;
         let learned = read.reader.learned;
@@ -117,10 +117,10 @@ impl GatewayEnd {
         &mut self,
         response: &Response,
         asked: Asked,
-        coders: &Coders,
+        dictionary: &Dictionary,
         spelling: Spelling,
     ) -> Encoded {
-        self.encode(response, asked, None, coders, spelling)
+        self.encode(response, asked, None, dictionary, spelling)
     }
 
     /// Writes a notification of what is new since `position`, a token of the homeserver that the proxy is known to have got.
@@ -129,11 +129,11 @@ impl GatewayEnd {
         response: &Response,
         asked: Asked,
         position: &str,
-        coders: &Coders,
+        dictionary: &Dictionary,
         spelling: Spelling,
     ) -> Encoded {
         let position = self.tokens.number(position).and_then(|number| self.tokens.mark(number));
-        self.encode(response, asked, position, coders, spelling)
+        self.encode(response, asked, position, dictionary, spelling)
     }
 
     fn encode(
@@ -141,7 +141,7 @@ impl GatewayEnd {
         response: &Response,
         asked: Asked,
         position: Option<Mark>,
-        coders: &Coders,
+        dictionary: &Dictionary,
         spelling: Spelling,
     ) -> Encoded {
         if position.is_none() {
@@ -156,8 +156,9 @@ impl GatewayEnd {
                 items: 0,
             };
         }
-        let mut message = message::write_response(response, asked, position, self.known(), spelling);
-        let (payload, items) = message.code(coders);
+        let mut message =
+            message::write_response(response, asked, position, self.known(dictionary), spelling);
+        let (payload, items) = message.code(dictionary);
         let (mark, asked, draft) = (message.mark(), message.asked, message.writer.draft);
         self.own.commit(self.messages, draft.entries, draft.next);
         self.tokens.commit(self.messages, draft.tokens, mark);
@@ -176,9 +177,9 @@ impl GatewayEnd {
         self.tokens.acknowledge(message.0);
     }
 
-    fn known(&self) -> Known<'_> {
-        let home = Home::Gateway(&self.tokens);
-        Known { own: &self.own, peer: &self.peer, home, agreement: self.agreement }
+    fn known<'a>(&'a self, dictionary: &'a Dictionary) -> Known<'a> {
+        let (home, tables) = (Home::Gateway(&self.tokens), dictionary.tables());
+        Known { own: &self.own, peer: &self.peer, home, agreement: self.agreement, tables }
     }
 }
 
@@ -214,12 +215,12 @@ impl ProxyEnd {
     pub fn encode_request(
         &mut self,
         request: &Request,
-        coders: &Coders,
+        dictionary: &Dictionary,
         spelling: Spelling,
     ) -> Result<Encoded, EncodeError> {
         let is_alone = self.unread.is_empty();
-        let mut message = message::write_request(request, is_alone, self.known(), spelling)?;
-        let (payload, items) = message.code(coders);
+        let mut message = message::write_request(request, is_alone, self.known(dictionary), spelling)?;
+        let (payload, items) = message.code(dictionary);
         let (asked, draft, transaction) = (message.asked, message.writer.draft, message.writer.transaction);
         self.own.commit(self.messages, draft.entries, draft.next);
         if let Some((number, text)) = transaction {
@@ -235,13 +236,13 @@ impl ProxyEnd {
         &mut self,
         payload: &[u8],
         asked: Asked,
-        coders: &Coders,
+        dictionary: &Dictionary,
         limits: Limits,
     ) -> Result<Response, DecodeError> {
         if payload.is_empty() {
             return Ok(message::nothing_to_say());
         }
-        self.decode(payload, asked, false, coders, limits)
+        self.decode(payload, asked, false, dictionary, limits)
     }
 
     /// Reads a notification of what was asked.
@@ -249,10 +250,10 @@ impl ProxyEnd {
         &mut self,
         payload: &[u8],
         asked: Asked,
-        coders: &Coders,
+        dictionary: &Dictionary,
         limits: Limits,
     ) -> Result<Response, DecodeError> {
-        self.decode(payload, asked, true, coders, limits)
+        self.decode(payload, asked, true, dictionary, limits)
     }
 
     fn decode(
@@ -260,13 +261,14 @@ impl ProxyEnd {
         payload: &[u8],
         asked: Asked,
         is_notification: bool,
-        coders: &Coders,
+        dictionary: &Dictionary,
         limits: Limits,
     ) -> Result<Response, DecodeError> {
         let marks = |token| self.marks.mark(token);
         let position: Option<&dyn Fn(u64) -> Option<Mark>> =
             if is_notification { Some(&marks) } else { None };
-        let read = message::read_response(payload, asked, position, self.known(), coders, limits)?;
+        let read =
+            message::read_response(payload, asked, position, self.known(dictionary), dictionary, limits)?;
         let mark = read.mark();
         let Read { what, reader, .. } = read;
         reader.source.end()?;
@@ -293,8 +295,8 @@ impl ProxyEnd {
         self.unread.give_up(message.0);
     }
 
-    fn known(&self) -> Known<'_> {
-        let home = Home::Proxy(&self.marks, &self.transactions);
-        Known { own: &self.own, peer: &self.peer, home, agreement: self.agreement }
+    fn known<'a>(&'a self, dictionary: &'a Dictionary) -> Known<'a> {
+        let (home, tables) = (Home::Proxy(&self.marks, &self.transactions), dictionary.tables());
+        Known { own: &self.own, peer: &self.peer, home, agreement: self.agreement, tables }
     }
 }

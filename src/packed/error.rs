@@ -1,7 +1,6 @@
 //! What is refused, and why. Whoever gets one of these changes nothing of what it knows.
 
 use crate::packed::aliases::Kind;
-use base16ct::lower::encode_string as hex;
 
 /// Why something cannot be packed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,9 +30,6 @@ pub enum DecodeError {
     /// More follows than there should be.
     #[error("more follows the end")]
     Trailing,
-    /// The other end has another dictionary, of which this is the beginning of the hash.
-    #[error("dictionary {} is unknown", hex(.0))]
-    UnknownDictionary([u8; 8]),
     /// The coded part is not what its coder writes.
     #[error("the coded part is damaged")]
     Damaged,

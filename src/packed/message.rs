@@ -8,8 +8,8 @@ use crate::matrix::join;
 use crate::matrix::query;
 use crate::matrix::split_path;
 use crate::packed::code;
-use crate::packed::coder;
 use crate::packed::coder::Header;
+use crate::packed::dictionary::Dictionary;
 use crate::packed::draft::Frame;
 use crate::packed::draft::Known;
 use crate::packed::draft::Spelling;
@@ -21,9 +21,9 @@ use crate::packed::stream::Role;
 use crate::packed::stream::Source;
 use crate::packed::stream::Written;
 use crate::packed::tables;
+use crate::packed::tables::METHODS;
 use crate::packed::tables::Parameter;
 use crate::packed::tables::Route;
-use crate::packed::tables::tables;
 use crate::packed::tokens;
 use crate::packed::tokens::Mark;
 use crate::packed::write::DEPTH;
@@ -84,9 +84,6 @@ const BASE: u8 = 1 << 1;
 /// Before that there is a status, or a position. In a request: the proxy waits for the answer to another.
 const EXTRA: u8 = 1;
 
-/// The methods of paths that are spelled out, by number.
-const METHODS: [&str; 7] = ["GET", "PUT", "POST", "DELETE", "HEAD", "OPTIONS", "PATCH"];
-
 /// The first of the names that stand for routes in contexts.
 const ROUTES: u16 = 0x4000;
 /// The name in contexts of what a request has besides arguments.
@@ -103,9 +100,10 @@ pub(super) struct Message<'a> {
 
 impl Message<'_> {
     /// The message's bytes, by the coder that makes the fewest, and how many bytes of items they stand for.
-    pub(super) fn code(&mut self, coders: &coder::Coders) -> (Vec<u8>, usize) {
+    pub(super) fn code(&mut self, dictionary: &Dictionary) -> (Vec<u8>, usize) {
         let written = self.written();
-        (coders.code(self.header, &written), written.bytes.len())
+        let payload = dictionary.coders().code(dictionary.allowed(), self.header, &written);
+        (payload, written.bytes.len())
     }
 
     /// All items, with the numbers before them.
@@ -135,7 +133,7 @@ pub(super) fn write_request<'a>(
 ) -> Result<Message<'a>, EncodeError> {
     let segments = split_path(&request.path).unwrap_or_default();
     let borrowed: Vec<&str> = segments.iter().map(String::as_str).collect();
-    let route = tables().find(&request.method, &borrowed);
+    let route = known.tables.find(&request.method, &borrowed);
     let places = route.map(|route| route.request.as_slice()).unwrap_or_default();
     let mut writer = Writer::new(known, Frame::default(), spelling, places);
     let number = route.map_or(0, |route| route.number);
@@ -229,7 +227,7 @@ pub(super) fn write_response<'a>(
 ) -> Message<'a> {
     let registered = asked.frame.mark.map_or(0, |mark| mark.token);
     let frame = Frame { mark: position.or(asked.frame.mark), ..asked.frame };
-    let route = tables().route(asked.route.into());
+    let route = known.tables.route(asked.route.into());
     let places = route.map(|route| route.answer.as_slice()).unwrap_or_default();
     let mut writer = Writer::new(known, frame, spelling, places);
     writer.at(Role::Value, ROUTES + asked.route);
@@ -288,10 +286,10 @@ impl<T> Read<'_, T> {
 pub(super) fn read_request<'a>(
     payload: &'a [u8],
     known: Known<'a>,
-    coders: &'a coder::Coders,
+    dictionary: &'a Dictionary,
     limits: Limits,
 ) -> Result<Read<'a, Request>, DecodeError> {
-    let (flags, source) = open(payload, &known, 0, coders, limits)?;
+    let (flags, source) = open(payload, &known, 0, dictionary, limits)?;
     let is_alone = flags & EXTRA == 0;
     let mut reader = Reader::new(source, known, Frame::default(), limits.output);
     if flags & BASE != 0 {
@@ -307,7 +305,7 @@ pub(super) fn request_items(reader: &mut Reader<'_>, limits: Limits) -> Result<(
     let number = reader.varint(Role::Route)?;
     let route = match number {
         0 => None,
-        _ => Some(tables().route(number).ok_or(DecodeError::UnknownRoute(number))?),
+        _ => Some(reader.tables().route(number).ok_or(DecodeError::UnknownRoute(number))?),
     };
     let number = number as u16;
     reader.at(Role::Value, ROUTES + number);
@@ -412,10 +410,10 @@ pub(super) fn read_response<'a>(
     asked: Asked,
     marks: Option<&dyn Fn(u64) -> Option<Mark>>,
     known: Known<'a>,
-    coders: &'a coder::Coders,
+    dictionary: &'a Dictionary,
     limits: Limits,
 ) -> Result<Read<'a, Response>, DecodeError> {
-    let (flags, source) = open(payload, &known, ROUTES + asked.route, coders, limits)?;
+    let (flags, source) = open(payload, &known, ROUTES + asked.route, dictionary, limits)?;
     let context = Context { role: Role::Base, name: ROUTES + asked.route, parent: 1 };
     let mut reader = Reader::new(source, known, asked.frame, limits.output);
     let mut status = None;
@@ -452,10 +450,10 @@ fn open<'a>(
     payload: &'a [u8],
     known: &Known<'_>,
     name: u16,
-    coders: &'a coder::Coders,
+    dictionary: &'a Dictionary,
     limits: Limits,
 ) -> Result<(u8, Source<'a>), DecodeError> {
-    let (header, source) = coders.open(payload, name, limits.output)?;
+    let (header, source) = dictionary.coders().open(payload, name, limits.output)?;
     let ours = epoch(known);
     if header.epoch != ours {
         return Err(DecodeError::UnknownEpoch { theirs: header.epoch, ours });

@@ -18,7 +18,6 @@ use crate::packed::stream::Role;
 use crate::packed::stream::Source;
 use crate::packed::tables;
 use crate::packed::tables::Tables;
-use crate::packed::tables::tables;
 use crate::packed::tokens::Mark;
 use crate::packed::typed;
 use crate::packed::write::DEPTH;
@@ -36,7 +35,6 @@ pub(super) struct Reader<'a> {
     /// What a sample of a dictionary refers to is not known, and does not matter.
     pub(super) is_sample: bool,
     known: Known<'a>,
-    tables: &'static Tables,
     context: Context,
     last_peer: u64,
     last_sent: Option<u64>,
@@ -71,13 +69,17 @@ impl<'a> Reader<'a> {
             trace: None,
             is_sample: false,
             known,
-            tables: tables(),
             context: Context::default(),
             last_peer: 0,
             last_sent: None,
             is_age: false,
             limit,
         }
+    }
+
+    /// The tables by which it is read.
+    pub(super) fn tables(&self) -> &'a Tables {
+        self.known.tables
     }
 
     pub(super) fn at(&mut self, role: Role, name: u16) {
@@ -255,7 +257,7 @@ impl<'a> Reader<'a> {
                 return Ok(unknown_name(code));
             }
         };
-        let name = self.tables.name_of(number).ok_or(DecodeError::UnknownRow(number))?;
+        let name = self.known.tables.name_of(number).ok_or(DecodeError::UnknownRow(number))?;
         self.is_age = name == tables::AGE;
         out.string(name)?;
         Ok(number as u16)
@@ -324,7 +326,7 @@ impl<'a> Reader<'a> {
             }
             _ => usize::from(code - code::VALUES),
         };
-        self.tables.value_of(number).map(str::to_owned).ok_or(DecodeError::UnknownRow(number))
+        self.known.tables.value_of(number).map(str::to_owned).ok_or(DecodeError::UnknownRow(number))
     }
 
     /// Reads what is told by itself.

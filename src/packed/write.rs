@@ -18,8 +18,6 @@ use crate::packed::stream::Role;
 use crate::packed::stream::Written;
 use crate::packed::tables;
 use crate::packed::tables::Place;
-use crate::packed::tables::Tables;
-use crate::packed::tables::tables;
 use crate::packed::tokens;
 use crate::packed::typed;
 use crate::packed::typed::Form;
@@ -35,7 +33,6 @@ pub(super) struct Writer<'a> {
     pub(super) clock: Clock,
     known: Known<'a>,
     spelling: Spelling,
-    tables: &'static Tables,
     places: &'a [Place],
     /// The names that lead to the value, and what the coders are told of them.
     path: Vec<String>,
@@ -73,7 +70,6 @@ impl<'a> Writer<'a> {
             clock: Clock::new(frame.mark.map_or(0, |mark| mark.time)),
             known,
             spelling,
-            tables: tables(),
             places,
             path: Vec::new(),
             context: Context::default(),
@@ -152,12 +148,12 @@ impl<'a> Writer<'a> {
         if self.token(text) || self.transaction(text) || self.sent(text) {
             return;
         }
-        if self.path.last().is_some_and(|name| self.tables.is_secret(name)) {
+        if self.path.last().is_some_and(|name| self.known.tables.is_secret(name)) {
             self.code(code::SECRET);
             self.varint(text.len() as u64, Role::Length);
             return self.out.raw(text.as_bytes());
         }
-        match self.tables.value(text) {
+        match self.known.tables.value(text) {
             Some(number) if number < code::VALUES_SHORT => self.code(code::VALUES + number as u8),
             Some(number) => {
                 let row = number - code::VALUES_SHORT;
@@ -170,7 +166,7 @@ impl<'a> Writer<'a> {
 
     /// Writes a member's name.
     fn name(&mut self, name: &str) -> u16 {
-        match self.tables.name(name) {
+        match self.known.tables.name(name) {
             Some(number) if number < code::NAMES_LOW => self.code(number as u8),
             Some(number) if number < code::NAMES_SHORT => self.code((number - code::NAMES_LOW) as u8 | 0x80),
             Some(number) => {
@@ -184,7 +180,7 @@ impl<'a> Writer<'a> {
                 return unknown_name(self.out.bytes.get(at).copied().unwrap_or_default());
             }
         }
-        self.tables.name(name).unwrap_or_default() as u16
+        self.known.tables.name(name).unwrap_or_default() as u16
     }
 
     /// Writes the query of a request, tokens taken out.
@@ -420,13 +416,13 @@ impl<'a> Writer<'a> {
     fn is_pair(&self, text: &str) -> bool {
         let parts = text.split_once(':');
         parts.is_some_and(|(left, right)| {
-            self.tables.value(left).is_some() && matches!(typed::form(right), Form::Device)
+            self.known.tables.value(left).is_some() && matches!(typed::form(right), Form::Device)
         })
     }
 
     /// A string of the tables.
     fn string_part(&mut self, text: &str) {
-        let Some(number) = self.tables.value(text) else { return };
+        let Some(number) = self.known.tables.value(text) else { return };
         match number.checked_sub(code::VALUES_SHORT) {
             None => self.code(code::VALUES + number as u8),
             Some(row) => {
@@ -492,5 +488,5 @@ pub(super) fn unknown_name(code: u8) -> u16 {
 }
 
 fn is_at(place: &Place, path: &[String]) -> bool {
-    place.len() == path.len() && place.iter().zip(path).all(|(own, name)| *own == "*" || own == name)
+    place.len() == path.len() && place.iter().zip(path).all(|(own, name)| own == "*" || own == name)
 }

@@ -8,8 +8,8 @@ use std::fmt;
 
 use bytes::Bytes;
 use http::Method;
-use sha2::Digest;
-use sha2::Sha256;
+use serde::Deserialize;
+use serde::Serialize;
 
 use crate::coap;
 use crate::coap::Code;
@@ -20,7 +20,7 @@ use crate::matrix::query;
 use crate::packed;
 use crate::packed::Agreement;
 use crate::packed::Asked;
-use crate::packed::Coders;
+use crate::packed::Dictionary;
 use crate::translate::body::Format;
 use crate::translate::call::Call;
 use crate::translate::refusal::Refusal;
@@ -42,7 +42,7 @@ pub const VERSION: u8 = 1;
 pub struct Hello {
     /// The highest version that it speaks.
     pub version: u8,
-    /// Its tables and dictionary.
+    /// Its dictionary.
     pub identity: Identity,
     /// The epoch that it would begin. It says the same again only when it repeats itself.
     pub epoch: u32,
@@ -68,8 +68,8 @@ pub struct Welcome {
     pub tokens: u32,
 }
 
-/// The first bytes of the SHA-256 of all tables and the dictionary: who does not have the same makes wrong text.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// The first bytes of the hash of a dictionary: who does not have the same makes wrong text.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Identity(pub [u8; 8]);
 
 impl Hello {
@@ -143,20 +143,9 @@ impl Welcome {
 }
 
 impl Identity {
-    /// Of the built-in tables with this dictionary.
-    pub fn of(coders: &Coders) -> Self {
-        const TABLES: [&str; 4] = [
-            include_str!("../../dictionaries/v2/keys.tsv"),
-            include_str!("../../dictionaries/v2/values.tsv"),
-            include_str!("../../dictionaries/v2/routes.tsv"),
-            include_str!("../../dictionaries/v2/secrets.tsv"),
-        ];
-        let mut all = Sha256::new();
-        all.update(coders.hash());
-        TABLES.iter().for_each(|table| all.update(Sha256::digest(table)));
-        let mut first = [0; 8];
-        first.iter_mut().zip(all.finalize()).for_each(|(first, byte)| *first = byte);
-        Identity(first)
+    /// Of this dictionary.
+    pub fn of(dictionary: &Dictionary) -> Self {
+        Identity(dictionary.hash().first_chunk().copied().unwrap_or_default())
     }
 }
 

@@ -61,11 +61,11 @@ pub enum Refusal {
     /// A message of the packed profile by a peer that has not begun, or of which that is not known any more.
     #[error("there is no agreement with this peer: it has to begin one")]
     NoAgreement,
-    /// A peer whose tables or dictionary are others.
-    #[error("the tables and the dictionary here are {ours}, and the peer has {theirs}")]
+    /// A peer whose dictionary is another.
+    #[error("the tables and the dictionary here are {}, and the peer has {theirs}", listed(ours))]
     Dictionary {
-        /// Ours.
-        ours: Identity,
+        /// Those that are spoken here.
+        ours: Vec<Identity>,
         /// The peer's.
         theirs: Identity,
     },
@@ -118,6 +118,10 @@ pub enum FetchError {
         /// The limit, in bytes.
         limit: usize,
     },
+}
+
+fn listed(identities: &[Identity]) -> String {
+    identities.iter().map(Identity::to_string).collect::<Vec<_>>().join(" or ")
 }
 
 fn told(error: &FetchError) -> String {

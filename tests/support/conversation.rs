@@ -10,7 +10,7 @@ use lowband::coap::{Code, Instant, Observe, OptionNumber, Priority, Request, Res
 use lowband::endpoint;
 use lowband::endpoint::{Address, Endpoint, Event, RequestId};
 use lowband::gateway::{Config, FetchId, Gateway, Input, Output};
-use lowband::packed::Coders;
+use lowband::packed::Dictionary;
 use lowband::translate::packed::caller;
 use lowband::translate::packed::caller::{Caller, Pending};
 
@@ -24,10 +24,7 @@ const AWAY: Duration = Duration::from_secs(1);
 const END: Duration = Duration::from_secs(20_000);
 
 /// The model takes long where nothing is optimised, and is tested elsewhere.
-static CODERS: LazyLock<Coders> = LazyLock::new(|| {
-    let samples = include_bytes!("../../dictionaries/v2/samples.bin");
-    Coders::new(samples).expect("the built-in dictionary").only(&[0, 1])
-});
+static DICTIONARY: LazyLock<Dictionary> = LazyLock::new(|| Dictionary::built_in().clone().only(&[0, 1]));
 
 /// How a conversation goes.
 #[derive(Clone, Debug, Default)]
@@ -356,7 +353,7 @@ impl World {
         let url = format!("/_matrix/client/v3/{path}");
         let http = http::Request::builder().method(method).uri(url).body(Bytes::new()).unwrap();
         let caller = self.peers[number].caller.as_mut().expect("it speaks packed");
-        let (pending, step) = caller.begin(http, &CODERS).unwrap();
+        let (pending, step) = caller.begin(http, &DICTIONARY).unwrap();
         if observes {
             self.peers[number].observation = None;
         }
@@ -400,8 +397,8 @@ impl World {
         let Some(mut pending) = peer.pending.remove(&id) else { panic!("nobody has asked") };
         let caller = peer.caller.as_mut().expect("it speaks packed");
         let step = match peer.is_registered && observes {
-            true => caller::Step::Done(caller.notified(&pending, response, &CODERS).unwrap()),
-            false => caller.receive(&mut pending, response, &CODERS).unwrap(),
+            true => caller::Step::Done(caller.notified(&pending, response, &DICTIONARY).unwrap()),
+            false => caller.receive(&mut pending, response, &DICTIONARY).unwrap(),
         };
         match step {
             caller::Step::Done(response) if notification => {
@@ -487,7 +484,7 @@ impl World {
 
 /// With polls so long that the hours in which nothing happens take no time.
 fn config() -> Config {
-    Config { poll_timeout: Duration::from_secs(600), dictionary: Some(&CODERS), ..durable() }
+    Config { poll_timeout: Duration::from_secs(600), dictionaries: vec![DICTIONARY.clone()], ..durable() }
 }
 
 fn gateway_address() -> Address {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,12 +19,14 @@ use lowband::net::desk;
 use lowband::net::gateway::Listener;
 use lowband::net::gateway::Security;
 use lowband::net::upstream;
+use lowband::packed::Dictionary;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 use super::ConfigError;
 use super::Links;
 use super::Settings;
+use crate::cli::dictionary;
 
 /// The whole configuration, valid.
 #[derive(Debug)]
@@ -74,6 +77,9 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// Most dictionaries that are served.
+    const DICTIONARIES: usize = 8;
+
     /// `None` only where an error was remembered, or told before. All are read before the first that is missing ends it.
     fn effective(&mut self) -> Option<Effective> {
         let homeserver = self.required("homeserver", homeserver);
@@ -98,6 +104,7 @@ impl Reader<'_> {
         let peers = self.required("peers", at_least_one);
         let fetch_timeout = self.required("fetch-timeout", time);
         let packed = self.required("packed-peers", count);
+        let dictionaries = self.dictionaries();
         let connect_timeout = self.required("connect-timeout", time);
         let concurrent_requests = self.required("concurrent-requests", at_least_one);
         let concurrent_polls = self.required("concurrent-polls", at_least_one);
@@ -118,6 +125,7 @@ impl Reader<'_> {
         gateway.advertise = Advertise { base_url: advertise, ..Advertise::default() };
         gateway.fetch_timeout = fetch_timeout?;
         gateway.packed = packed?;
+        gateway.dictionaries = dictionaries?;
         gateway.sessions = peers?;
         gateway.codec.output = body_limit?;
         gateway.endpoint.peers = peers?;
@@ -254,6 +262,23 @@ impl Reader<'_> {
         if let Some((name, _)) = given.iter().find(|(_, is_given)| *is_given && !is_spoken) {
             let wrong = Wrong::new("no address speaks DTLS").hint("--listen coaps://IP");
             let _: Option<()> = self.wrong(name, wrong);
+        }
+    }
+
+    /// The dictionaries that peers may have. Each takes twenty megabytes once it is used.
+    fn dictionaries(&mut self) -> Option<Vec<Dictionary>> {
+        let read = |name: &str| {
+            let read = dictionary::named(Path::new(name));
+            read.map_err(|error| Wrong::new(error).hint(dictionary::HINT))
+        };
+        let dictionaries = self.all("dictionary", read)?;
+        match dictionaries.len() {
+            1..=Self::DICTIONARIES => Some(dictionaries),
+            0 => self.wrong("dictionary", Wrong::new("no dictionary").hint(dictionary::HINT)),
+            _ => {
+                let wrong = Wrong::new(format!("more than {} dictionaries", Self::DICTIONARIES));
+                self.wrong("dictionary", wrong)
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use lowband::coap;
 use lowband::coap::OptionNumber;
 use lowband::net::devices::beside;
-use lowband::packed::Coders;
+use lowband::packed::Dictionary;
 use lowband::translate::packed::caller::CallError;
 use lowband::translate::packed::caller::Caller;
 use lowband::translate::packed::caller::Pending;
@@ -61,25 +61,30 @@ impl Kept {
 pub(super) struct Speaker<'a> {
     caller: Caller,
     kept: &'a Kept,
-    coders: &'static Coders,
+    dictionary: Dictionary,
     /// Whether it was told that the profile is not spoken.
     was_told: bool,
 }
 
 impl<'a> Speaker<'a> {
-    pub(super) fn new(kept: &'a Kept) -> Result<Self, Failure> {
-        Ok(Self { caller: kept.read()?, kept, coders: Coders::built_in(), was_told: false })
+    fn new(kept: &'a Kept, dictionary: Option<Dictionary>) -> Result<Self, Failure> {
+        let dictionary = dictionary.unwrap_or_else(|| Dictionary::built_in().clone());
+        Ok(Self { caller: kept.read()?, kept, dictionary, was_told: false })
     }
 
     fn begin(&mut self, http: http::Request<Bytes>) -> Result<(Pending, Step), CallError> {
-        self.caller.begin(http, self.coders)
+        self.caller.begin(http, &self.dictionary)
     }
 
     /// Readies a request to be sent.
     fn prepare(&mut self, call: &Call<'_>, mut request: coap::Request) -> Result<coap::Request, Failure> {
         self.kept.write(&self.caller)?;
-        if self.caller.is_compatible() && !std::mem::replace(&mut self.was_told, true) {
-            tell("the gateway does not speak the packed profile with us: the compatible one is used");
+        if let Some(why) = self.caller.why_compatible()
+            && !std::mem::replace(&mut self.was_told, true)
+        {
+            tell(&format!(
+                "the gateway does not speak the packed profile with us ({why}): the compatible one is used"
+            ));
         }
         if call.args.announce_link {
             request.options.push(OptionNumber::LINK, call.link.name.as_bytes());
@@ -88,7 +93,7 @@ impl<'a> Speaker<'a> {
     }
 
     fn receive(&mut self, pending: &mut Pending, answer: &coap::Response) -> Result<Step, Failure> {
-        let step = self.caller.receive(pending, answer, self.coders).map_err(|error| failure(&error))?;
+        let step = self.caller.receive(pending, answer, &self.dictionary).map_err(|error| failure(&error))?;
         self.kept.write(&self.caller)?;
         Ok(step)
     }
@@ -99,7 +104,7 @@ impl<'a> Speaker<'a> {
         pending: &Pending,
         response: &coap::Response,
     ) -> Result<Result<http::Response<Bytes>, CallError>, Failure> {
-        let notified = self.caller.notified(pending, response, self.coders);
+        let notified = self.caller.notified(pending, response, &self.dictionary);
         self.kept.write(&self.caller)?;
         Ok(notified)
     }
@@ -108,7 +113,7 @@ impl<'a> Speaker<'a> {
 impl Call<'_> {
     /// Makes the call, and what the two ends need to come to agree before it.
     pub(super) async fn packed(&self, http: http::Request<Bytes>, kept: &Kept) -> Result<(), Failure> {
-        let mut speaker = Speaker::new(kept)?;
+        let mut speaker = Speaker::new(kept, self.dictionary.clone())?;
         if self.args.observe {
             return PackedObserver::new(self, speaker, http).run().await;
         }

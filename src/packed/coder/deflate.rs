@@ -7,8 +7,8 @@ use flate2::FlushCompress;
 use flate2::FlushDecompress;
 use flate2::Status;
 
-use crate::packed::dictionary::Sample;
 use crate::packed::error::DecodeError;
+use crate::packed::samples::Sample;
 use crate::packed::stream::Role;
 
 /// DEFLATE looks back no further (RFC 1951 §2).

@@ -15,20 +15,18 @@ mod mixer;
 pub(super) mod model;
 
 use std::borrow::Cow;
-use std::sync::LazyLock;
 use std::sync::OnceLock;
 
-use sha2::Digest;
-use sha2::Sha256;
-
-use crate::packed::dictionary;
-use crate::packed::dictionary::Sample;
+use crate::packed::dictionary::DictionaryError;
 use crate::packed::error::DecodeError;
+use crate::packed::samples;
+use crate::packed::samples::Sample;
 use crate::packed::stream::Coded;
 use crate::packed::stream::Context;
 use crate::packed::stream::Role;
 use crate::packed::stream::Source;
 use crate::packed::stream::Written;
+use crate::packed::tables::Tables;
 
 /// What a message says before its items.
 ///
@@ -67,68 +65,37 @@ const MODEL: u8 = 2;
 /// The model takes microseconds for each byte, so it is not for messages of more items than these.
 const MODEL_ITEMS: usize = 64 << 10;
 
-static BUILT_IN: LazyLock<Coders> =
-    LazyLock::new(|| Coders::new(dictionary::BUILT_IN).expect("the dictionary is read by a test"));
-
-/// The coders, with a dictionary.
-pub struct Coders {
-    /// The items of the dictionary's samples, for coder 1.
+/// The coders of a dictionary.
+pub(super) struct Coders {
+    /// The items of its samples, for coder 1.
     text: Vec<u8>,
     samples: Vec<Sample>,
     /// Made when it is first of use: it takes a while.
     model: OnceLock<model::Model>,
-    hash: [u8; 32],
-    allowed: Vec<u8>,
 }
 
 impl Coders {
-    /// Those with the dictionary that is built in.
-    pub fn built_in() -> &'static Coders {
-        &BUILT_IN
+    /// All of them.
+    pub(super) const ALL: &'static [u8] = &[NONE, DEFLATE, MODEL];
+
+    /// Those with these samples.
+    pub(super) fn new(samples: &[u8], tables: &Tables) -> Result<Self, DictionaryError> {
+        let samples = samples::read(samples, tables)?;
+        Ok(Coders { text: deflate::text(&samples), samples, model: OnceLock::new() })
     }
 
-    /// Those with another dictionary.
-    pub fn new(dictionary: &[u8]) -> Result<Self, DecodeError> {
-        let samples = dictionary::read(dictionary)?;
-        let mut hash = Sha256::new();
-        hash.update(dictionary);
-        Ok(Coders {
-            text: deflate::text(&samples),
-            hash: hash.finalize().into(),
-            samples,
-            model: OnceLock::new(),
-            allowed: vec![NONE, DEFLATE, MODEL],
-        })
-    }
-
-    /// The same, with these coders alone for what is written.
-    pub fn only(mut self, allowed: &[u8]) -> Self {
-        self.allowed = allowed.to_vec();
-        self
-    }
-
-    /// The SHA-256 of the dictionary: what the two ends compare when the association begins.
-    pub fn hash(&self) -> [u8; 32] {
-        self.hash
+    /// How many samples there are.
+    pub(super) fn samples(&self) -> usize {
+        self.samples.len()
     }
 
     fn model(&self) -> &model::Model {
         self.model.get_or_init(|| model::Model::primed(&self.samples))
     }
 
-    /// The beginning of the hash, which an end tells once for an association.
-    pub fn short_hash(&self) -> [u8; 8] {
-        self.hash.first_chunk().copied().unwrap_or_default()
-    }
-
-    /// Says whether the other end, which told its short hash, has the same dictionary.
-    pub fn agree(&self, theirs: [u8; 8]) -> Result<(), DecodeError> {
-        if theirs == self.short_hash() { Ok(()) } else { Err(DecodeError::UnknownDictionary(theirs)) }
-    }
-
-    /// A message: the header with `flags`, the coded items, the raw items.
-    pub(super) fn code(&self, header: Header, written: &Written) -> Vec<u8> {
-        let coded = self.allowed.iter().filter_map(|coder| self.coded(*coder, header, written));
+    /// A message by that of the `allowed` coders which makes the fewest bytes: the header, the coded items, the raw items.
+    pub(super) fn code(&self, allowed: &[u8], header: Header, written: &Written) -> Vec<u8> {
+        let coded = allowed.iter().filter_map(|coder| self.coded(*coder, header, written));
         let mut message =
             coded.min_by_key(Vec::len).unwrap_or_else(|| in_front(NONE, header, &written.bytes));
         written.raw_part().for_each(|raw| message.extend_from_slice(raw));
@@ -175,10 +142,4 @@ fn in_front(coder: u8, header: Header, coded: &[u8]) -> Vec<u8> {
     message.push(coder << 5 | header.epoch << 2 | header.flags);
     message.extend_from_slice(coded);
     message
-}
-
-impl std::fmt::Debug for Coders {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Coders").field("hash", &self.hash).finish_non_exhaustive()
-    }
 }

@@ -1,42 +1,60 @@
 //! Which names, strings and routes traffic uses, and the tables that follow from it.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
-use std::fmt::Write;
 
 use serde_json::Value;
 
-use crate::packed::tables::tables;
+use crate::packed::dictionary::Dictionary;
+use crate::packed::dictionary::File;
+use crate::packed::dictionary::Files;
+use crate::packed::tables;
+use crate::packed::tables::COMMENT;
+use crate::packed::tables::EMPTY;
+use crate::packed::tables::Tables;
 use crate::packed::typed;
 use crate::packed::typed::Form;
+
+const KEYS_HEAD: &str = "\
+# The packed profile's names, version 2 of the tables: a name's number is its place in the list, from 0. Append only.
+# By how often recorded traffic used them; those that it did not use are Matrix v1.19's.
+";
+const VALUES_HEAD: &str = "\
+# The packed profile's strings, version 2 of the tables: a string's number is its place in the list, from 0. Append only.
+# By how often recorded traffic used them; those that it did not use are Matrix v1.19's. The empty string is written as \"\".
+";
+const ROUTES_HEAD: &str = "\
+# The packed profile's routes, version 2 of the tables: one method and path a line, its number the place in the list from 1.
+# 0 stands for a path that is spelled out. answer: where in an answer's body tokens stand that only the homeserver reads;
+# request: where in a request's body. `*` is any name. Ordered by how often recorded traffic used them; append only.
+number\tmethod\tpath\tanswer\trequest
+";
 
 /// What was counted.
 #[derive(Debug, Default)]
 pub struct Counts {
-    names: BTreeMap<String, Count>,
-    values: BTreeMap<String, Count>,
+    names: Strings,
+    values: Strings,
     routes: BTreeMap<u16, usize>,
     /// What people and servers are called: nothing for a table.
     people: BTreeSet<String>,
 }
 
-/// How often a string was used, and by whom.
+/// Strings, how often each was used, and by whom.
+#[derive(Debug, Default)]
+struct Strings {
+    counts: BTreeMap<String, Count>,
+}
+
 #[derive(Debug, Default)]
 struct Count {
     times: usize,
     associations: BTreeSet<u32>,
 }
 
-/// A row of a table: the string, how often it was used, and the bytes that this saved.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
-    /// The string.
-    pub text: String,
-    /// How often it was used.
-    pub times: usize,
-    /// How many bytes of items would have been more without the row.
-    pub saved: usize,
-}
+/// More different strings are not counted, nor more names of people.
+const MOST: usize = 1 << 20;
 
 /// Longer strings are no words.
 const LONGEST: usize = 64;
@@ -55,7 +73,7 @@ impl Counts {
     pub fn add(&mut self, association: u32, method: &str, path: &str, request: &Value, response: &Value) {
         let segments = crate::matrix::split_path(path).unwrap_or_default();
         let borrowed: Vec<&str> = segments.iter().map(String::as_str).collect();
-        match tables().find(method, &borrowed) {
+        match base().find(method, &borrowed) {
             Some(route) => {
                 *self.routes.entry(route.number).or_default() += 1;
                 route.arguments(&borrowed).into_iter().for_each(|argument| self.value(association, argument));
@@ -66,55 +84,66 @@ impl Counts {
         self.walk(association, response);
     }
 
-    /// The rows for names: by how often they were used, then those of the table that is built in.
-    pub fn names(&self) -> Vec<Row> {
-        let built_in = (0..).map_while(|number| tables().name_of(number));
-        self.rows(&self.names, NAME_USERS, built_in)
+    /// Whether a string is used by so many that it tells of nobody.
+    pub fn is_common(&self, text: &str) -> bool {
+        self.values.counts.get(text).is_some_and(|count| count.associations.len() >= VALUE_USERS)
     }
 
-    /// The rows for strings, likewise.
-    pub fn values(&self) -> Vec<Row> {
-        let built_in = (0..).map_while(|number| tables().value_of(number));
-        self.rows(&self.values, VALUE_USERS, built_in)
+    /// The tables that follow, and no samples: rows by how often they were used, then those that are built in and were not used, in their order.
+    pub fn tables(&self) -> Files<'static> {
+        let (keys, values) = (base().rows(File::Keys), base().rows(File::Values));
+        let keys = self.rows(&self.names, NAME_USERS, &keys, tables::MOST_NAMES);
+        let values = self.rows(&self.values, VALUE_USERS, &values, tables::MOST_VALUES);
+        Files {
+            keys: list(KEYS_HEAD, &keys).into(),
+            values: list(VALUES_HEAD, &values).into(),
+            routes: self.routes().into(),
+            samples: Default::default(),
+            ..Files::BUILT_IN
+        }
     }
 
-    /// The numbers of the routes that are built in: by how often they were used, then by number.
-    pub fn routes(&self) -> Vec<(u16, usize)> {
-        let numbers = (1..).map_while(|number| tables().route(number)).map(|route| route.number);
-        let times = |number: u16| self.routes.get(&number).copied().unwrap_or_default();
-        let mut routes: Vec<(u16, usize)> = numbers.map(|number| (number, times(number))).collect();
-        routes.sort_by_key(|(number, times)| (std::cmp::Reverse(*times), *number));
-        routes
-    }
-
-    fn rows(
-        &self,
-        counts: &BTreeMap<String, Count>,
+    fn rows<'a>(
+        &'a self,
+        strings: &'a Strings,
         users: usize,
-        built_in: impl Iterator<Item = &'static str>,
-    ) -> Vec<Row> {
+        base: &'a [String],
+        most: usize,
+    ) -> Vec<&'a str> {
         let is_used = |(text, count): &(&String, &Count)| {
             count.associations.len() >= users && is_word(text) && !self.people.contains(*text)
         };
-        let mut used: Vec<(&str, usize)> =
-            counts.iter().filter(is_used).map(|(text, count)| (text.as_str(), count.times)).collect();
-        used.sort_by_key(|(text, times)| (std::cmp::Reverse(*times), *text));
-        let known: BTreeSet<&str> = used.iter().map(|(text, _)| *text).collect();
-        let times = |text: &str| counts.get(text).map_or(0, |count| count.times);
-        let rest = built_in.filter(|text| !known.contains(text)).map(|text| (text, times(text)));
-        let all: Vec<(&str, usize)> = used.into_iter().chain(rest).collect();
-        let row = |(number, (text, times)): (usize, (&str, usize))| {
-            let length = if number < 112 { 1 } else { 2 };
-            Row { text: text.to_owned(), times, saved: times * (text.len() + 2usize).saturating_sub(length) }
-        };
-        all.into_iter().enumerate().map(row).collect()
+        let used = strings.counts.iter().filter(is_used);
+        let mut used: Vec<(&str, usize)> = used.map(|(text, count)| (text.as_str(), count.times)).collect();
+        used.sort_by_key(|(text, times)| (Reverse(*times), *text));
+        // What is built in has its place in any case.
+        let known: BTreeSet<&str> = base.iter().map(String::as_str).collect();
+        let mut room = most.saturating_sub(known.len());
+        let mut rows: Vec<&str> = used.into_iter().map(|(text, _)| text).collect();
+        rows.retain(|text| {
+            let fits = known.contains(text) || room > 0;
+            room -= usize::from(fits && !known.contains(text));
+            fits
+        });
+        let taken: BTreeSet<&str> = rows.iter().copied().collect();
+        rows.extend(base.iter().map(String::as_str).filter(|text| !taken.contains(text)));
+        rows
+    }
+
+    fn routes(&self) -> String {
+        let mut numbers: Vec<u16> =
+            (1..).map_while(|number| base().route(number)).map(|it| it.number).collect();
+        numbers.sort_by_key(|number| (Reverse(self.routes.get(number)), *number));
+        let routes = numbers.iter().filter_map(|number| base().route((*number).into()));
+        let rows = routes.zip(1..).map(|(route, number)| route.row(number) + "\n");
+        [ROUTES_HEAD.to_owned()].into_iter().chain(rows).collect()
     }
 
     fn walk(&mut self, association: u32, value: &Value) {
         match value {
             Value::Object(members) => {
                 for (name, value) in members {
-                    count(&mut self.names, association, name);
+                    self.names.count(association, name);
                     self.walk(association, value);
                 }
             }
@@ -125,17 +154,29 @@ impl Counts {
     }
 
     fn value(&mut self, association: u32, text: &str) {
+        if self.people.len() >= MOST {
+            return; // what is the name of somebody could not be told any more
+        }
         if let Form::Named(_, name, server) = typed::form(text) {
             self.people.extend([name.to_owned(), server.to_owned()]);
         }
-        count(&mut self.values, association, text);
+        self.values.count(association, text);
     }
 }
 
-fn count(counts: &mut BTreeMap<String, Count>, association: u32, text: &str) {
-    let count = counts.entry(text.to_owned()).or_default();
-    count.times += 1;
-    count.associations.insert(association);
+impl Strings {
+    fn count(&mut self, association: u32, text: &str) {
+        if self.counts.len() >= MOST && !self.counts.contains_key(text) {
+            return;
+        }
+        let count = self.counts.entry(text.to_owned()).or_default();
+        count.times += 1;
+        count.associations.insert(association);
+    }
+}
+
+fn base() -> &'static Tables {
+    Dictionary::built_in().tables()
 }
 
 /// A word of the protocol or of a program: not an identifier, and nothing that somebody wrote to somebody.
@@ -155,28 +196,11 @@ fn is_word(text: &str) -> bool {
         && !text.rsplit(':').next().is_some_and(|end| typed::form(end) == Form::Device)
 }
 
-/// A table as it stands in a file.
-pub fn table(head: &str, rows: &[Row]) -> String {
-    let mut text = String::new();
-    head.lines().for_each(|line| text.push_str(&format!("# {line}\n")));
-    for row in rows {
-        let shown = if row.text.is_empty() { "\"\"" } else { &row.text };
-        text.push_str(shown);
-        text.push('\n');
-    }
-    text
-}
-
-/// What each row saves, most first.
-pub fn report(rows: &[Row]) -> String {
-    let mut rows: Vec<&Row> = rows.iter().filter(|row| row.times > 0).collect();
-    rows.sort_by_key(|row| (std::cmp::Reverse(row.saved), &row.text));
-    let mut text = String::new();
-    for row in rows {
-        writeln!(text, "{:8} bytes {:6} times  {}", row.saved, row.times, row.text)
-            .expect("writing to a String cannot fail");
-    }
-    text
+/// A table of strings as it stands in its file.
+fn list(head: &str, rows: &[&str]) -> String {
+    debug_assert!(rows.iter().all(|row| !row.starts_with(COMMENT)), "words have no spaces");
+    let rows = rows.iter().flat_map(|row| [if row.is_empty() { EMPTY } else { row }, "\n"]);
+    [head].into_iter().chain(rows).collect()
 }
 
 #[cfg(test)]
@@ -192,21 +216,19 @@ mod tests {
             counts.add(association, "POST", "/_matrix/client/v3/createRoom", &body, &Value::Null);
         }
         counts.add(0, "GET", "/_matrix/client/v3/sync", &json!({"alone": "alone"}), &Value::Null);
-        let names = counts.names();
-        assert!(names.iter().any(|row| row.text == "greeting" && row.times == 3));
-        assert!(!names.iter().any(|row| row.text == "alone"));
-        let values = counts.values();
-        assert!(values.iter().any(|row| row.text == "com.example.hello"));
-        assert!(
-            !values.iter().any(|row| ["bob", "@bob:hs.example", "how are you"].contains(&row.text.as_str()))
-        );
-        assert_eq!(counts.routes().len(), (1..).map_while(|number| tables().route(number)).count());
+        let Files { keys, values, routes, .. } = counts.tables();
+        let has = |table: &str, row: &str| table.lines().any(|line| line == row);
+        assert!(has(&keys, "greeting") && !has(&keys, "alone") && has(&values, "com.example.hello"));
+        for row in ["bob", "@bob:hs.example", "how are you"] {
+            assert!(!has(&values, row), "{row}");
+        }
+        assert!(has(&routes, "1\tPOST\t/_matrix/client/v3/createRoom\t-\t-"));
+        assert!(counts.is_common("how are you") && !counts.is_common("alone"));
     }
 
     #[test]
     fn the_rows_that_are_built_in_stay() {
-        let (names, values) = (Counts::new().names(), Counts::new().values());
-        assert_eq!(names.len(), (0..).map_while(|number| tables().name_of(number)).count());
-        assert_eq!(table("head", &values).lines().count(), values.len() + 1);
+        let files = Counts::new().tables();
+        assert_eq!(Files { samples: Files::BUILT_IN.samples, ..files }, Files::BUILT_IN);
     }
 }

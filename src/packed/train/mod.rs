@@ -1,41 +1,53 @@
-//! Tables and dictionaries from recorded traffic: the same exchanges in the same order make the same, byte for byte.
+//! Dictionaries from recorded traffic: the same exchanges in the same order make the same, byte for byte.
+//!
+//! First [`Counts`] says which tables there should be; then messages are written by these without a coder, and [`Trainer`] keeps those that
+//! become samples. `measure::training` leads a recording through both.
 
 mod counts;
+mod uses;
+
+use std::collections::VecDeque;
 
 pub use counts::Counts;
-pub use counts::Row;
-pub use counts::report;
-pub use counts::table;
+pub use uses::Row;
+pub use uses::Uses;
 
-use crate::packed::coder::Coders;
-use crate::packed::dictionary;
-use crate::packed::dictionary::Direction;
+use crate::packed::dictionary::Dictionary;
+use crate::packed::dictionary::Files;
 use crate::packed::end::Encoded;
+use crate::packed::error::DecodeError;
+use crate::packed::samples;
+use crate::packed::samples::Direction;
 
-/// How many bytes a dictionary may have, and a sample of it.
+/// How many bytes samples may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
-    /// All samples.
-    pub dictionary: usize,
-    /// One sample's items: longer messages teach little more.
+    /// All of them.
+    pub samples: usize,
+    /// One's items: longer messages teach little more.
     pub sample: usize,
 }
 
 impl Default for Budget {
     /// 256 KiB, 4,000 bytes.
     fn default() -> Self {
-        Budget { dictionary: 256 << 10, sample: 4000 }
+        Budget { samples: 256 << 10, sample: 4000 }
     }
 }
 
-/// What a dictionary is made of, message by message.
-#[derive(Debug, Default)]
+/// Samples, message by message, and what the messages use.
+#[derive(Debug)]
 pub struct Trainer {
-    samples: Vec<(Weight, Vec<u8>)>,
+    dictionary: Dictionary,
+    budget: Budget,
+    /// What is rare, and what goes over the link all day. This comes last: coder 1 looks back no further than 32 KiB.
+    rare: Samples,
+    steady: Samples,
+    uses: Uses,
 }
 
-/// How much a message matters. What matters most comes last: coder 1 looks back no further than 32 KiB.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// How much a message matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Weight {
     /// What is rare.
     Rare,
@@ -43,46 +55,118 @@ pub enum Weight {
     Steady,
 }
 
+/// The latest samples that there is room for.
+#[derive(Debug, Default)]
+struct Samples {
+    samples: VecDeque<Vec<u8>>,
+    bytes: usize,
+}
+
+/// A message's items, and what they are to be read by.
+#[derive(Debug, Clone, Copy)]
+struct Items<'a> {
+    direction: Direction,
+    flags: u8,
+    route: u16,
+    bytes: &'a [u8],
+}
+
 impl Trainer {
-    /// Begins with nothing.
-    pub fn new() -> Self {
-        Trainer::default()
+    /// Begins with these tables.
+    pub fn new(untrained: &Dictionary, budget: Budget) -> Self {
+        let (rare, steady) = (Samples::default(), Samples::default());
+        Trainer { dictionary: untrained.clone(), budget, rare, steady, uses: Uses::new() }
     }
 
-    /// Adds a request that was written by the coders of [`untrained`].
-    pub fn add_request(&mut self, weight: Weight, sample: &Encoded) {
-        self.add(weight, Direction::Request, 0, sample);
+    /// Adds a request of an association that was written by the tables without a coder.
+    ///
+    /// # Errors
+    /// One that was written by others.
+    pub fn add_request(
+        &mut self,
+        association: u32,
+        weight: Weight,
+        message: &Encoded,
+    ) -> Result<(), DecodeError> {
+        self.add(association, weight, &Items::of(Direction::Request, 0, message))
     }
 
-    /// Adds a response that was written by the coders of [`untrained`].
-    pub fn add_response(&mut self, weight: Weight, sample: &Encoded) {
-        self.add(weight, Direction::Response, sample.asked.route, sample);
+    /// Adds a response likewise.
+    ///
+    /// # Errors
+    /// One that was written by others.
+    pub fn add_response(
+        &mut self,
+        association: u32,
+        weight: Weight,
+        message: &Encoded,
+    ) -> Result<(), DecodeError> {
+        self.add(association, weight, &Items::of(Direction::Response, message.asked.route, message))
     }
 
-    fn add(&mut self, weight: Weight, direction: Direction, route: u16, sample: &Encoded) {
-        let Some((&header, rest)) = sample.payload.split_first() else { return };
-        let items = rest.get(..sample.items).unwrap_or_default();
-        let mut framed = Vec::new();
-        dictionary::append(&mut framed, direction, header & 3, route, items);
-        self.samples.push((weight, framed));
+    fn add(&mut self, association: u32, weight: Weight, items: &Items<'_>) -> Result<(), DecodeError> {
+        self.uses.add(association, items, self.dictionary.tables())?;
+        if items.bytes.is_empty() {
+            return Ok(());
+        }
+        let mut sample = Vec::new();
+        samples::append(&mut sample, items.direction, items.flags, items.route, items.bytes);
+        if sample.len() <= self.budget.sample {
+            match weight {
+                Weight::Rare => self.rare.push(sample, self.budget.samples),
+                Weight::Steady => self.steady.push(sample, self.budget.samples),
+            }
+        }
+        Ok(())
     }
 
-    /// The dictionary: the latest of what matters most, as much of it as there is room for, in the order in which it was added.
-    pub fn finish(mut self, budget: Budget) -> Vec<u8> {
-        self.samples.retain(|(_, sample)| sample.len() <= budget.sample);
-        self.samples.sort_by_key(|(weight, _)| *weight); // stable
-        let mut left = budget.dictionary;
-        let fits = |(_, sample): &&(Weight, Vec<u8>)| {
-            left = left.saturating_sub(sample.len());
-            left > 0
-        };
-        let kept = self.samples.iter().rev().take_while(fits).count();
-        let skipped = self.samples.len() - kept;
-        self.samples.into_iter().skip(skipped).flat_map(|(_, sample)| sample).collect()
+    /// What the messages have used.
+    pub fn uses(&self) -> &Uses {
+        &self.uses
+    }
+
+    /// The samples: the latest of what matters most, then the latest of the rest, as many as there is room for.
+    pub fn finish(mut self) -> Vec<u8> {
+        let left = self.budget.samples - self.steady.bytes;
+        self.rare.keep(left);
+        self.rare.samples.into_iter().chain(self.steady.samples).flatten().collect()
     }
 }
 
-/// Coders that know nothing yet, for what is observed.
-pub fn untrained() -> Coders {
-    Coders::new(&[]).expect("nothing is no damaged dictionary").only(&[0])
+impl Samples {
+    fn push(&mut self, sample: Vec<u8>, most: usize) {
+        self.bytes += sample.len();
+        self.samples.push_back(sample);
+        self.keep(most);
+    }
+
+    /// Forgets the oldest, until there are no more bytes than these.
+    fn keep(&mut self, most: usize) {
+        while self.bytes > most {
+            let Some(oldest) = self.samples.pop_front() else { return };
+            self.bytes -= oldest.len();
+        }
+    }
+}
+
+impl<'a> Items<'a> {
+    fn of(direction: Direction, route: u16, message: &'a Encoded) -> Self {
+        let (header, rest) = message.payload.split_first().unwrap_or((&0, &[]));
+        let bytes = rest.get(..message.items).unwrap_or_default();
+        Items { direction, flags: header & 3, route, bytes }
+    }
+}
+
+/// The tables that are built in, and no samples yet: what is written with it has no coder.
+pub fn untrained() -> Dictionary {
+    without_samples(&Files::BUILT_IN)
+}
+
+/// The same with tables of [`Counts`].
+///
+/// # Panics
+/// Where the tables are none.
+pub fn without_samples(tables: &Files<'_>) -> Dictionary {
+    let files = Files { samples: Default::default(), ..tables.clone() };
+    Dictionary::read(&files).expect("the tables are sound").only(&[0])
 }

@@ -17,7 +17,7 @@ use crate::codec::Limits;
 use crate::packed;
 use crate::packed::Agreement;
 use crate::packed::Asked;
-use crate::packed::Coders;
+use crate::packed::Dictionary;
 use crate::packed::EncodeError;
 use crate::packed::MessageNumber;
 use crate::packed::ProxyEnd;
@@ -44,14 +44,17 @@ use crate::translate::response::to_http;
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Caller {
     end: Option<ProxyEnd>,
+    /// What was agreed on holds by this dictionary alone.
+    #[serde(default)]
+    identity: Option<Identity>,
     /// What an end without a past begins with.
     chance: (u32, u32),
     /// Whether what the gateway takes for known is not, so that another epoch is to begin.
     #[serde(default)]
     is_lost: bool,
-    /// Whether the gateway does not speak the profile. It may when it is asked again.
+    /// What the gateway said where it does not speak the profile. It may when it is asked again.
     #[serde(skip)]
-    is_compatible: bool,
+    not_spoken: Option<String>,
     /// What the gateway was told to put into `Authorization`, by this process.
     #[serde(skip)]
     said: Option<HeaderValue>,
@@ -119,12 +122,17 @@ impl Caller {
     pub fn new(chance: [u8; 8]) -> Self {
         let [a, b, c, d, transactions @ ..] = chance;
         let chance = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes(transactions));
-        Self { end: None, chance, is_lost: false, is_compatible: false, said: None }
+        Self { end: None, identity: None, chance, is_lost: false, not_spoken: None, said: None }
     }
 
     /// Whether the gateway is known not to speak the profile.
     pub fn is_compatible(&self) -> bool {
-        self.is_compatible
+        self.not_spoken.is_some()
+    }
+
+    /// Why it does not: its words, where it had any, or the code of its answer.
+    pub fn why_compatible(&self) -> Option<&str> {
+        self.not_spoken.as_deref()
     }
 
     /// What was agreed, if it was.
@@ -139,14 +147,16 @@ impl Caller {
     pub fn begin(
         &mut self,
         http: http::Request<Bytes>,
-        coders: &Coders,
+        dictionary: &Dictionary,
     ) -> Result<(Pending, Step), CallError> {
         let mut pending = Pending { http, sent: Sent::Compatible, steps: 0 };
-        let step = match (&self.end, self.is_compatible) {
+        let step = match (&self.end, self.is_compatible()) {
             (_, true) => self.send_compatible(&mut pending),
-            (None, false) => self.send_hello(&mut pending, coders),
-            (Some(_), false) if self.is_lost => self.send_hello(&mut pending, coders),
-            (Some(_), false) => self.send_packed(&mut pending, Spelling::Short, coders),
+            (None, false) => self.send_hello(&mut pending, dictionary),
+            (Some(_), false) if self.is_lost || self.identity != Some(Identity::of(dictionary)) => {
+                self.send_hello(&mut pending, dictionary)
+            }
+            (Some(_), false) => self.send_packed(&mut pending, Spelling::Short, dictionary),
         }?;
         Ok((pending, step))
     }
@@ -159,17 +169,18 @@ impl Caller {
         &mut self,
         pending: &mut Pending,
         response: &coap::Response,
-        coders: &Coders,
+        dictionary: &Dictionary,
     ) -> Result<Step, CallError> {
         if pending.steps >= Self::MOST_STEPS {
             return Err(CallError::Unmended);
         }
         match pending.sent {
             Sent::Compatible => Ok(Step::Done(to_http(response, &Limits::default())?)),
-            Sent::Hello(hello) => self.receive_welcome(pending, &hello, response, coders),
+            Sent::Hello(hello) => self.receive_welcome(pending, &hello, response, dictionary),
             Sent::Packed(asked, message, spelling) if is_packed_response(response) => {
                 let end = self.end.as_mut().ok_or(CallError::Unmended)?;
-                let read = end.decode_response(&response.payload, asked, coders, packed::Limits::default());
+                let read =
+                    end.decode_response(&response.payload, asked, dictionary, packed::Limits::default());
                 match read {
                     Ok(read) => {
                         // An answer says that all of the request was read.
@@ -177,7 +188,7 @@ impl Caller {
                         Ok(Step::Done(of_packed(response, read)))
                     }
                     Err(_) if pending.http.method().is_idempotent() && spelling == Spelling::Short => {
-                        self.send_hello(pending, coders)
+                        self.send_hello(pending, dictionary)
                     }
                     Err(error) => {
                         self.is_lost = true;
@@ -191,10 +202,10 @@ impl Caller {
                 }
                 match (response.code, spelling) {
                     (Code::UNPROCESSABLE_ENTITY, Spelling::Short) => {
-                        self.send_packed(pending, Spelling::Full, coders)
+                        self.send_packed(pending, Spelling::Full, dictionary)
                     }
                     (Code::UNPROCESSABLE_ENTITY | Code::PRECONDITION_FAILED, _) => {
-                        self.send_hello(pending, coders)
+                        self.send_hello(pending, dictionary)
                     }
                     _ => Ok(Step::Done(to_http(response, &Limits::default())?)),
                 }
@@ -219,7 +230,7 @@ impl Caller {
         &mut self,
         pending: &Pending,
         response: &coap::Response,
-        coders: &Coders,
+        dictionary: &Dictionary,
     ) -> Result<http::Response<Bytes>, CallError> {
         let Sent::Packed(asked, ..) = pending.sent else {
             return Ok(to_http(response, &Limits::default())?);
@@ -228,7 +239,7 @@ impl Caller {
             return Ok(to_http(response, &Limits::default())?);
         }
         let end = self.end.as_mut().ok_or(CallError::Unmended)?;
-        match end.decode_notification(&response.payload, asked, coders, packed::Limits::default()) {
+        match end.decode_notification(&response.payload, asked, dictionary, packed::Limits::default()) {
             Ok(read) => Ok(of_packed(response, read)),
             Err(error) => {
                 self.is_lost = true;
@@ -242,29 +253,29 @@ impl Caller {
         pending: &mut Pending,
         hello: &Hello,
         response: &coap::Response,
-        coders: &Coders,
+        dictionary: &Dictionary,
     ) -> Result<Step, CallError> {
         if let Some(agreement) = hello.agreed(response) {
             match &mut self.end {
                 Some(end) => end.begin_epoch(agreement.epoch, agreement.tokens),
                 None => self.end = Some(ProxyEnd::new(agreement)),
             }
-            self.is_lost = false;
-            return self.send_packed(pending, Spelling::Short, coders);
+            (self.is_lost, self.identity) = (false, Some(hello.identity));
+            return self.send_packed(pending, Spelling::Short, dictionary);
         }
         if !is_not_spoken(response.code) {
             return Ok(Step::Done(to_http(response, &Limits::default())?));
         }
-        self.is_compatible = true;
+        self.not_spoken = Some(said(response));
         self.send_compatible(pending)
     }
 
-    fn send_hello(&mut self, pending: &mut Pending, coders: &Coders) -> Result<Step, CallError> {
+    fn send_hello(&mut self, pending: &mut Pending, dictionary: &Dictionary) -> Result<Step, CallError> {
         let (first, chosen) = self.chance;
         let before = self.agreement();
         let hello = Hello {
             version: VERSION,
-            identity: Identity::of(coders),
+            identity: Identity::of(dictionary),
             epoch: before.map_or(first, |before| before.epoch.wrapping_add(1)),
             transactions: before.map_or(chosen, |before| before.transactions),
         };
@@ -278,11 +289,11 @@ impl Caller {
         &mut self,
         pending: &mut Pending,
         spelling: Spelling,
-        coders: &Coders,
+        dictionary: &Dictionary,
     ) -> Result<Step, CallError> {
         let (method, request) = request(&pending.http).map_err(SendError::from)?;
         let end = self.end.as_mut().ok_or(CallError::Unmended)?;
-        let encoded = end.encode_request(&request, coders, spelling)?;
+        let encoded = end.encode_request(&request, dictionary, spelling)?;
         pending.sent = Sent::Packed(encoded.asked, encoded.message, spelling);
         let mut request = coap::Request::new(method);
         request.payload = encoded.payload.into();
@@ -307,6 +318,17 @@ impl Caller {
         pending.steps += 1;
         Step::Send(request)
     }
+}
+
+/// What an answer that is no welcome says.
+fn said(response: &coap::Response) -> String {
+    #[derive(Deserialize)]
+    struct Error {
+        error: String,
+    }
+    let http = to_http(response, &Limits::default()).ok();
+    let error = http.and_then(|http| serde_json::from_slice(http.body()).ok());
+    error.map_or_else(|| response.code.to_string(), |Error { error }| error)
 }
 
 /// Whether what answers a hello does not speak the profile, or not with us.

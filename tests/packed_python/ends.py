@@ -99,9 +99,8 @@ class End:
 
     def read_request(self, message, sender=None, receiver=None):
         """A request that the other end made, or that this one made itself where the two are told."""
+        # What a request says with s is for who acknowledges answers.
         head, source = self._open(message, None)
-        if head.has_status:
-            raise DecodeError("Damaged", "a request with a status")
         items = Reader(source)
         asked = Asked(self)
         request, gift = read_request_items(head, items, sender or self.theirs, receiver or self.mine, asked)

@@ -101,7 +101,10 @@ pub(super) enum StoredFormat {
     Cbor,
     CborV1,
     /// In this epoch of the peer's.
-    Packed { epoch: u32, asked: Asked },
+    Packed {
+        epoch: u32,
+        asked: Asked,
+    },
 }
 
 /// Whether what a gateway stores under this key is of a request, and of no use when that has been answered and can come no more.

@@ -257,14 +257,39 @@ fn gateway_that_comes_back_still_knows_what_was_told() {
 }
 
 #[test]
-fn observer_of_before_a_restart_is_told_to_register_again() {
+fn observer_of_before_a_restart_is_told_on_from_where_it_is() {
+    let mut gateway = with(packed(durable()));
+    let mut proxy = Proxy::begin(&mut gateway, 0, 1, 1);
+    let (asked, poll) = registered(&mut gateway, 100, &mut proxy);
+    gateway.fetched(500, poll, 200, &news("s2"));
+    // It does not arrive, and comes again as it was.
+    let lost = Message::decode(&gateway.sent(500)).unwrap();
+    gateway.does(1_000, |driven, now| driven.restart(packed(durable()), now));
+    let (_, json, message) = proxy.is_told(&mut gateway, 1_000, asked);
+    assert!(json.contains("m.x"), "{json}");
+    assert_eq!((&message.payload, &message.options), (&lost.payload, &lost.options));
+    acknowledges(&mut gateway, 1_100, &message);
+    gateway.fetches(1_100, &format!("GET {SYNC}?timeout=30000&since=s2 Bearer A"));
+    gateway.does(2_000, |driven, now| driven.restart(packed(durable()), now));
+    let poll = gateway.fetches(2_000, &format!("GET {SYNC}?timeout=30000&since=s2 Bearer A"));
+    gateway.fetched(2_500, poll, 200, &news("s3"));
+    assert!(proxy.is_told(&mut gateway, 2_500, asked).1.contains("m.x"));
+}
+
+#[test]
+fn observer_whose_agreement_is_lost_in_a_restart_is_told_to_register_again() {
     let mut gateway = with(packed(durable()));
     let mut proxy = Proxy::begin(&mut gateway, 0, 1, 1);
     registered(&mut gateway, 100, &mut proxy);
-    gateway.does(1_000, |driven, now| driven.restart(packed(durable()), now));
+    gateway.does(1_000, |driven, now| {
+        driven.restart(packed(durable()), now);
+        driven.stored.retain(|key, _| key[0] != b'p');
+        driven.restart(packed(durable()), now);
+    });
     let last = gateway.sent(1_000);
     assert_eq!(response(&last).code, Code::SERVICE_UNAVAILABLE);
     acknowledges(&mut gateway, 1_100, &Message::decode(&last).unwrap());
+    let mut proxy = Proxy::begin(&mut gateway, 1_500, 50, 2);
     registered(&mut gateway, 2_000, &mut proxy);
 }
 

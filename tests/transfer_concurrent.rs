@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lowband::coap::{
-    Code, Instant, Message, ObservationId, Observe, OptionNumber, Priority, Request, RequestError, Response,
+    Code, Instant, Message, Observe, OptionNumber, Priority, Request, RequestError, Response,
 };
 use lowband::endpoint::{Endpoint, Event, RequestId, RequestKey};
 

@@ -380,7 +380,8 @@ impl World {
                 let is_success = response.status().is_success();
                 let code = if is_success { Code::CHANGED } else { Code::INTERNAL_SERVER_ERROR };
                 let id = last.expect("it was asked");
-                return drop(self.ended.answers.insert(id, code));
+                self.ended.answers.insert(id, code);
+                return;
             }
         };
         request.observe = (observes && !pending.is_hello()).then_some(Observe::Register);

@@ -1,8 +1,7 @@
 //! The packed profile against recorded traffic, arbitrary values and bytes, and a network that loses, repeats and reorders.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
 use std::io::BufReader;
 
 use flate2::read::GzDecoder;

@@ -319,6 +319,17 @@ fn mistakes_in_shapes_are_told_with_their_place() {
 }
 
 #[test]
+fn a_dictionary_that_is_none_is_told_with_its_file() {
+    let file = File::new("wrong-dictionary", &format!("{GOOD}dictionary = [\"built-in\", \"/nowhere\"]\n"));
+    let told = stderr(&check(&["--config", file.path()], &[]));
+    let expected = format!("{}:3: dictionary: cannot read /nowhere/keys.tsv: ", file.path());
+    assert!(told.contains(&expected) && told.contains("hint: lowband dictionary train makes one"), "{told}");
+    let built_in = concat!(env!("CARGO_MANIFEST_DIR"), "/dictionaries/v2");
+    let file = File::new("dictionary", &format!("{GOOD}dictionary = {built_in:?}\n"));
+    assert_eq!(check(&["--config", file.path()], &[]).status.code(), Some(0));
+}
+
+#[test]
 fn mistakes_in_links_are_told_with_link_key_and_line() {
     let links = "[link.a]\nloss = 2\n[link.lan]\nrate = 5\n[link.b]\nlike = \"c\"\n";
     let file = File::new("wrong-links", &format!("{GOOD}default-link = \"hf\"\n{links}"));

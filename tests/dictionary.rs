@@ -1,7 +1,5 @@
 //! Dictionaries from recordings: the ones in the project are what the command makes, and what becomes of one's own.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::io::BufReader;
 use std::path::Path;
 

@@ -290,8 +290,8 @@ fn who_has_the_gateways_own_dictionary_speaks_packed_by_it_and_others_by_the_com
     let (recorded, own) = (recorded.to_str().unwrap(), own.to_str().unwrap());
     let trained = lowband().args(["dictionary", "train", recorded, "-o", own]).output().unwrap();
     assert_eq!(trained.status.code(), Some(0), "{}", stderr(&trained));
-    let told = String::from_utf8_lossy(&trained.stdout);
-    assert!(told.contains("GET /_matrix/client/versions"), "{told}");
+    let report = String::from_utf8(trained.stdout).unwrap();
+    assert!(report.contains("GET /_matrix/client/versions"), "{report}");
     let again = lowband().args(["dictionary", "train", recorded, "-o", own]).output().unwrap();
     assert_eq!(again.status.code(), Some(1));
     assert!(stderr(&again).contains("is there already") && stderr(&again).contains("hint: --force"));

@@ -1,6 +1,6 @@
 //! The packed profile against recorded traffic, arbitrary values and bytes, and a network that loses, repeats and reorders.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::BufReader;
 

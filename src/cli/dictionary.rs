@@ -47,7 +47,7 @@ pub(crate) fn run(args: DictionaryArgs) -> Result<(), Failure> {
 }
 
 /// What names the dictionary that is built in, where a directory may stand.
-const BUILT_IN: &str = "built-in";
+pub(super) const BUILT_IN: &str = "built-in";
 
 /// The dictionary in a directory, or of this program by its name.
 pub(super) fn load(directory: &Path) -> Result<Dictionary, Failure> {

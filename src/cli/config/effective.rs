@@ -271,6 +271,9 @@ impl Reader<'_> {
             let read = dictionary::named(Path::new(name));
             read.map_err(|error| Wrong::new(error).hint(dictionary::HINT))
         };
+        if self.settings.get("dictionary").is_some_and(|given| given.values == [dictionary::BUILT_IN]) {
+            return Some(Vec::new()); // the one that is built in is read when it is first of use
+        }
         let dictionaries = self.all("dictionary", read)?;
         match dictionaries.len() {
             1..=Self::DICTIONARIES => Some(dictionaries),

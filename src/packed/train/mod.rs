@@ -71,6 +71,9 @@ struct Items<'a> {
     bytes: &'a [u8],
 }
 
+/// What matters most is dealt out in as many turns: coders know best what they saw last, and that should not be one client's evening.
+const TURNS: usize = 8;
+
 impl Trainer {
     /// Begins with these tables.
     pub fn new(untrained: &Dictionary, budget: Budget) -> Self {
@@ -129,7 +132,9 @@ impl Trainer {
     pub fn finish(mut self) -> Vec<u8> {
         let left = self.budget.samples - self.steady.bytes;
         self.rare.keep(left);
-        self.rare.samples.into_iter().chain(self.steady.samples).flatten().collect()
+        let steady = self.steady.samples.iter();
+        let mixed = (0..TURNS).flat_map(|turn| steady.clone().skip(turn).step_by(TURNS));
+        self.rare.samples.iter().chain(mixed).flatten().copied().collect()
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod certificate;
 mod check_config;
+mod coap_url;
 mod config;
 mod decode;
 mod demo;
@@ -14,9 +15,12 @@ mod failure;
 mod gateway;
 mod input;
 mod inspect;
+mod keyring;
 mod link;
 mod measure;
 mod output;
+mod protection;
+mod proxy;
 mod request;
 mod routes;
 mod signals;
@@ -47,6 +51,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Gateway(gateway::GatewayArgs),
+    Proxy(proxy::ProxyArgs),
     CheckConfig(check_config::CheckConfigArgs),
     Request(request::RequestArgs),
     Device(device::DeviceArgs),
@@ -65,6 +70,7 @@ enum Command {
 pub(crate) fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Gateway(args) => gateway::run(args),
+        Command::Proxy(args) => proxy::run(args),
         Command::CheckConfig(args) => check_config::run(args),
         Command::Request(args) => request::run(args),
         Command::Device(args) => device::run(args),

@@ -1,0 +1,74 @@
+//! What a proxy is told at its start, with the limits of all that grows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::packed::Coders;
+
+/// A proxy's settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The packed profile's tables and dictionary.
+    pub dictionary: Dictionary,
+    /// How long a client waits for what is queued before it is told to come back, while the queue goes on.
+    pub patience: Duration,
+    /// How long at least a poll waits until the gateway has said what there is.
+    pub catch_up: Duration,
+    /// How long what nobody waits for is still asked for, and how long an answer that nobody has taken is kept for who asks again.
+    pub hold: Duration,
+    /// After so long without a poll a client's `/sync` is observed no more.
+    pub linger: Duration,
+    /// After so long a silence of the gateway an observed `/sync` is registered again, so that a gateway that has forgotten it
+    /// hears of it; `None` for never.
+    pub keepalive: Option<Duration>,
+    /// The first pause before what has failed is tried again; it doubles up to `longest_pause`.
+    pub pause: Duration,
+    /// The longest such pause.
+    pub longest_pause: Duration,
+    /// Requests under way or waiting, those in the queue among them.
+    pub calls: usize,
+    /// Bytes of bodies of all of them, and of answers that nobody has taken.
+    pub bytes: usize,
+    /// Observed `/sync`s.
+    pub streams: usize,
+    /// Deltas of one of them that wait for its client.
+    pub deltas: usize,
+}
+
+/// What the packed profile is spoken with.
+#[derive(Clone, Debug)]
+pub enum Dictionary {
+    /// What every `lowband` of this version has.
+    BuiltIn,
+    /// Another one.
+    Own(Arc<Coders>),
+}
+
+impl Dictionary {
+    /// The coders, which are made at the first use.
+    pub fn coders(&self) -> &Coders {
+        match self {
+            Dictionary::BuiltIn => Coders::built_in(),
+            Dictionary::Own(coders) => coders,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            dictionary: Dictionary::BuiltIn,
+            patience: Duration::from_secs(600),
+            catch_up: Duration::from_secs(60),
+            hold: Duration::from_secs(600),
+            linger: Duration::from_secs(1_800),
+            keepalive: None,
+            pause: Duration::from_secs(5),
+            longest_pause: Duration::from_secs(600),
+            calls: 256,
+            bytes: 16 << 20,
+            streams: 32,
+            deltas: 32,
+        }
+    }
+}

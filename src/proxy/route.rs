@@ -164,7 +164,11 @@ fn poll(request: &http::Request<Bytes>) -> Option<Poll> {
     let options = query::decode(request.uri().query().unwrap_or_default()).ok()?;
     let since = query::get(&options, "since").filter(|since| !since.is_empty()).map(str::to_owned);
     let timeout = query::get(&options, "timeout").map_or(Some(0), |timeout| timeout.parse().ok())?;
-    let rest = query::with(&query::with(&options, "since", None), "timeout", None);
+    let mut rest = query::with(&query::with(&options, "since", None), "timeout", None);
+    if since.is_none() {
+        // Who has nothing is told the full state anyway.
+        rest = query::with(&rest, "full_state", None);
+    }
     let mut request = request.clone();
     *request.uri_mut() = with_query(request.uri(), &rest)?;
     Some(Poll { request, since, timeout: timeout.min(LONGEST_POLL) })

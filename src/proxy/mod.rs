@@ -332,11 +332,16 @@ impl Proxy {
         self.counters.joined += 1;
         let Some(call) = self.calls.get_mut(number) else { return };
         call.since = now;
-        if let State::Done(response) = &call.state {
-            let response = response.clone();
-            return self.answer(client, response);
+        let State::Done(response) = &call.state else {
+            call.clients.insert(client);
+            return;
+        };
+        let (response, kind) = (response.clone(), call.kind);
+        self.answer(client, response);
+        // A message has an id, and asks for the same message whoever repeats it. All else that is asked now is another thing.
+        if kind == Kind::Passing {
+            self.calls.remove(number);
         }
-        call.clients.insert(client);
     }
 
     fn ask_call(&mut self, number: CallNumber) {
@@ -475,6 +480,9 @@ impl Proxy {
             _ => None,
         };
         let ends = match (&call.state, call.kind) {
+            (State::Done(_), _) if call.request.method().is_safe() => {
+                Some(call.since + self.config.hold.min(FRESH))
+            }
             (State::Done(_), _) => Some(call.since + self.config.hold),
             (_, Kind::Passing) if call.clients.is_empty() => Some(call.since + self.config.hold),
             (_, Kind::Queued) if !call.clients.is_empty() => Some(call.since + self.config.patience),
@@ -483,6 +491,9 @@ impl Proxy {
         rests.into_iter().chain(ends).min()
     }
 }
+
+/// For so long at most an answer that nobody took is given to who asks for the same again: it may have changed since.
+const FRESH: Duration = Duration::from_secs(60);
 
 /// Whether an answer says nothing of the request, which may be made again.
 fn is_passing(status: StatusCode) -> bool {

@@ -13,6 +13,7 @@ import by_aiocoap_slowly
 import by_dtls
 import by_libcoap
 import by_libcoap_slowly
+import by_nio
 from transcript import Transcript
 from world import World
 
@@ -25,6 +26,7 @@ CONVERSATIONS = {
     "aiocoap-hf-100": by_aiocoap_slowly,
     "libcoap-dtls": by_dtls,
     "aiocoap-dtls": by_aiocoap_dtls,
+    "nio": by_nio,
 }
 
 

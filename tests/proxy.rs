@@ -22,6 +22,7 @@ use lowband::proxy::Failure;
 use lowband::proxy::Follows;
 use lowband::proxy::Output;
 use lowband::proxy::Proxy;
+use lowband::proxy::policy::Policy;
 use lowband::translate;
 use lowband::translate::Call;
 use lowband::translate::Format;
@@ -578,4 +579,61 @@ fn a_gateway_that_was_silent_for_long_is_asked_where_that_is_wanted() {
     }
     assert_eq!(far.cancelled, [id]);
     far.crosses("GET", "/_matrix/client/v3/sync?filter=1&since=s1");
+}
+
+fn slow() -> Config {
+    let mut policy = Policy::of_rate(100);
+    policy.set("typing=latest").unwrap();
+    Config { policy, ..Config::default() }
+}
+
+#[test]
+fn what_does_not_fit_a_slow_link_is_refused_or_answered_here() {
+    let mut far = Far::agreed_with(slow());
+    let media = far.asks("GET", "/_matrix/client/v1/media/download/hs/abc", None);
+    assert_eq!(far.answered(media, 403)["errcode"], "M_FORBIDDEN");
+    let presence = json!({ "presence": "online" });
+    let presence = far.asks("PUT", "/_matrix/client/v3/presence/@a:hs/status", Some(presence));
+    assert_eq!(far.answered(presence, 200), json!({}));
+    far.nothing_crosses();
+}
+
+#[test]
+fn of_what_waits_only_the_newest_crosses() {
+    let mut far = Far::agreed_with(slow());
+    const TYPING: &str = "/_matrix/client/v3/rooms/!a:hs/typing/@a:hs";
+    let receipt = |event: &str| format!("/_matrix/client/v3/rooms/!a:hs/receipt/m.read/{event}");
+    let [first, second, third] =
+        [true, false, true].map(|typing| far.asks("PUT", TYPING, Some(json!({ "typing": typing }))));
+    let (id, ..) = far.crosses("PUT", TYPING);
+    assert_eq!(far.answered(second, 200), json!({}));
+    let old = far.asks("POST", &receipt("$1"), Some(json!({})));
+    let threaded = far.asks("POST", &receipt("$2"), Some(json!({ "thread_id": "$0" })));
+    let new = far.asks("POST", &receipt("$3"), Some(json!({})));
+    assert_eq!(far.answered(old, 200), json!({}));
+    far.nothing_crosses();
+    far.hears(id, 200, json!({}));
+    far.answered(first, 200);
+    for (client, path) in [(third, TYPING.to_owned()), (threaded, receipt("$2")), (new, receipt("$3"))] {
+        let method = if path == TYPING { "PUT" } else { "POST" };
+        let (id, ..) = far.crosses(method, &path);
+        far.hears(id, 200, json!({}));
+        far.answered(client, 200);
+    }
+    far.nothing_crosses();
+}
+
+#[test]
+fn what_is_deferred_crosses_when_nothing_else_does() {
+    let mut far = Far::agreed_with(slow());
+    let search = Some(json!({ "search_term": "bob" }));
+    let sends = far.asks("PUT", &format!("{SEND}t1"), message("hi"));
+    let searches = far.asks("POST", "/_matrix/client/v3/user_directory/search", search);
+    let (id, ..) = far.crosses("PUT", &format!("{SEND}t1"));
+    far.nothing_crosses();
+    far.hears(id, 200, json!({ "event_id": "$1" }));
+    far.answered(sends, 200);
+    let (id, ..) = far.crosses("POST", "/_matrix/client/v3/user_directory/search");
+    far.hears(id, 200, json!({ "results": [] }));
+    far.answered(searches, 200);
 }

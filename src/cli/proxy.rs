@@ -19,6 +19,7 @@ use lowband::net::proxy::StartError;
 use lowband::net::store::Store;
 use lowband::net::store::StoreError;
 use lowband::proxy::Config;
+use lowband::proxy::policy::Policy;
 use lowband::security::dtls::Link;
 use lowband::security::dtls::SEALING;
 use tokio::sync::oneshot;
@@ -73,6 +74,10 @@ pub(crate) struct ProxyArgs {
     /// Seconds of silence after which the gateway is asked whether it still observes; never, if not given
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(60..))]
     keepalive: Option<u64>,
+    /// What becomes of what does not fit the link, where it is not what is sensible for it: media, previews, directory, presence, typing and
+    /// receipts are allow, latest, defer, refuse or drop
+    #[arg(long, value_name = "CLASS=RULE,…")]
+    policy: Option<String>,
     #[command(flatten)]
     security: SecurityArgs,
     /// What is logged to standard error: error, warn, info, debug, or as for the gateway
@@ -138,7 +143,10 @@ async fn serve(args: &ProxyArgs, link: &Profile, protection: Protection) -> Resu
     let client = connect(remote, link, protection)
         .await
         .map_err(|error| Failure::new(format_args!("cannot reach {remote}: {error}")))?;
+    let mut policy = Policy::of_rate(slower(link));
+    policy.set(args.policy.as_deref().unwrap_or_default()).map_err(Failure::usage)?;
     let config = Config {
+        policy: policy.clone(),
         patience: Duration::from_secs(args.patience),
         keepalive: args.keepalive.map(Duration::from_secs),
         ..Config::default()
@@ -152,6 +160,7 @@ async fn serve(args: &ProxyArgs, link: &Profile, protection: Protection) -> Resu
         server.address(),
         link.name
     );
+    tracing::info!(%policy, "what does not fit the link");
     let (stop, stopped) = oneshot::channel();
     let serving = tokio::spawn(server.run(async { drop(stopped.await) }));
     let name = signals.next().await;
@@ -174,6 +183,12 @@ async fn connect(remote: SocketAddr, link: &Profile, protection: Protection) -> 
             Client::connect_secured(remote, config, security, Box::new(|_, _| {})).await
         }
     }
+}
+
+/// The rate of the slower direction, in the link's own time; 0 where nothing holds it up.
+fn slower(link: &Profile) -> u64 {
+    let rates = [link.rate_up, link.rate_down].into_iter().filter(|rate| *rate > 0);
+    rates.min().unwrap_or_default() / u64::from(link.speed.max(1))
 }
 
 /// The file of the queue: beside the credentials, where they are a file.

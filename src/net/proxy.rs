@@ -38,6 +38,7 @@ use super::store::Room;
 use super::store::Store;
 use super::store::StoreError;
 use crate::coap;
+use crate::coap::Priority;
 use crate::proxy::AskId;
 use crate::proxy::ClientKey;
 use crate::proxy::Config;
@@ -313,9 +314,9 @@ impl Driver {
                         is_stored = false;
                     }
                 }
-                Output::Ask { id, request, .. } => {
+                Output::Ask { id, request, priority } => {
                     self.commit(&mut is_stored);
-                    self.ask(id, request);
+                    self.ask(id, request, priority);
                 }
                 Output::Cancel { id } => {
                     if let Some(task) = self.asked.remove(&id) {
@@ -340,12 +341,12 @@ impl Driver {
         }
     }
 
-    fn ask(&mut self, id: AskId, request: coap::Request) {
+    fn ask(&mut self, id: AskId, request: coap::Request, priority: Priority) {
         let (client, events) = (self.client.clone(), self.events.clone());
         let task = match request.observe {
             Some(_) => tokio::spawn(observe(client, id, request, events)),
             None => tokio::spawn(async move {
-                let event = match client.request(request).await {
+                let event = match client.request_with(priority, request).await {
                     Ok(response) => Event::Response(id, response, Follows::Nothing),
                     Err(error) => Event::Failed(id, failure(&error)),
                 };

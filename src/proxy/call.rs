@@ -26,6 +26,10 @@ pub(super) enum Kind {
     Passing,
     /// It has its place in the queue until it is done.
     Queued,
+    /// One of them at a time, while somebody waits; the later takes the place of an earlier one that says the same of the same thing.
+    Latest,
+    /// When nothing else is under way, while somebody waits.
+    Deferred,
 }
 
 /// A call.
@@ -78,6 +82,28 @@ impl Call {
             && self.request.uri() == request.uri()
             && self.request.body() == request.body()
             && token(&self.request) == token(request)
+    }
+
+    /// Whether what a later request says holds instead of what this one would have said: of typing, presence and the read marker it is the
+    /// same path; of receipts the same but for the event, and the same thread.
+    pub(super) fn is_replaced_by(&self, later: &http::Request<Bytes>) -> bool {
+        let kind_of = |request: &http::Request<Bytes>| {
+            let path = request.uri().path().to_owned();
+            match path.split_once("/receipt/") {
+                Some((room, receipt)) => {
+                    format!("{room}/receipt/{}", receipt.split('/').next().unwrap_or_default())
+                }
+                None => path,
+            }
+        };
+        let is_receipt = later.uri().path().contains("/receipt/");
+        let token = |request: &http::Request<Bytes>| request.headers().get(header::AUTHORIZATION).cloned();
+        self.kind == Kind::Latest
+            && matches!(self.state, State::Waiting)
+            && self.request.method() == later.method()
+            && kind_of(&self.request) == kind_of(later)
+            && (!is_receipt || self.request.body() == later.body())
+            && token(&self.request) == token(later)
     }
 
     fn bytes(&self) -> usize {
@@ -150,9 +176,14 @@ impl Calls {
         self.calls.iter().map(|(number, call)| (*number, call))
     }
 
-    /// The first of the queue that is not done.
-    pub(super) fn first_queued(&self) -> Option<(CallNumber, &Call)> {
-        self.iter().find(|(_, call)| call.kind == Kind::Queued && !matches!(call.state, State::Done(_)))
+    /// The first of a kind that is not done.
+    pub(super) fn first(&self, kind: Kind) -> Option<(CallNumber, &Call)> {
+        self.iter().find(|(_, call)| call.kind == kind && !matches!(call.state, State::Done(_)))
+    }
+
+    /// Whether any is under way.
+    pub(super) fn is_asking(&self) -> bool {
+        !self.asked.is_empty()
     }
 
     /// How many there are.

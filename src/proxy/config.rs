@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::policy::Policy;
 use crate::packed::Coders;
 
 /// A proxy's settings.
@@ -10,6 +11,8 @@ use crate::packed::Coders;
 pub struct Config {
     /// The packed profile's tables and dictionary.
     pub dictionary: Dictionary,
+    /// What becomes of requests that do not fit the link.
+    pub policy: Policy,
     /// How long a client waits for what is queued before it is told to come back, while the queue goes on.
     pub patience: Duration,
     /// How long at least a poll waits until the gateway has said what there is.
@@ -58,6 +61,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             dictionary: Dictionary::BuiltIn,
+            policy: Policy::of_rate(0),
             patience: Duration::from_secs(600),
             catch_up: Duration::from_secs(60),
             hold: Duration::from_secs(600),

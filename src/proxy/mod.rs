@@ -16,6 +16,7 @@ mod call;
 mod config;
 mod line;
 mod memory;
+pub mod policy;
 mod route;
 mod status;
 mod stream;
@@ -111,6 +112,8 @@ pub struct Counters {
     pub local: u64,
     /// Those that joined another one under way, or were given its answer.
     pub joined: u64,
+    /// Those that said less than a later one, and did not cross.
+    pub replaced: u64,
     /// Polls that found nothing.
     pub idle_polls: u64,
     /// What was asked over the line.
@@ -177,14 +180,14 @@ impl Proxy {
             call.state = answer.map_or(State::Waiting, State::Done);
             self.calls.add(number, call);
         }
-        self.run_queue();
+        self.run();
         self.drain(now);
     }
 
     /// A client asks.
     pub fn handle(&mut self, client: ClientKey, request: http::Request<Bytes>, now: Instant) {
         self.counters.requests += 1;
-        match route::route(&request) {
+        match route::route(&request, &self.config.policy) {
             Route::Answer(response) => {
                 self.counters.local += 1;
                 self.answer(client, response);
@@ -313,6 +316,7 @@ impl Proxy {
             let wait = u64::try_from(self.config.pause.as_millis()).unwrap_or(u64::MAX);
             return self.answer(client, answer::later(wait, "too much is under way over the link"));
         }
+        self.replace(&request, now);
         let number = self.calls.number();
         let mut call = self.call_of(request, kind, priority, now);
         call.clients.insert(client);
@@ -322,8 +326,18 @@ impl Proxy {
         }
         self.calls.add(number, call);
         match kind {
-            Kind::Queued => self.run_queue(),
             Kind::Passing => self.ask_call(number),
+            Kind::Queued | Kind::Latest | Kind::Deferred => self.run(),
+        }
+    }
+
+    /// Answers what waits and says no more than what a later request says.
+    fn replace(&mut self, later: &http::Request<Bytes>, now: Instant) {
+        let replaced =
+            self.calls.iter().find(|(_, call)| call.is_replaced_by(later)).map(|(number, _)| number);
+        if let Some(number) = replaced {
+            self.counters.replaced += 1;
+            self.conclude(number, answer::json(StatusCode::OK, &serde_json::json!({})), now);
         }
     }
 
@@ -339,7 +353,7 @@ impl Proxy {
         let (response, kind) = (response.clone(), call.kind);
         self.answer(client, response);
         // A message has an id, and asks for the same message whoever repeats it. All else that is asked now is another thing.
-        if kind == Kind::Passing {
+        if kind != Kind::Queued {
             self.calls.remove(number);
         }
     }
@@ -351,10 +365,15 @@ impl Proxy {
         self.calls.set(number, State::Asked(id));
     }
 
-    /// Asks the first of the queue.
-    fn run_queue(&mut self) {
-        if let Some((number, Call { state: State::Waiting, .. })) = self.calls.first_queued() {
-            self.ask_call(number);
+    /// Asks the first of the queue, and of what waits for others, as far as it may go now.
+    fn run(&mut self) {
+        for kind in [Kind::Queued, Kind::Latest, Kind::Deferred] {
+            let is_free = kind != Kind::Deferred || !self.calls.is_asking();
+            if let (true, Some((number, Call { state: State::Waiting, .. }))) =
+                (is_free, self.calls.first(kind))
+            {
+                self.ask_call(number);
+            }
         }
     }
 
@@ -420,7 +439,7 @@ impl Proxy {
             (Kind::Queued, false) => {
                 self.outputs.push_back(Output::Store { key: memory::key(number), value: None });
             }
-            (Kind::Passing, _) => {}
+            (Kind::Passing | Kind::Latest | Kind::Deferred, _) => {}
         }
         for client in clients {
             self.answer(client, response.clone());
@@ -429,9 +448,7 @@ impl Proxy {
             true => self.calls.set(number, State::Done(response)),
             false => drop(self.calls.remove(number)),
         }
-        if kind == Kind::Queued {
-            self.run_queue();
-        }
+        self.run();
     }
 
     fn advance_calls(&mut self, now: Instant) {
@@ -444,7 +461,7 @@ impl Proxy {
                     self.ask_call(number);
                 }
                 State::Done(_) => self.forget(number),
-                _ if call.kind == Kind::Passing => self.forget(number),
+                _ if call.kind != Kind::Queued => self.forget(number),
                 _ => self.put_off(number),
             }
         }
@@ -471,6 +488,7 @@ impl Proxy {
         if call.kind == Kind::Queued {
             self.outputs.push_back(Output::Store { key: memory::key(number), value: None });
         }
+        self.run();
     }
 
     /// When something is to be done about a call.
@@ -484,7 +502,9 @@ impl Proxy {
                 Some(call.since + self.config.hold.min(FRESH))
             }
             (State::Done(_), _) => Some(call.since + self.config.hold),
-            (_, Kind::Passing) if call.clients.is_empty() => Some(call.since + self.config.hold),
+            (_, kind) if kind != Kind::Queued && call.clients.is_empty() => {
+                Some(call.since + self.config.hold)
+            }
             (_, Kind::Queued) if !call.clients.is_empty() => Some(call.since + self.config.patience),
             _ => None,
         };

@@ -10,6 +10,9 @@ use serde_json::json;
 
 use super::answer;
 use super::call::Kind;
+use super::policy::Class;
+use super::policy::Policy;
+use super::policy::Rule;
 use crate::coap::Priority;
 use crate::matrix;
 use crate::matrix::PathError;
@@ -60,11 +63,8 @@ const LONGEST_POLL: u64 = 600_000;
 /// Operations whose effect is the same however often they are asked for, and which people want done whether or not they wait for it: they have
 /// a transaction id, or state a whole value.
 const QUEUED: [&str; 5] = ["sendMessage", "redactEvent", "setRoomStateWithKey", "sendToDevice", "inviteUser"];
-/// Operations that are worth little, and that not for long.
-const BACKGROUND: [&str; 4] = ["setTyping", "setPresence", "postReceipt", "setReadMarker"];
-
 /// Decides.
-pub(super) fn route(request: &http::Request<Bytes>) -> Route {
+pub(super) fn route(request: &http::Request<Bytes>, policy: &Policy) -> Route {
     // Matrix v1.19, "Web Browser Clients": preflights of any path, which browsers make, are nothing to the homeserver.
     if *request.method() == Method::OPTIONS {
         return Route::Answer(answer::json(StatusCode::OK, &json!({})));
@@ -91,10 +91,22 @@ pub(super) fn route(request: &http::Request<Bytes>) -> Route {
             }
         };
     }
-    let is_of = |names: &[&str]| target.route.is_some_and(|route| names.contains(&route.operation));
-    let is_queued = *request.method() == Method::PUT && is_of(&QUEUED);
-    let kind = if is_queued { Kind::Queued } else { Kind::Passing };
-    let priority = if is_of(&BACKGROUND) { Priority::Background } else { Priority::Message };
+    let is_queued = *request.method() == Method::PUT
+        && target.route.is_some_and(|route| QUEUED.contains(&route.operation));
+    let of_rule = Class::of(&target).map(|class| (class, policy.rule(class)));
+    let (kind, priority) = match of_rule {
+        Some((class, Rule::Refuse)) => {
+            let message =
+                format!("{class} is not carried over this link; --policy {class}=… of lowband proxy decides");
+            return Route::Answer(answer::error(StatusCode::FORBIDDEN, ErrorCode::Forbidden, &message));
+        }
+        // Matrix v1.19: the answer to each of these is an empty object.
+        Some((_, Rule::Drop)) => return Route::Answer(answer::json(StatusCode::OK, &json!({}))),
+        Some((_, Rule::Latest)) => (Kind::Latest, Priority::Background),
+        Some((_, Rule::Defer)) => (Kind::Deferred, Priority::Background),
+        Some((_, Rule::Allow)) | None if is_queued => (Kind::Queued, Priority::Message),
+        Some((_, Rule::Allow)) | None => (Kind::Passing, Priority::Message),
+    };
     Route::Call { request, kind, priority }
 }
 

@@ -263,6 +263,6 @@ mod tests {
                 Class::of(&crate::matrix::expand(route.method, &segments).ok()?)
             })
             .collect();
-        assert_eq!(classes.len(), 22);
+        assert_eq!(classes.len(), 20);
     }
 }

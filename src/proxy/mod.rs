@@ -307,7 +307,8 @@ impl Proxy {
         (kind, priority): (Kind, Priority),
         now: Instant,
     ) {
-        if let Some(number) = self.calls.same(&request) {
+        // What was said of something before it was said otherwise is said anew.
+        if let Some(number) = self.calls.same(&request).filter(|_| kind != Kind::Latest) {
             return self.join(client, number, now);
         }
         let bytes = self.calls.bytes() + request.body().len();

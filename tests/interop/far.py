@@ -17,6 +17,8 @@ class FarWorld(SlowWorld):
 
     # Whether frames are lost.
     LOSS = "0"
+    # How the proxy knows the link.
+    BEHIND = ["--link", "hf-100", "--link-speed", str(SPEED)]
 
     def __enter__(self):
         super().__enter__()
@@ -41,7 +43,7 @@ class FarWorld(SlowWorld):
         """Starts it for the device `boat`; what was typed."""
         address = self.gateway.removeprefix("coap://")
         words = ["proxy", "--gateway", f"coaps+oscore://{address}", "--credentials", "boat.toml", "--listen"]
-        words += ["127.0.0.1:0", "--link", "hf-100", "--link-speed", str(SPEED), *options]
+        words += ["127.0.0.1:0", *self.BEHIND, *options]
         with open(self.directory / "proxy.log", "w") as log:
             self.proxy_process = subprocess.Popen([self.lowband, *words], cwd=self.directory, stderr=log)
         give_up = time.monotonic() + PATIENCE
@@ -55,6 +57,12 @@ class FarWorld(SlowWorld):
 
     def proxy_log(self):
         return (self.directory / "proxy.log").read_text()
+
+    def crossed(self):
+        """Bytes of UDP up and down that have crossed the link so far, and how many datagrams."""
+        passed = re.findall(r" (up|down) +([0-9]+) B", self.relay_log())
+        of = {way: sum(int(count) for to, count in passed if to == way) for way in ("up", "down")}
+        return of["up"], of["down"], len(passed)
 
     def proxy_status(self):
         with urllib.request.urlopen(f"{self.proxy}/_lowband/status", timeout=PATIENCE) as response:

@@ -14,6 +14,7 @@ import by_dtls
 import by_libcoap
 import by_libcoap_slowly
 import by_nio
+import by_session
 from transcript import Transcript
 from world import World
 
@@ -27,6 +28,7 @@ CONVERSATIONS = {
     "libcoap-dtls": by_dtls,
     "aiocoap-dtls": by_aiocoap_dtls,
     "nio": by_nio,
+    "session": by_session,
 }
 
 

@@ -285,13 +285,13 @@ fn an_answer_that_nobody_waited_for_is_kept_for_who_asks_again_and_not_for_ever(
     far.passes(seconds(300));
     let again = far.asks("POST", "/_matrix/client/v3/createRoom", Some(json!({})));
     assert_eq!(far.answered(again, 200)["room_id"], "!a:hs");
-    let later = far.asks("GET", "/_matrix/client/v3/capabilities", None);
-    let (id, ..) = far.crosses("GET", "/_matrix/client/v3/capabilities");
+    let later = far.asks("GET", "/_matrix/client/v3/joined_rooms", None);
+    let (id, ..) = far.crosses("GET", "/_matrix/client/v3/joined_rooms");
     far.proxy.gone(later, far.now);
     far.hears(id, 200, json!({}));
     far.passes(seconds(70));
-    far.asks("GET", "/_matrix/client/v3/capabilities", None);
-    far.crosses("GET", "/_matrix/client/v3/capabilities");
+    far.asks("GET", "/_matrix/client/v3/joined_rooms", None);
+    far.crosses("GET", "/_matrix/client/v3/joined_rooms");
     far.asks("POST", "/_matrix/client/v3/createRoom", Some(json!({})));
     far.crosses("POST", "/_matrix/client/v3/createRoom");
 }
@@ -636,4 +636,89 @@ fn what_is_deferred_crosses_when_nothing_else_does() {
     let (id, ..) = far.crosses("POST", "/_matrix/client/v3/user_directory/search");
     far.hears(id, 200, json!({ "results": [] }));
     far.answered(searches, 200);
+}
+
+/// Asks for something, which crosses; its answer.
+fn fetches(far: &mut Far, path: &str, body: Value) {
+    let client = far.asks("GET", path, None);
+    let (id, ..) = far.crosses("GET", path);
+    far.hears(id, 200, body.clone());
+    assert_eq!(far.answered(client, 200), body);
+}
+
+fn is_known(far: &mut Far, path: &str, body: &Value) {
+    let client = far.asks("GET", path, None);
+    far.nothing_crosses();
+    assert_eq!(far.answered(client, 200), *body);
+}
+
+const MEMBERS: &str = "/_matrix/client/v3/rooms/!a:hs/joined_members";
+const RULES: &str = "/_matrix/client/v3/pushrules/";
+const EVENT: &str = "/_matrix/client/v3/rooms/!a:hs/event/$1";
+
+#[test]
+fn what_holds_is_asked_once() {
+    let mut far = Far::agreed();
+    let versions = json!({ "versions": [] });
+    is_known(&mut far, "/_matrix/client/versions", &versions);
+    far.passes(seconds(86_400));
+    fetches(&mut far, "/_matrix/client/versions", versions);
+    let who = json!({ "user_id": "@a:hs" });
+    fetches(&mut far, "/_matrix/client/v3/account/whoami", who.clone());
+    is_known(&mut far, "/_matrix/client/v3/account/whoami", &who);
+    let client = far.asks("POST", "/_matrix/client/v3/logout", Some(json!({})));
+    let (id, ..) = far.crosses("POST", "/_matrix/client/v3/logout");
+    far.hears(id, 200, json!({}));
+    far.answered(client, 200);
+    fetches(&mut far, "/_matrix/client/v3/account/whoami", who);
+}
+
+#[test]
+fn what_ends_by_a_sync_is_kept_only_while_that_is_observed() {
+    let mut far = Far::agreed();
+    let members = json!({ "joined": { "@a:hs": {} } });
+    fetches(&mut far, MEMBERS, members.clone());
+    fetches(&mut far, MEMBERS, members.clone());
+    let id = synced(&mut far);
+    fetches(&mut far, MEMBERS, members.clone());
+    is_known(&mut far, MEMBERS, &members);
+    let joins = json!({ "type": "m.room.member", "state_key": "@b:hs", "content": { "membership": "join" } });
+    far.hears_more(
+        id,
+        json!({ "next_batch": "s2", "rooms": { "join": { "!a:hs": { "timeline": { "events": [joins] } } } } }),
+    );
+    fetches(&mut far, MEMBERS, json!({ "joined": { "@a:hs": {}, "@b:hs": {} } }));
+    far.fails(id);
+    fetches(&mut far, MEMBERS, members);
+}
+
+#[test]
+fn a_sync_ends_what_it_says_has_changed_and_nothing_else() {
+    let mut far = Far::agreed();
+    let id = synced(&mut far);
+    let (rules, event) = (json!({ "global": {} }), json!({ "event_id": "$1", "content": {} }));
+    fetches(&mut far, RULES, rules.clone());
+    fetches(&mut far, EVENT, event.clone());
+    far.hears_more(id, delta("s2", "nothing of that"));
+    is_known(&mut far, RULES, &rules);
+    is_known(&mut far, EVENT, &event);
+    let edit = json!({ "type": "m.room.message", "content": { "m.relates_to": { "rel_type": "m.replace", "event_id": "$1" } } });
+    far.hears_more(
+        id,
+        json!({ "next_batch": "s3", "rooms": { "join": { "!a:hs": { "timeline": { "events": [edit] } } } } }),
+    );
+    is_known(&mut far, RULES, &rules);
+    fetches(&mut far, EVENT, event);
+    far.hears_more(
+        id,
+        json!({ "next_batch": "s4", "account_data": { "events": [{ "type": "m.push_rules" }] } }),
+    );
+    fetches(&mut far, RULES, rules);
+}
+
+#[test]
+fn without_a_cache_each_question_crosses() {
+    let mut far = Far::agreed_with(Config { cached: 0, ..Config::default() });
+    fetches(&mut far, "/_matrix/client/versions", json!({ "versions": [] }));
+    fetches(&mut far, "/_matrix/client/versions", json!({ "versions": [] }));
 }

@@ -74,6 +74,9 @@ pub(crate) struct ProxyArgs {
     /// Seconds of silence after which the gateway is asked whether it still observes; never, if not given
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(60..))]
     keepalive: Option<u64>,
+    /// Ask the homeserver each time, also for what cannot have changed
+    #[arg(long)]
+    no_cache: bool,
     /// What becomes of what does not fit the link, where it is not what is sensible for it: media, previews, directory, presence, typing and
     /// receipts are allow, latest, defer, refuse or drop
     #[arg(long, value_name = "CLASS=RULE,…")]
@@ -147,6 +150,7 @@ async fn serve(args: &ProxyArgs, link: &Profile, protection: Protection) -> Resu
     policy.set(args.policy.as_deref().unwrap_or_default()).map_err(Failure::usage)?;
     let config = Config {
         policy: policy.clone(),
+        cached: if args.no_cache { 0 } else { Config::default().cached },
         patience: Duration::from_secs(args.patience),
         keepalive: args.keepalive.map(Duration::from_secs),
         ..Config::default()

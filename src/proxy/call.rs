@@ -77,7 +77,6 @@ impl Call {
 
     /// Whether it asks the same.
     pub(super) fn is(&self, request: &http::Request<Bytes>) -> bool {
-        let token = |request: &http::Request<Bytes>| request.headers().get(header::AUTHORIZATION).cloned();
         self.request.method() == request.method()
             && self.request.uri() == request.uri()
             && self.request.body() == request.body()
@@ -97,7 +96,6 @@ impl Call {
             }
         };
         let is_receipt = later.uri().path().contains("/receipt/");
-        let token = |request: &http::Request<Bytes>| request.headers().get(header::AUTHORIZATION).cloned();
         self.kind == Kind::Latest
             && matches!(self.state, State::Waiting)
             && self.request.method() == later.method()
@@ -195,4 +193,8 @@ impl Calls {
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
+}
+
+fn token(request: &http::Request<Bytes>) -> Option<&http::HeaderValue> {
+    request.headers().get(header::AUTHORIZATION)
 }

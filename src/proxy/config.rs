@@ -30,6 +30,8 @@ pub struct Config {
     pub longest_pause: Duration,
     /// Requests under way or waiting, those in the queue among them.
     pub calls: usize,
+    /// Answers that are kept for who asks again; 0 for none.
+    pub cached: usize,
     /// Bytes of bodies of all of them, and of answers that nobody has taken.
     pub bytes: usize,
     /// Observed `/sync`s.
@@ -70,6 +72,7 @@ impl Default for Config {
             pause: Duration::from_secs(5),
             longest_pause: Duration::from_secs(600),
             calls: 256,
+            cached: 512,
             bytes: 16 << 20,
             streams: 32,
             deltas: 32,

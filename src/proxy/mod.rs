@@ -12,6 +12,7 @@
 //! ```
 
 mod answer;
+mod cache;
 mod call;
 mod config;
 mod line;
@@ -37,6 +38,7 @@ pub use self::line::AskId;
 pub use self::line::Follows;
 pub use self::status::Status;
 
+use self::cache::Cache;
 use self::call::Call;
 use self::call::CallNumber;
 use self::call::Calls;
@@ -110,6 +112,8 @@ pub struct Counters {
     pub requests: u64,
     /// Those that were answered without the line.
     pub local: u64,
+    /// Those that were given an answer that was known.
+    pub cached: u64,
     /// Those that joined another one under way, or were given its answer.
     pub joined: u64,
     /// Those that said less than a later one, and did not cross.
@@ -135,6 +139,8 @@ pub struct Proxy {
     line_changed: bool,
     calls: Calls,
     streams: Vec<Stream>,
+    /// Answers that hold for a while; none where none are to be kept.
+    cache: Option<Cache>,
     outputs: VecDeque<Output>,
     counters: Counters,
     /// When the gateway was last heard.
@@ -146,8 +152,10 @@ pub struct Proxy {
 impl Proxy {
     /// A proxy that has asked nothing yet. `chance` tells its association from others.
     pub fn new(config: Config, chance: [u8; 8]) -> Self {
+        let cache = (config.cached > 0).then(|| Cache::new(config.cached, config.bytes));
         Self {
             config,
+            cache,
             line: Line::new(Caller::new(chance)),
             line_changed: false,
             calls: Calls::default(),
@@ -307,6 +315,12 @@ impl Proxy {
         (kind, priority): (Kind, Priority),
         now: Instant,
     ) {
+        let observed = self.observes(&request);
+        let known = self.cache.as_mut().and_then(|cache| cache.get(&request, observed, now));
+        if let Some(response) = known {
+            self.counters.cached += 1;
+            return self.answer(client, response);
+        }
         // What was said of something before it was said otherwise is said anew.
         if let Some(number) = self.calls.same(&request).filter(|_| kind != Kind::Latest) {
             return self.join(client, number, now);
@@ -330,6 +344,11 @@ impl Proxy {
             Kind::Passing => self.ask_call(number),
             Kind::Queued | Kind::Latest | Kind::Deferred => self.run(),
         }
+    }
+
+    /// Whether the gateway tells what is new to who asks this.
+    fn observes(&self, request: &http::Request<Bytes>) -> bool {
+        self.streams.iter().any(|stream| stream.is_observed_by(request))
     }
 
     /// Answers what waits and says no more than what a later request says.
@@ -385,6 +404,12 @@ impl Proxy {
                 let queued = self.calls.get(number).is_some_and(|call| call.kind == Kind::Queued);
                 if waits && queued && is_passing(response.status()) {
                     return self.rest(number, after(&response), now);
+                }
+                if let Some(call) = self.calls.get(number) {
+                    let observed = self.observes(&call.request);
+                    if let Some(cache) = &mut self.cache {
+                        cache.take(&call.request, &response, observed, now);
+                    }
                 }
                 self.conclude(number, response, now);
             }

@@ -107,8 +107,12 @@ impl Stream {
 
     /// Whether a request polls the same, wherever from.
     pub(super) fn is_of(&self, request: &http::Request<Bytes>) -> bool {
-        let token = |request: &http::Request<Bytes>| request.headers().get(header::AUTHORIZATION).cloned();
         self.request.uri() == request.uri() && token(&self.request) == token(request)
+    }
+
+    /// Whether what is new for who asks this is told by itself.
+    pub(super) fn is_observed_by(&self, request: &http::Request<Bytes>) -> bool {
+        matches!(self.state, State::Observing(_)) && token(&self.request) == token(request)
     }
 
     /// Whether a position is one that it can go on from.
@@ -191,4 +195,8 @@ impl Stream {
     pub(super) fn bytes(&self) -> usize {
         self.deltas.iter().map(|delta| delta.response.body().len()).sum()
     }
+}
+
+fn token(request: &http::Request<Bytes>) -> Option<&http::HeaderValue> {
+    request.headers().get(header::AUTHORIZATION)
 }

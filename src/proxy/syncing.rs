@@ -118,6 +118,9 @@ impl Proxy {
             // A gateway that does not observe this is asked again when its client asks.
             Follows::Nothing => State::Idle,
         };
+        if let Some(cache) = &mut self.cache {
+            cache.synced(response.body());
+        }
         match stream.take(response.clone()) {
             Taken::Other => self.end_with(place, response),
             Taken::News => self.deliver(place, now),

@@ -19,7 +19,7 @@ pub(super) const EVENT_ID: &str = "event_id";
 const TRANSACTION: [&str; 2] = ["unsigned", "transaction_id"];
 const CONTENT: &str = "content";
 /// The parameters of queries whose values are tokens.
-const QUERY: [&str; 6] = ["since", "from", "to", "pos", "next_batch", "batch"];
+const QUERY: [&str; 7] = ["since", "from", "to", "pos", "next_batch", "batch", "at"];
 
 static TABLES: LazyLock<Tables> = LazyLock::new(|| Tables::parse(NAMES, VALUES, ROUTES, SECRETS));
 

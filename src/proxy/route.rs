@@ -176,7 +176,10 @@ fn poll(request: &http::Request<Bytes>) -> Option<Poll> {
     let options = query::decode(request.uri().query().unwrap_or_default()).ok()?;
     let since = query::get(&options, "since").filter(|since| !since.is_empty()).map(str::to_owned);
     let timeout = query::get(&options, "timeout").map_or(Some(0), |timeout| timeout.parse().ok())?;
-    let mut rest = query::with(&query::with(&options, "since", None), "timeout", None);
+    // What a client makes each time another one, against caches of HTTP, is nothing to the homeserver.
+    let mut rest = ["since", "timeout", "_cacheBuster"]
+        .iter()
+        .fold(options, |rest, name| query::with(&rest, name, None));
     if since.is_none() {
         // Who has nothing is told the full state anyway.
         rest = query::with(&rest, "full_state", None);

@@ -212,7 +212,7 @@ fn parsed(body: &Option<Vec<u8>>) -> Value {
 
 fn with_tokens(query: &str, tokens: &BTreeMap<String, String>) -> String {
     let parts = query.split('&').map(|part| match part.split_once('=') {
-        Some((name, value)) if ["since", "from", "to", "pos"].contains(&name) => {
+        Some((name, value)) if ["since", "from", "to", "pos", "at"].contains(&name) => {
             format!("{name}={}", tokens.get(value).map_or(value, String::as_str))
         }
         _ => part.to_owned(),

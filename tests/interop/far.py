@@ -1,4 +1,4 @@
-"""A Matrix client's end: `lowband proxy`, as a device with OSCORE, behind `lowband link run` as hf-100, twenty times as fast as it is."""
+"""A Matrix client's end: `lowband proxy`, as a device with OSCORE, behind `lowband link run` as hf-100, some times as fast as it is."""
 
 import json
 import re
@@ -7,8 +7,8 @@ import time
 import urllib.request
 
 from slow import SlowWorld
-from slow import SPEED
 from world import PATIENCE
+from world import login
 from world import registration
 
 
@@ -17,8 +17,10 @@ class FarWorld(SlowWorld):
 
     # Whether frames are lost.
     LOSS = "0"
-    # How the proxy knows the link.
-    BEHIND = ["--link", "hf-100", "--link-speed", str(SPEED)]
+    @property
+    def BEHIND(self):
+        """How the proxy knows the link."""
+        return ["--link", "hf-100", "--link-speed", str(self.SPEED)]
 
     def __enter__(self):
         super().__enter__()
@@ -38,6 +40,15 @@ class FarWorld(SlowWorld):
         ran = subprocess.run([self.lowband, *words], cwd=self.directory, capture_output=True, text=True)
         assert ran.returncode == 0, ran.stderr
         return f"$ lowband {' '.join(words)}\n{ran.stdout}{ran.stderr}"
+
+    def begin(self, user, *options):
+        """The operator adds the device `boat` of a user who has a password, and the proxy begins; what was typed."""
+        status, answer = self.http("POST", "/_matrix/client/v3/login", None, login(user))
+        assert status == 200, answer
+        (self.directory / "token").write_text(answer["access_token"])
+        of = ["--user", answer["user_id"], "--token-file", "token", "--homeserver", self.homeserver]
+        added = self.device("add", "boat", *of, "--allow-token", "--routes", "all")
+        return added + self.device("export", "boat", "-o", "boat.toml") + self.start_proxy(*options)
 
     def start_proxy(self, *options):
         """Starts it for the device `boat`; what was typed."""

@@ -10,7 +10,9 @@ import by_aiocoap_dtls
 import by_aiocoap_edhoc
 import by_aiocoap_oscore
 import by_aiocoap_slowly
+import by_bot_sdk
 import by_dtls
+import by_js_sdk
 import by_libcoap
 import by_libcoap_slowly
 import by_nio
@@ -28,6 +30,8 @@ CONVERSATIONS = {
     "libcoap-dtls": by_dtls,
     "aiocoap-dtls": by_aiocoap_dtls,
     "nio": by_nio,
+    "js-sdk": by_js_sdk,
+    "bot-sdk": by_bot_sdk,
     "session": by_session,
 }
 

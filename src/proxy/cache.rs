@@ -170,29 +170,22 @@ impl Cache {
             return;
         }
         let Ok(sync) = serde_json::from_slice::<Value>(json) else { return self.end_all(|_| true) };
-        if has_type(&sync["account_data"]["events"], "m.push_rules") {
+        if events(&sync, "/account_data/events").any(|event| is_text(event, "/type", "m.push_rules")) {
             self.end(&Tag::PushRules);
         }
-        let memberships = ["join", "leave", "invite", "knock"];
-        let rooms = memberships.iter().filter_map(|membership| sync["rooms"][membership].as_object());
-        for (room, said) in rooms.flatten() {
-            let parts = [
-                ("state", "events"),
-                ("state_after", "events"),
-                ("timeline", "events"),
-                ("invite_state", "events"),
-            ];
-            let events = parts.iter().filter_map(|(part, events)| said[part][events].as_array()).flatten();
-            for event in events {
-                self.seen(room, event);
+        let memberships = ["/rooms/join", "/rooms/leave", "/rooms/invite", "/rooms/knock"];
+        let rooms = memberships.iter().filter_map(|rooms| sync.pointer(rooms)?.as_object()).flatten();
+        for (room, said) in rooms {
+            for part in ["/state/events", "/state_after/events", "/timeline/events", "/invite_state/events"] {
+                events(said, part).for_each(|event| self.seen(room, event));
             }
-            if said["timeline"]["limited"] == Value::Bool(true) {
+            if said.pointer("/timeline/limited") == Some(&Value::Bool(true)) {
                 self.end(&Tag::Members(room.clone()));
                 self.end_all(|tag| matches!(tag, Tag::Event(_)));
             }
         }
-        for user in sync["presence"]["events"].as_array().into_iter().flatten() {
-            if let Some(sender) = user["sender"].as_str() {
+        for user in events(&sync, "/presence/events") {
+            if let Some(sender) = text(user, "/sender") {
                 self.end(&Tag::Profile(sender.to_owned()));
             }
         }
@@ -208,16 +201,16 @@ impl Cache {
     }
 
     fn seen(&mut self, room: &str, event: &Value) {
-        if event["type"] == "m.room.member" {
+        if is_text(event, "/type", "m.room.member") {
             self.end(&Tag::Members(room.to_owned()));
-            if let Some(user) = event["state_key"].as_str() {
+            if let Some(user) = text(event, "/state_key") {
                 self.end(&Tag::Profile(user.to_owned()));
             }
         }
-        let related =
-            [&event["redacts"], &event["content"]["redacts"], &event["content"]["m.relates_to"]["event_id"]];
-        for id in related.into_iter().filter_map(Value::as_str) {
-            self.end(&Tag::Event(id.to_owned()));
+        for place in ["/redacts", "/content/redacts", "/content/m.relates_to/event_id"] {
+            if let Some(id) = text(event, place) {
+                self.end(&Tag::Event(id.to_owned()));
+            }
         }
     }
 
@@ -270,6 +263,14 @@ fn argument(request: &http::Request<Bytes>, name: &str) -> String {
     place.and_then(|place| segments.get(place + 1)).cloned().unwrap_or_default()
 }
 
-fn has_type(events: &Value, name: &str) -> bool {
-    events.as_array().is_some_and(|events| events.iter().any(|event| event["type"] == name))
+fn events<'a>(value: &'a Value, place: &str) -> impl Iterator<Item = &'a Value> {
+    value.pointer(place).and_then(Value::as_array).into_iter().flatten()
+}
+
+fn text<'a>(value: &'a Value, place: &str) -> Option<&'a str> {
+    value.pointer(place)?.as_str()
+}
+
+fn is_text(value: &Value, place: &str, wanted: &str) -> bool {
+    text(value, place) == Some(wanted)
 }

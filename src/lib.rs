@@ -14,6 +14,7 @@ pub mod matrix;
 pub mod measure;
 pub mod net;
 pub mod packed;
+pub mod proxy;
 pub mod security;
 pub mod sim;
 pub mod translate;

@@ -38,9 +38,10 @@ const LAYERS: &[Layer] = &[
         uses: &["coap", "codec", "device", "endpoint", "link", "matrix", "packed", "security", "translate"],
         kind: Kind::Pure,
     },
+    Layer { name: "proxy", uses: &["coap", "matrix", "packed", "translate"], kind: Kind::Pure },
     Layer {
         name: "net",
-        uses: &["coap", "device", "endpoint", "gateway", "link", "security", "sim", "translate"],
+        uses: &["coap", "device", "endpoint", "gateway", "link", "proxy", "security", "sim", "translate"],
         kind: Kind::Driver,
     },
     Layer {

@@ -174,6 +174,26 @@ fn a_message_takes_tens_of_bytes() {
 }
 
 #[test]
+fn a_position_is_one_wherever_a_client_says_it_again() {
+    let mut pair = Pair::new(DEFLATE);
+    let sync = request("GET", "/_matrix/client/v3/sync?timeout=0", None);
+    let (_, body) = pair.exchange(&sync, &sync_of(1, "one", &event(1)));
+    let position = body["next_batch"].as_str().unwrap();
+    for (path, of) in [
+        ("sync", "since"),
+        ("keys/changes", "from"),
+        ("keys/changes", "to"),
+        ("rooms/!a:hs/messages", "from"),
+        ("rooms/!a:hs/messages", "to"),
+        ("rooms/!a:hs/members", "at"),
+    ] {
+        let target = format!("/_matrix/client/v3/{path}?{of}={position}");
+        let (read, ..) = pair.ask(&request("GET", &target, None));
+        assert_eq!(read.query, Some(format!("{of}=s1_9")), "{path}");
+    }
+}
+
+#[test]
 fn notifications_go_on_from_any_position_that_is_known() {
     let mut pair = Pair::new(DEFLATE);
     let (_, theirs, ours, _) = pair.ask(&request("GET", "/_matrix/client/v3/sync?timeout=0", None));

@@ -5,6 +5,7 @@
 
 mod certificate;
 mod check_config;
+mod coap_url;
 mod config;
 mod decode;
 mod demo;
@@ -15,9 +16,12 @@ mod failure;
 mod gateway;
 mod input;
 mod inspect;
+mod keyring;
 mod link;
 mod measure;
 mod output;
+mod protection;
+mod proxy;
 mod request;
 mod routes;
 mod signals;
@@ -48,6 +52,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Gateway(gateway::GatewayArgs),
+    Proxy(proxy::ProxyArgs),
     CheckConfig(check_config::CheckConfigArgs),
     Request(request::RequestArgs),
     Device(device::DeviceArgs),
@@ -67,6 +72,7 @@ enum Command {
 pub(crate) fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Gateway(args) => gateway::run(args),
+        Command::Proxy(args) => proxy::run(args),
         Command::CheckConfig(args) => check_config::run(args),
         Command::Request(args) => request::run(args),
         Command::Device(args) => device::run(args),

@@ -38,25 +38,22 @@ use lowband::translate;
 use lowband::translate::request::SendError;
 use serde_json::Value;
 use serde_json::json;
-use tokio::net::lookup_host;
 use tokio::time;
 
 use self::observe::Observer;
 use self::packed::Kept;
-use self::security::Protection;
-use self::security::SecurityArgs;
-use self::url::CoapUrl;
 use super::Failure;
+use super::coap_url::CoapUrl;
 use super::config::Links;
 use super::dictionary;
 use super::input;
+use super::keyring;
 use super::output;
+use super::protection::Protection;
+use super::protection::SecurityArgs;
 
-mod keyring;
 mod observe;
 mod packed;
-mod security;
-mod url;
 
 /// Make one Matrix call over CoAP and print the answer as JSON.
 #[derive(Debug, Args)]
@@ -250,7 +247,7 @@ async fn call(
     link: &Profile,
     (protection, dictionary): (Protection, Option<Dictionary>),
 ) -> Result<(), Failure> {
-    let remote = resolve(&args.url).await?;
+    let remote = args.url.resolve().await?;
     if args.announce_link {
         request.options.push(OptionNumber::LINK, link.name.as_bytes());
     }
@@ -479,17 +476,6 @@ const UNKNOWN_KEY: &str = "the gateway may not have this key any more: lowband d
 enum Lines {
     One,
     Many,
-}
-
-async fn resolve(url: &CoapUrl) -> Result<SocketAddr, Failure> {
-    let (host, port) = url.authority();
-    let found = lookup_host((host, port)).await;
-    let none = |why: String| {
-        let failure = Failure::unanswered(format_args!("cannot find {host}: {why}"));
-        failure
-            .hint("a name that this system resolves, or an IP address as in coap://127.0.0.1 or coap://[::1]")
-    };
-    found.map_err(|error| none(error.to_string()))?.next().ok_or_else(|| none("it has no address".into()))
 }
 
 /// One datagram on one line: `> 0.012 CON GET id 4660 token 1a  Uri-Path 7, Uri-Query timeout=30000  23 bytes`.

@@ -98,7 +98,7 @@ impl Packed {
         &mut self,
         peer: Association,
         request: &coap::Request,
-        session: &Session,
+        given: &Session,
     ) -> Result<Option<Call>, Refusal> {
         if Hello::begins(&request.payload) {
             // RFC 8132 §2: what is safe changes nothing.
@@ -111,7 +111,13 @@ impl Packed {
         let limits = self.limits;
         let Peer { known, dictionary, .. } = self.of(peer).ok_or(Refusal::NoAgreement)?;
         let (read, asked) = known.end.decode_request(&request.payload, dictionary, limits)?;
-        let call = call(request.method, read, asked, session)?;
+        // What the client holds in the place of a token that is kept here.
+        let own = match given.token() {
+            Some(token) => known.end.access_token(token).map_err(|_| Refusal::UnknownToken)?,
+            None => None,
+        };
+        let session = own.map(|token| given.with_token(token)).transpose()?;
+        let call = call(request.method, read, asked, session.as_ref().unwrap_or(given))?;
         known.has_read(&call);
         Ok(Some(call))
     }

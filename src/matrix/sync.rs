@@ -103,6 +103,11 @@ impl Counters {
         self.0.extend(later.0.iter().map(|(name, value)| (name.clone(), value.clone())));
     }
 
+    /// The counters, as the homeserver states them: by their members' names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value))
+    }
+
     fn is_known_from(&self, previous: &Counters) -> bool {
         self.0.iter().all(|(name, value)| previous.0.get(name) == Some(value))
     }

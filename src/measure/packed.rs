@@ -54,7 +54,7 @@ const TOKEN: &str = "lb00000007_";
 const TRANSACTION: &str = "lb00000009.";
 
 /// The parameters of queries that are tokens.
-const PARAMETERS: [&str; 6] = ["since", "from", "to", "pos", "next_batch", "batch"];
+const PARAMETERS: [&str; 7] = ["since", "from", "to", "pos", "next_batch", "batch", "at"];
 /// The places of tokens in bodies of POST.
 const PLACES: [&str; 3] = ["/since", "/refresh_token", "/extensions/to_device/since"];
 

@@ -28,6 +28,7 @@ use super::keyring::Keyring;
 use crate::coap;
 use crate::coap::Code;
 use crate::coap::Observe;
+use crate::coap::Priority;
 use crate::coap::Response;
 use crate::endpoint;
 use crate::endpoint::Address;
@@ -156,8 +157,20 @@ impl Client {
     /// # Errors
     /// No response: none in time, a reset, nobody there.
     pub async fn request(&self, request: coap::Request) -> Result<Response, RequestError> {
+        self.request_with(Priority::Message, request).await
+    }
+
+    /// As [`Client::request`]; what is more pressing leaves first.
+    ///
+    /// # Errors
+    /// As [`Client::request`].
+    pub async fn request_with(
+        &self,
+        priority: Priority,
+        request: coap::Request,
+    ) -> Result<Response, RequestError> {
         let (sender, receiver) = oneshot::channel();
-        let _cancel = self.start(request, Waiter::Once(Some(sender)));
+        let _cancel = self.start(Order { request, priority }, Waiter::Once(Some(sender)));
         receiver.await.unwrap_or(Err(RequestError::Closed))
     }
 
@@ -165,7 +178,7 @@ impl Client {
     pub fn observe(&self, mut request: coap::Request) -> Observation {
         request.observe = Some(Observe::Register);
         let (sender, receiver) = mpsc::channel(Observation::QUEUE);
-        let cancel = self.start(request, Waiter::Many(sender));
+        let cancel = self.start(Order { request, priority: Priority::Message }, Waiter::Many(sender));
         Observation { responses: receiver, cancel }
     }
 
@@ -213,10 +226,10 @@ impl Client {
         let _ = receiver.await;
     }
 
-    fn start(&self, request: coap::Request, waiter: Waiter) -> CancelOnDrop {
+    fn start(&self, order: Order, waiter: Waiter) -> CancelOnDrop {
         let key = Key(self.keys.fetch_add(1, Ordering::Relaxed));
         // A task that is gone drops the waiter, and that is what the waiter hears.
-        let _ = self.commands.send(Command::Start { key, request, waiter });
+        let _ = self.commands.send(Command::Start { key, order, waiter });
         CancelOnDrop { key, commands: self.commands.clone() }
     }
 }
@@ -349,8 +362,15 @@ impl Meter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key(u64);
 
+/// A request, and what goes before it.
+#[derive(Clone)]
+struct Order {
+    request: coap::Request,
+    priority: Priority,
+}
+
 enum Command {
-    Start { key: Key, request: coap::Request, waiter: Waiter },
+    Start { key: Key, order: Order, waiter: Waiter },
     Cancel { key: Key },
     Forget { key: Key },
     Resume,
@@ -460,14 +480,14 @@ impl Driver {
     fn obey(&mut self, command: Command) {
         let now = self.clock.now();
         match command {
-            Command::Start { key, request, waiter } => {
+            Command::Start { key, order, waiter } => {
                 if self.waits_for_session() {
-                    return self.hold(key, request, waiter);
+                    return self.hold(key, order, waiter);
                 }
                 if self.waits_for_keys() {
-                    return self.hold_for_keys(key, request, waiter);
+                    return self.hold_for_keys(key, order, waiter);
                 }
-                self.ask(key, request, waiter, 0);
+                self.ask(key, order, waiter, 0);
             }
             Command::Cancel { key } | Command::Forget { key }
                 if self.release(key) || self.release_held(key) => {}

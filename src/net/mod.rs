@@ -11,6 +11,7 @@ pub mod dtls;
 pub mod gateway;
 pub mod keyring;
 pub mod login;
+pub mod proxy;
 pub mod relay;
 pub mod store;
 pub mod upstream;

@@ -27,6 +27,7 @@ use crate::packed::tokens::Mark;
 use crate::packed::tokens::Marks;
 use crate::packed::tokens::Tokens;
 use crate::packed::tokens::Transactions;
+use crate::packed::tokens::parse_client_token;
 
 /// The end at the homeserver: reads requests, writes responses and notifications.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -89,6 +90,18 @@ impl GatewayEnd {
         self.peer = Mirror::default();
         self.tokens.forget_marks();
         self.answers.begin_epoch();
+    }
+
+    /// The access token that the client holds this one in the place of; `None` where it is the homeserver's itself.
+    ///
+    /// # Errors
+    /// One that stands for a token which is not known here any more.
+    pub fn access_token(&mut self, token: &str) -> Result<Option<&str>, DecodeError> {
+        let Some((generation, number)) = parse_client_token(token) else { return Ok(None) };
+        if generation != self.agreement.tokens {
+            return Err(DecodeError::UnknownToken(number));
+        }
+        self.tokens.hold(number).map(Some)
     }
 
     /// Reads a request: what to ask the homeserver, and what the response answers.

@@ -18,7 +18,7 @@ pub(super) const EVENT_ID: &str = "event_id";
 const TRANSACTION: [&str; 2] = ["unsigned", "transaction_id"];
 const CONTENT: &str = "content";
 /// The parameters of queries whose values are tokens.
-const QUERY: [&str; 6] = ["since", "from", "to", "pos", "next_batch", "batch"];
+const QUERY: [&str; 7] = ["since", "from", "to", "pos", "next_batch", "batch", "at"];
 
 /// The methods that there are, by the number that they have before a path that is spelled out.
 pub(super) const METHODS: [&str; 7] = ["GET", "PUT", "POST", "DELETE", "HEAD", "OPTIONS", "PATCH"];

@@ -5,6 +5,7 @@
 //! long as it likes; which the homeserver's was, the gateway knows. The upstream transaction id is made from the association and a number.
 
 use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -14,6 +15,9 @@ use crate::packed::error::DecodeError;
 /// How many tokens, and how many bytes of them, the gateway keeps for an association.
 const MOST_TOKENS: usize = 4096;
 const MOST_BYTES: usize = 512 << 10;
+
+/// How many access tokens that are in use it keeps whatever comes after them.
+const MOST_HELD: usize = 64;
 
 /// How many marks and transactions the proxy keeps.
 const MOST_MARKS: usize = 1024;
@@ -40,6 +44,9 @@ pub(super) struct Tokens {
     /// Those that the proxy is not known to have, with the messages that gave them.
     #[serde(default)]
     awaited: BTreeMap<u64, u64>,
+    /// The access tokens in use, the one that came into use last at the front.
+    #[serde(default)]
+    held: VecDeque<u64>,
 }
 
 impl Tokens {
@@ -54,6 +61,15 @@ impl Tokens {
     pub(super) fn token(&self, number: u64) -> Result<&str, DecodeError> {
         let found = self.entries.get(&number).map(|(token, _)| token.as_str());
         found.ok_or(DecodeError::UnknownToken(number))
+    }
+
+    /// An access token that is in use: it is kept, whatever comes after it.
+    pub(super) fn hold(&mut self, number: u64) -> Result<&str, DecodeError> {
+        if self.entries.contains_key(&number) && !self.held.contains(&number) {
+            self.held.truncate(MOST_HELD - 1);
+            self.held.push_front(number);
+        }
+        self.token(number)
     }
 
     /// What both ends know since the token was given.
@@ -92,7 +108,9 @@ impl Tokens {
             self.entries.insert(number, (token, Mark { token: number, ..mark }));
         }
         while self.entries.len() > MOST_TOKENS || self.bytes > MOST_BYTES {
-            let Some((number, (token, _))) = self.entries.pop_first() else { return };
+            let oldest = self.entries.keys().find(|number| !self.held.contains(number)).copied();
+            let oldest = oldest.and_then(|number| self.entries.remove_entry(&number));
+            let Some((number, (token, _))) = oldest else { return };
             self.bytes -= token.len();
             self.awaited.remove(&number);
             if self.numbers.get(&token) == Some(&number) {

@@ -36,6 +36,9 @@ pub enum Refusal {
     /// An access token that no header can hold.
     #[error("the access token has characters that no token has")]
     AccessToken,
+    /// An access token in the place of one that was kept here, and is not any more.
+    #[error("the gateway does not have the access token any more: log in again")]
+    UnknownToken,
     /// A body in a representation that is neither CBOR nor JSON.
     #[error("content format {0} is not supported")]
     ContentFormat(u32),

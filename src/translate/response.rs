@@ -201,7 +201,7 @@ fn code(refusal: &Refusal) -> (Code, ErrorCode) {
         }
         Refusal::Path(_) | Refusal::Query(_) => (Code::BAD_REQUEST, ErrorCode::InvalidParam),
         Refusal::UriTooLong => (Code::BAD_REQUEST, ErrorCode::TooLarge),
-        Refusal::AccessToken => (Code::UNAUTHORIZED, ErrorCode::UnknownToken),
+        Refusal::AccessToken | Refusal::UnknownToken => (Code::UNAUTHORIZED, ErrorCode::UnknownToken),
         Refusal::Device(refused) => device_code(refused),
         Refusal::Packed(error) => packed_code(error),
         Refusal::NoAgreement => (Code::PRECONDITION_FAILED, ErrorCode::Unknown),

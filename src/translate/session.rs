@@ -33,6 +33,19 @@ impl Session {
         self.authorization.as_ref()
     }
 
+    /// The access token itself, if it has given one.
+    pub fn token(&self) -> Option<&str> {
+        self.authorization.as_ref()?.to_str().ok()?.strip_prefix(SCHEME)
+    }
+
+    /// The same peer with another access token.
+    ///
+    /// # Errors
+    /// One that no header can hold.
+    pub fn with_token(&self, token: &str) -> Result<Self, Refusal> {
+        Ok(Self { authorization: authorization(token.as_bytes())?, ..self.clone() })
+    }
+
     /// Which integer keys the peer reads.
     ///
     /// MSC3079 "Versioning": what option 257 asked for, at most version 1, the highest there is; without that option none,
@@ -69,6 +82,9 @@ impl Session {
     }
 }
 
+/// RFC 6750 §2.1.
+const SCHEME: &str = "Bearer ";
+
 /// The header for a token that comes with `Bearer `, without, or with it twice. An empty one takes the token back.
 fn authorization(token: &[u8]) -> Result<Option<HeaderValue>, Refusal> {
     let mut token = token.trim_ascii();
@@ -82,7 +98,7 @@ fn authorization(token: &[u8]) -> Result<Option<HeaderValue>, Refusal> {
     if !token.iter().all(u8::is_ascii_graphic) {
         return Err(Refusal::AccessToken);
     }
-    let header = [b"Bearer ", token].concat();
+    let header = [SCHEME.as_bytes(), token].concat();
     let mut header = HeaderValue::from_bytes(&header).map_err(|_| Refusal::AccessToken)?;
     header.set_sensitive(true);
     Ok(Some(header))
@@ -90,10 +106,10 @@ fn authorization(token: &[u8]) -> Result<Option<HeaderValue>, Refusal> {
 
 /// RFC 9110 §11.1: the name of a scheme may be in any case.
 fn strip_scheme(token: &[u8]) -> Option<&[u8]> {
-    const SCHEME: &[u8] = b"Bearer";
-    let (scheme, rest) = token.split_at_checked(SCHEME.len())?;
+    let name = SCHEME.trim_end().as_bytes();
+    let (scheme, rest) = token.split_at_checked(name.len())?;
     let ends = rest.first().is_none_or(|byte| *byte == b' ');
-    (ends && scheme.eq_ignore_ascii_case(SCHEME)).then_some(rest)
+    (ends && scheme.eq_ignore_ascii_case(name)).then_some(rest)
 }
 
 #[cfg(test)]

@@ -10,9 +10,13 @@ import by_aiocoap_dtls
 import by_aiocoap_edhoc
 import by_aiocoap_oscore
 import by_aiocoap_slowly
+import by_bot_sdk
 import by_dtls
+import by_js_sdk
 import by_libcoap
 import by_libcoap_slowly
+import by_nio
+import by_session
 from transcript import Transcript
 from world import World
 
@@ -25,6 +29,10 @@ CONVERSATIONS = {
     "aiocoap-hf-100": by_aiocoap_slowly,
     "libcoap-dtls": by_dtls,
     "aiocoap-dtls": by_aiocoap_dtls,
+    "nio": by_nio,
+    "js-sdk": by_js_sdk,
+    "bot-sdk": by_bot_sdk,
+    "session": by_session,
 }
 
 

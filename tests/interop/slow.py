@@ -13,7 +13,6 @@ from world import World
 from world import registration
 
 SPEED = 20
-LINK = f"hf-100x{SPEED}"
 # A message or an answer that has to be repeated four times takes as long as that.
 SLOW_PATIENCE = 170  # seconds
 # How long an observer goes on listening after the last message: for three times what a round trip takes.
@@ -29,13 +28,21 @@ FILTER = {
 
 
 class SlowWorld(World):
-    """A world whose peers are at the other end of hf-100, twenty times as fast as it is."""
+    """A world whose peers are at the other end of hf-100, twenty times as fast as it is, or `SPEED` times."""
 
-    LISTEN = f"127.0.0.1:0={LINK}"
+    SPEED = SPEED
     # What is lost follows from it and from the order in which datagrams are sent.
     SEED = 7
     # What the gateway leaves out of /sync: a table of docs/shaping.md.
     SHAPE = ""
+
+    @property
+    def link(self):
+        return f"hf-100x{self.SPEED}"
+
+    @property
+    def LISTEN(self):
+        return f"127.0.0.1:0={self.link}"
 
     def __enter__(self):
         super().__enter__()
@@ -66,7 +73,7 @@ class SlowWorld(World):
 
     def relaying(self, listen):
         to = self.behind.removeprefix("coap://")
-        link = ["--profile", "hf-100", "--speed", str(SPEED), "--seed", str(self.SEED)]
+        link = ["--profile", "hf-100", "--speed", str(self.SPEED), "--seed", str(self.SEED)]
         return ["link", "run", *link, "--listen", listen, "--to", to, "-v"]
 
     def __exit__(self, *error):
@@ -86,7 +93,7 @@ class SlowWorld(World):
 
     def config(self):
         shape = f'shape = "buoy"\n\n[shape.buoy]\n{self.SHAPE}' if self.SHAPE else ""
-        return f'[link.{LINK}]\nlike = "hf-100"\nspeed = {SPEED}\n{shape}'
+        return f'[link.{self.link}]\nlike = "hf-100"\nspeed = {self.SPEED}\n{shape}'
 
     def tell(self, transcript):
         """What there is between the client and the homeserver."""

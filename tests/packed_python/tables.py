@@ -8,7 +8,7 @@ DIRECTORY = pathlib.Path(__file__).resolve().parents[2] / "dictionaries" / "v2"
 METHODS = ["GET", "PUT", "POST", "DELETE", "HEAD", "OPTIONS", "PATCH"]
 
 # Where tokens stand in a query (section 9).
-QUERY_TOKENS = {"since", "from", "to", "pos", "next_batch", "batch"}
+QUERY_TOKENS = {"since", "from", "to", "pos", "next_batch", "batch", "at"}
 
 
 def _rows(name):

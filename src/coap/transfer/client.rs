@@ -355,14 +355,14 @@ impl ClientTransfers {
         self.asked.values().filter_map(Asked::deadline).min()
     }
 
-    /// Whether the request with this token has another's method and path.
+    /// Whether the request with this token has another's method and path. One without a path may be for anything (docs/packed.md section 2).
     pub fn has_path_of(&self, token: Token, other: &Request) -> bool {
         let path = |request: &Request| -> Vec<Vec<u8>> {
             request.options.all(OptionNumber::URI_PATH).map(<[u8]>::to_vec).collect()
         };
-        self.asked
-            .get(&token)
-            .is_some_and(|asked| asked.request.method == other.method && path(&asked.request) == path(other))
+        let wanted = path(other);
+        let has = |asked: &Asked| asked.request.method == other.method && path(&asked.request) == wanted;
+        !wanted.is_empty() && self.asked.get(&token).is_some_and(has)
     }
 
     /// The tokens in use.

@@ -5,6 +5,7 @@ use tracing::debug;
 
 use super::Driver;
 use super::Key;
+use super::Order;
 use super::RequestError;
 use super::Then;
 use super::Waiter;
@@ -39,7 +40,7 @@ struct Run {
 /// A request that waits for keys.
 struct Held {
     key: Key,
-    request: coap::Request,
+    order: Order,
     waiter: Waiter,
     /// How often it was made already.
     tries: u8,
@@ -47,7 +48,7 @@ struct Held {
 
 /// A request as it can be made again under other keys.
 pub(super) struct Again {
-    pub(super) request: coap::Request,
+    order: Order,
     tries: u8,
 }
 
@@ -77,8 +78,8 @@ impl Driver {
     }
 
     /// Keeps a request until there are keys.
-    pub(super) fn hold_for_keys(&mut self, key: Key, request: coap::Request, waiter: Waiter) {
-        self.agreeing.held.push(Held { key, request, waiter, tries: 0 });
+    pub(super) fn hold_for_keys(&mut self, key: Key, order: Order, waiter: Waiter) {
+        self.agreeing.held.push(Held { key, order, waiter, tries: 0 });
         if self.agreeing.run.is_none() {
             self.give_up_agreeing(&RequestError::NoKeys);
         }
@@ -93,7 +94,7 @@ impl Driver {
     }
 
     /// Makes a request under the keys, or without any where there are to be none.
-    pub(super) fn ask(&mut self, key: Key, request: coap::Request, mut waiter: Waiter, tries: u8) {
+    pub(super) fn ask(&mut self, key: Key, order: Order, mut waiter: Waiter, tries: u8) {
         let now = self.clock.now();
         // What is to be protected does not go in clear, whatever came of the keys.
         if self.keyring.as_ref().is_some_and(|keyring| !keyring.has_keys()) {
@@ -102,8 +103,9 @@ impl Driver {
         let keyring = self.keyring.as_ref();
         let peer = if keyring.is_some() { Keyring::PEER } else { self.address.into() };
         let again = keyring.is_some_and(Keyring::agrees);
-        let again = again.then(|| Again { request: request.clone(), tries: tries.saturating_add(1) });
-        let id = self.machine.request_to(peer, Priority::Message, self.address, request, now);
+        let again = again.then(|| Again { order: order.clone(), tries: tries.saturating_add(1) });
+        let Order { request, priority } = order;
+        let id = self.machine.request_to(peer, priority, self.address, request, now);
         self.waiting.insert(id, Waiting { key, waiter, answered: false, again });
     }
 
@@ -118,8 +120,8 @@ impl Driver {
                 if let Some(keyring) = &mut self.keyring {
                     keyring.take(&mut self.machine, agreed, now);
                 }
-                for Held { key, request, waiter, tries } in std::mem::take(&mut self.agreeing.held) {
-                    self.ask(key, request, waiter, tries);
+                for Held { key, order, waiter, tries } in std::mem::take(&mut self.agreeing.held) {
+                    self.ask(key, order, waiter, tries);
                 }
             }
             Ok(Reply::Again(request)) if run.sent < Agreeing::SENT => {
@@ -189,10 +191,10 @@ impl Driver {
         for (id, Waiting { key, mut waiter, answered, again }) in std::mem::take(&mut self.waiting) {
             self.machine.abandon(id, now);
             match again {
-                Some(Again { request, tries })
-                    if !answered && tries < Agreeing::TRIES && may_be_repeated(&request) =>
+                Some(Again { order, tries })
+                    if !answered && tries < Agreeing::TRIES && may_be_repeated(&order.request) =>
                 {
-                    self.agreeing.held.push(Held { key, request, waiter, tries });
+                    self.agreeing.held.push(Held { key, order, waiter, tries });
                 }
                 _ => waiter.tell(Err(RequestError::NoKeys)),
             }

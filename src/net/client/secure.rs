@@ -7,6 +7,7 @@ use tracing::debug;
 use super::Direction;
 use super::Driver;
 use super::Key;
+use super::Order;
 use super::RequestError;
 use super::Waiter;
 use crate::coap;
@@ -37,7 +38,7 @@ pub(super) struct Secure {
     credentials: Credentials,
     session: Option<SessionId>,
     is_open: bool,
-    held: Vec<(Key, coap::Request, Waiter)>,
+    held: Vec<(Key, Order, Waiter)>,
 }
 
 impl Secure {
@@ -71,9 +72,9 @@ impl Driver {
     }
 
     /// Keeps a request until there is a session.
-    pub(super) fn hold(&mut self, key: Key, request: coap::Request, mut waiter: Waiter) {
+    pub(super) fn hold(&mut self, key: Key, order: Order, mut waiter: Waiter) {
         match &mut self.secure {
-            Some(secure) if secure.session.is_some() => secure.held.push((key, request, waiter)),
+            Some(secure) if secure.session.is_some() => secure.held.push((key, order, waiter)),
             _ => waiter.tell(Err(RequestError::Session("it cannot be opened"))),
         }
         self.drain();
@@ -157,8 +158,8 @@ impl Driver {
             }
             Output::Established { .. } => {
                 secure.is_open = true;
-                for (key, request, waiter) in std::mem::take(&mut secure.held) {
-                    self.ask(key, request, waiter, 0);
+                for (key, order, waiter) in std::mem::take(&mut secure.held) {
+                    self.ask(key, order, waiter, 0);
                 }
             }
             Output::Opened { bytes, .. } => {

@@ -13,8 +13,8 @@ use lowband::net::store::StoreError;
 use lowband::security::dtls;
 use zeroize::Zeroizing;
 
-use super::security::Protection;
-use crate::cli::Failure;
+use super::Failure;
+use super::protection::Protection;
 
 /// Opens a device's keys with their state; and says what link the device is behind.
 pub(super) fn open(given: &str, state: Option<&Path>) -> Result<(Protection, Option<String>), Failure> {

@@ -16,7 +16,7 @@ use lowband::security::dtls::Subject;
 use lowband::security::dtls::Trust;
 use lowband::security::dtls::Version;
 
-use super::super::Failure;
+use super::Failure;
 use super::keyring;
 
 /// What protects a call.

@@ -1,6 +1,11 @@
 //! `coap:` and `coaps:` URLs (RFC 7252 §6.1, §6.2).
 
+use std::net::SocketAddr;
 use std::str::FromStr;
+
+use tokio::net::lookup_host;
+
+use super::Failure;
 
 /// Where to, and what for. Uri-Host and Uri-Port are not sent for it: a gateway has one homeserver, whatever its own name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +30,19 @@ impl CoapUrl {
     /// The host, without the brackets of an IPv6 address, and the port.
     pub(crate) fn authority(&self) -> (&str, u16) {
         (&self.host, self.port)
+    }
+
+    /// Where that is.
+    pub(crate) async fn resolve(&self) -> Result<SocketAddr, Failure> {
+        let (host, port) = self.authority();
+        let found = lookup_host((host, port)).await;
+        let none = |why: String| {
+            let failure = Failure::unanswered(format_args!("cannot find {host}: {why}"));
+            failure.hint(
+                "a name that this system resolves, or an IP address as in coap://127.0.0.1 or coap://[::1]",
+            )
+        };
+        found.map_err(|error| none(error.to_string()))?.next().ok_or_else(|| none("it has no address".into()))
     }
 
     /// Path and query as they stand in HTTP, percent-encoded.

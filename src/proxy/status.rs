@@ -1,0 +1,159 @@
+//! `GET /_lowband/status`: how the link is, and what waits for it.
+
+use bytes::Bytes;
+use http::HeaderValue;
+use http::StatusCode;
+use http::header;
+use serde::Serialize;
+
+use super::Proxy;
+use super::answer;
+use super::call::Kind;
+use super::call::State;
+use crate::coap::Instant;
+
+/// How a proxy does.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Status {
+    /// Whether the gateway answers.
+    pub link: Link,
+    /// Seconds since the gateway was last heard.
+    pub heard_s: Option<u64>,
+    /// What last went wrong on the way, if nothing has gone right since.
+    pub last_error: Option<String>,
+    /// What waits to be sent, the first that goes first.
+    pub queue: Vec<Waiting>,
+    /// Requests under way that are not in the queue.
+    pub under_way: usize,
+    /// `/sync`s that are observed, or to be.
+    pub syncs: usize,
+    /// What was counted since the start.
+    pub counters: super::Counters,
+}
+
+/// Whether the gateway answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Link {
+    /// Nothing was asked yet.
+    Unknown,
+    /// It has answered last.
+    Up,
+    /// It has not answered last.
+    Down,
+}
+
+/// Something in the queue.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Waiting {
+    /// Its method.
+    pub method: String,
+    /// Its path.
+    pub path: String,
+    /// Bytes of its body, before it is packed.
+    pub bytes: usize,
+    /// Seconds since it came.
+    pub age_s: u64,
+    /// What is done with it.
+    pub state: &'static str,
+    /// Seconds until it is tried again.
+    pub again_s: Option<u64>,
+}
+
+impl Proxy {
+    /// How it does.
+    pub fn status(&self, now: Instant) -> Status {
+        let link = match (&self.silent, self.heard) {
+            (Some(_), _) => Link::Down,
+            (None, Some(_)) => Link::Up,
+            (None, None) => Link::Unknown,
+        };
+        let open = self.calls.iter().filter(|(_, call)| !matches!(call.state, State::Done(_)));
+        let (queued, passing): (Vec<_>, Vec<_>) = open.partition(|(_, call)| call.kind == Kind::Queued);
+        let queue = queued.into_iter().map(|(_, call)| {
+            let again_s = match call.state {
+                State::Resting(until) => Some(until.since(now).as_secs()),
+                _ => None,
+            };
+            Waiting {
+                method: call.request.method().to_string(),
+                path: call.request.uri().path().to_owned(),
+                bytes: call.request.body().len(),
+                age_s: now.since(call.begun).as_secs(),
+                state: call.state.name(),
+                again_s,
+            }
+        });
+        Status {
+            link,
+            heard_s: self.heard.map(|heard| now.since(heard).as_secs()),
+            last_error: self.silent.as_ref().map(|(_, reason)| reason.clone()),
+            queue: queue.collect(),
+            under_way: passing.len(),
+            syncs: self.streams.len(),
+            counters: self.counters,
+        }
+    }
+}
+
+impl State {
+    fn name(&self) -> &'static str {
+        match self {
+            State::Waiting => "waiting",
+            State::Asked(_) => "sending",
+            State::Resting(_) => "to be tried again",
+            State::Done(_) => "done",
+        }
+    }
+}
+
+impl Status {
+    /// The answer to who asks for it.
+    pub(super) fn answer(&self, page: bool) -> http::Response<Bytes> {
+        let value = serde_json::to_value(self).unwrap_or_default();
+        if !page {
+            return answer::json(StatusCode::OK, &value);
+        }
+        let mut response = http::Response::new(Bytes::from(self.page()));
+        let html = HeaderValue::from_static("text/html; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, html);
+        response
+    }
+
+    fn page(&self) -> String {
+        let link = match self.link {
+            Link::Unknown => "nothing was asked yet",
+            Link::Up => "up",
+            Link::Down => "down",
+        };
+        let heard = self.heard_s.map_or("never".to_owned(), |seconds| format!("{seconds} s ago"));
+        let error = self
+            .last_error
+            .as_deref()
+            .map_or(String::new(), |error| format!("<p>Last error: {}</p>", escaped(error)));
+        let rows: String = self
+            .queue
+            .iter()
+            .map(|waiting| {
+                let (path, state) = (escaped(&waiting.path), waiting.state);
+                let (method, bytes, age) = (escaped(&waiting.method), waiting.bytes, waiting.age_s);
+                format!("<tr><td>{method}<td>{path}<td>{bytes}<td>{age} s<td>{state}</tr>")
+            })
+            .collect();
+        let queue = match self.queue.is_empty() {
+            true => "<p>Nothing waits.</p>".to_owned(),
+            false => format!("<table><tr><th>method<th>path<th>bytes<th>age<th>state</tr>{rows}</table>"),
+        };
+        format!(
+            "<!doctype html><meta charset=utf-8><meta http-equiv=refresh content=5><title>lowband</title>\
+             <style>body{{font:16px sans-serif;margin:2em;max-width:60em}}td,th{{text-align:left;padding:.2em 1em .2em 0}}</style>\
+             <h1>lowband proxy</h1><p>Link: <b>{link}</b>; gateway last heard {heard}.</p>{error}\
+             <p>{} requests under way, {} syncs.</p><h2>Queue</h2>{queue}",
+            self.under_way, self.syncs
+        )
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}

@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         script: ScriptName::IdleDay,
         transmission: Transmission::Link,
         security: Security::None,
+        encoding: Encoding::Msc3079,
         loss: None,
         observers,
         seed: 1,

@@ -20,7 +20,7 @@ fn run_under(
     seed: u64,
 ) -> Outcome {
     let profile = Profile::built_in(link).expect("the link is built in");
-    let setup = Setup { profile, script, transmission, security, loss: None, observers: 20, seed };
+    let setup = Setup { profile, script, transmission, security, encoding, loss: None, observers: 20, seed };
     World::new(setup).run()
 }
 

@@ -46,6 +46,9 @@ pub(crate) struct SimArgs {
     /// What protects the devices' messages
     #[arg(long, value_enum, default_value_t = Security::None)]
     security: Security,
+    /// How devices write Matrix; in chaos, packed also has devices and gateways that lose what they knew of each other, or do not speak it
+    #[arg(long, value_enum, default_value_t = Encoding::Msc3079)]
+    profile: Encoding,
     /// All chance comes from this number
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::link::whole_number)]
     seed: u64,
@@ -82,6 +85,15 @@ enum Security {
     None,
     /// OSCORE, by keys that each device has; and chaos has an attacker in it
     Oscore,
+}
+
+/// How devices write Matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Encoding {
+    /// As MSC3079 has it: paths in options, CBOR with integer keys
+    Msc3079,
+    /// In the payload alone, with what both ends know left out; each value that arrives is compared with what was said
+    Packed,
 }
 
 /// Runs one seed and tells of it, or many and tells of all.
@@ -161,6 +173,10 @@ impl SimArgs {
                 Security::None => sim::Security::None,
                 Security::Oscore => sim::Security::Oscore,
             },
+            encoding: match self.profile {
+                Encoding::Msc3079 => sim::Encoding::Msc3079,
+                Encoding::Packed => sim::Encoding::Packed,
+            },
             loss: self.loss,
             observers: self.observers,
             seed,
@@ -178,6 +194,9 @@ impl SimArgs {
             format!("lowband sim --link {} --script {} --seed {seed}", profile.name, self.script);
         if self.security == Security::Oscore {
             command.push_str(" --security oscore");
+        }
+        if self.profile == Encoding::Packed {
+            command.push_str(" --profile packed");
         }
         if let Some(config) = &self.config {
             command.push_str(&format!(" --config {}", config.display()));

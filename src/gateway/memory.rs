@@ -112,6 +112,11 @@ pub fn is_of_keys(key: &[u8]) -> bool {
     matches!(endpoint.and_then(decode), Some(MemoryKey::Context(_)))
 }
 
+/// Whether what a gateway stores under this key is what it and a peer know of each other by the packed profile: without it they begin anew.
+pub fn is_of_packed(key: &[u8]) -> bool {
+    key.first() == Some(&Key::PACKED)
+}
+
 /// The version of all values' format.
 const VERSION: u8 = 1;
 

@@ -23,7 +23,7 @@ use crate::packed::tokens::Tokens;
 use crate::packed::tokens::Transactions;
 
 /// The dictionary that is built in.
-pub(super) const BUILT_IN: &[u8] = include_bytes!("../../dictionaries/v2/samples.bin");
+pub const BUILT_IN: &[u8] = include_bytes!("../../dictionaries/v2/samples.bin");
 
 /// The most that a dictionary may have.
 const LONGEST: usize = 1 << 20;

@@ -30,8 +30,8 @@ use crate::packed::tokens::Transactions;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GatewayEnd {
     agreement: Agreement,
-    own: Own,
-    peer: Mirror,
+    pub(super) own: Own,
+    pub(super) peer: Mirror,
     tokens: Tokens,
     messages: u64,
 }
@@ -40,11 +40,13 @@ pub struct GatewayEnd {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ProxyEnd {
     agreement: Agreement,
-    own: Own,
-    peer: Mirror,
+    pub(super) own: Own,
+    pub(super) peer: Mirror,
     marks: Marks,
     transactions: Transactions,
     messages: u64,
+    #[serde(skip)]
+    references: u64,
 }
 
 /// The number of a message among those that an end has written: what its acknowledgement is told by.
@@ -168,12 +170,18 @@ impl ProxyEnd {
             marks: Marks::default(),
             transactions: Transactions::default(),
             messages: 0,
+            references: 0,
         }
     }
 
     /// What was agreed.
     pub fn agreement(&self) -> Agreement {
         self.agreement
+    }
+
+    /// How many aliases it has read and written in the place of what they stand for, in this process.
+    pub fn references(&self) -> u64 {
+        self.references
     }
 
     /// Begins a new epoch: aliases are forgotten, transactions are not.
@@ -199,6 +207,7 @@ impl ProxyEnd {
             self.transactions.commit(number, &request.path, &text);
         }
         self.messages += 1;
+        self.references += draft.references;
         Ok(Encoded { payload, message: MessageNumber(self.messages - 1), asked, items })
     }
 
@@ -243,6 +252,7 @@ impl ProxyEnd {
         let Read { what, reader, .. } = read;
         reader.source.end()?;
         let learned = reader.learned;
+        self.references += learned.references;
         self.peer.commit(learned.entries);
         self.marks.commit(learned.tokens.into_iter(), mark);
         Ok(what)

@@ -5,6 +5,7 @@
 //! base64, times as differences, and a coder that knows from a dictionary what such messages look like.
 
 mod aliases;
+mod check;
 mod clock;
 mod code;
 mod coder;
@@ -22,7 +23,11 @@ mod typed;
 mod write;
 
 pub use aliases::Kind;
+pub use check::Tables;
+pub use check::Unequal;
+pub use check::check;
 pub use coder::Coders;
+pub use dictionary::BUILT_IN as DICTIONARY;
 pub use draft::Agreement;
 pub use draft::Spelling;
 pub use end::Encoded;

@@ -53,6 +53,8 @@ pub(super) struct Learned {
     /// The number of [`Kind::Recent`] that comes next.
     pub(super) next: u64,
     pub(super) has_base: bool,
+    /// How often it referred to something.
+    pub(super) references: u64,
     local: BTreeMap<(Kind, u64), String>,
 }
 

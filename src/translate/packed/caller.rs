@@ -127,6 +127,16 @@ impl Caller {
         self.is_compatible
     }
 
+    /// What is known with the gateway, unless it is known that this is not true any more.
+    pub fn end(&self) -> Option<&ProxyEnd> {
+        self.end.as_ref().filter(|_| !self.is_lost)
+    }
+
+    /// How many aliases were written and read, by this process.
+    pub fn references(&self) -> u64 {
+        self.end.as_ref().map_or(0, ProxyEnd::references)
+    }
+
     /// What was agreed, if it was.
     pub fn agreement(&self) -> Option<Agreement> {
         self.end.as_ref().map(ProxyEnd::agreement)
@@ -190,7 +200,13 @@ impl Caller {
                 (Code::UNPROCESSABLE_ENTITY | Code::PRECONDITION_FAILED, _) => {
                     self.send_hello(pending, coders)
                 }
-                _ => Ok(Step::Done(to_http(response, &Limits::default())?)),
+                _ => {
+                    // Who was forgotten says the next time who it is.
+                    if response.code == Code::UNAUTHORIZED {
+                        self.said = None;
+                    }
+                    Ok(Step::Done(to_http(response, &Limits::default())?))
+                }
             },
         }
     }
@@ -231,10 +247,18 @@ impl Caller {
     ) -> Result<Step, CallError> {
         if let Some(agreement) = hello.agreed(response) {
             match &mut self.end {
-                Some(end) => end.begin_epoch(agreement.epoch, agreement.tokens),
+                // Another request has begun this epoch meanwhile, and has told and read something in it.
+                Some(end) if end.agreement() == agreement => {}
+                // One of before that came late: what it says is not so any more.
+                Some(end) if end.agreement().epoch.wrapping_add(1) != hello.epoch => {
+                    return self.send_hello(pending, coders);
+                }
+                Some(end) => {
+                    end.begin_epoch(agreement.epoch, agreement.tokens);
+                    self.is_lost = false;
+                }
                 None => self.end = Some(ProxyEnd::new(agreement)),
             }
-            self.is_lost = false;
             return self.send_packed(pending, Spelling::Short, coders);
         }
         if !is_not_spoken(response.code) {

@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use allocations::Metered;
 use lowband::link::Profile;
 use lowband::net::Clock;
+use lowband::sim::Encoding;
 use lowband::sim::ScriptName;
 use lowband::sim::Security;
 use lowband::sim::Setup;

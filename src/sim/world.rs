@@ -235,9 +235,9 @@ impl World {
         self.gateway.take()
     }
 
-    /// How many records the gateway has stored, but for those of keys.
+    /// How many records the gateway has stored, but for those that stay: of keys, and what it and devices know of each other.
     pub(super) fn stored(&self) -> usize {
-        self.store.keys().filter(|key| !gateway::is_of_keys(key)).count()
+        self.store.keys().filter(|key| !gateway::is_of_keys(key) && !gateway::is_of_packed(key)).count()
     }
 
     /// The homeserver.

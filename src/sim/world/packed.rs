@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{Setup, World, address_of};
 use crate::endpoint::{Address, Association};
+use crate::gateway;
 use crate::packed;
 use crate::packed::Tables;
 use crate::sim::chance::Chance;
@@ -69,7 +70,7 @@ impl World {
         self.config.packed = most;
         if has_lost {
             let before = self.store.len();
-            self.store.retain(|key, _| !crate::gateway::is_of_packed(key));
+            self.store.retain(|key, _| !gateway::is_of_packed(key));
             self.mishaps.tally.lost_ends += u64::from(self.store.len() < before);
         }
     }

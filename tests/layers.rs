@@ -45,7 +45,18 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         name: "sim",
-        uses: &["coap", "codec", "device", "endpoint", "gateway", "link", "matrix", "packed", "security", "translate"],
+        uses: &[
+            "coap",
+            "codec",
+            "device",
+            "endpoint",
+            "gateway",
+            "link",
+            "matrix",
+            "packed",
+            "security",
+            "translate",
+        ],
         kind: Kind::Pure,
     },
     Layer {

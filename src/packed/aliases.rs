@@ -41,15 +41,8 @@ impl Kind {
     pub(super) const HOT: [Kind; 4] = [Kind::Room, Kind::User, Kind::Server, Kind::Device];
 
     /// All of them, in their order.
-    pub(super) const ALL: [Kind; KINDS] = [
-        Kind::Room,
-        Kind::User,
-        Kind::Server,
-        Kind::Device,
-        Kind::Recent,
-        Kind::Sent,
-        Kind::Query,
-    ];
+    pub(super) const ALL: [Kind; KINDS] =
+        [Kind::Room, Kind::User, Kind::Server, Kind::Device, Kind::Recent, Kind::Sent, Kind::Query];
 
     /// How many numbers back a reference may reach.
     pub(super) fn window(self) -> u64 {

@@ -78,7 +78,12 @@ mod tests {
 
     fn request(room: &str) -> Request {
         let path = format!("/_matrix/client/v3/rooms/{room}/send/m.room.message/t");
-        Request { method: "PUT".to_owned(), path, query: None, body: Some(br#"{"body":"hello there"}"#.to_vec()) }
+        Request {
+            method: "PUT".to_owned(),
+            path,
+            query: None,
+            body: Some(br#"{"body":"hello there"}"#.to_vec()),
+        }
     }
 
     #[test]

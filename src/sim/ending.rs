@@ -25,11 +25,9 @@ impl World {
         let is_idle = |peer: &Peer| peer.unsent() == 0 && peer.waits_since().is_none();
         self.script.actions.is_empty()
             && self.peers.iter().all(is_idle)
-            && (0..).zip(&self.peers).all(|(number, peer)| {
-                !peer.wants()
-                    || peer.is_observing()
-                        && self.has_all(number)
-            })
+            && (0..)
+                .zip(&self.peers)
+                .all(|(number, peer)| !peer.wants() || peer.is_observing() && self.has_all(number))
     }
 
     /// Whether a device has all events of its rooms.

@@ -161,7 +161,8 @@ impl Homeserver {
             return;
         }
         let number = self.position;
-        let previous = self.rooms.get(room).and_then(|room| room.events.last()).map(|event| event.id.as_str());
+        let previous =
+            self.rooms.get(room).and_then(|room| room.events.last()).map(|event| event.id.as_str());
         let (kind, content) = rich::content(number, text, previous);
         self.append(room, rich::friend(number), (kind, content), None, now);
     }

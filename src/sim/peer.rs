@@ -15,8 +15,8 @@ use crate::coap;
 use crate::coap::{Code, Instant, Observe, OptionNumber, Priority, RequestError, Response};
 use crate::endpoint;
 use crate::endpoint::{Address, Association, Endpoint, Event, KeysNumber, Memory, MemoryKey, RequestId};
-use crate::security::oscore::{Parameters, Used};
 use crate::packed::{Coders, EncodeError, ProxyEnd};
+use crate::security::oscore::{Parameters, Used};
 use crate::translate::packed::caller::{CallError, Step};
 
 /// A device with one Matrix user.

@@ -320,8 +320,9 @@ mod tests {
     #[test]
     fn own_events_have_the_clients_transaction() {
         let mut transcript = Transcript::default();
-        let send =
-            |id: &str| said(&format!("/_matrix/client/v3/rooms/!r/send/x/{id}"), json!({ "transaction": "t1" }));
+        let send = |id: &str| {
+            said(&format!("/_matrix/client/v3/rooms/!r/send/x/{id}"), json!({ "transaction": "t1" }))
+        };
         transcript.asks(&send("t1"));
         transcript.reaches(&send("lb.1")).unwrap();
         answered(&mut transcript, &json!({ "unsigned": { "transaction_id": "lb.1" } }));

@@ -120,7 +120,8 @@ impl Homeserver {
             (&Method::PUT, ["rooms", _, "typing", _]) => json!({}),
             (&Method::POST, ["keys", "query"]) => {
                 let asked = body.get("device_keys")?.as_object()?;
-                let keys = asked.keys().map(|user| (user.clone(), keys(user))).collect::<serde_json::Map<_, _>>();
+                let keys =
+                    asked.keys().map(|user| (user.clone(), keys(user))).collect::<serde_json::Map<_, _>>();
                 json!({ "device_keys": keys, "failures": {}, "asked": body.get("asked") })
             }
             _ => return None,

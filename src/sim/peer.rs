@@ -1,23 +1,23 @@
 //! A device: an endpoint in the client's role, with messages to send and a `/sync` to observe.
 
+mod hearing;
+mod speaking;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::homeserver::rich;
 use super::oracle::Attempt;
 use super::speech::{Conversation, Encoding, PackedTally, Speech};
-use super::transcript::{Said, TRANSACTION};
+use super::transcript::Said;
 use crate::coap;
-use crate::coap::{Code, Instant, Observe, OptionNumber, Priority, RequestError, Response};
+use crate::coap::{Code, Instant, Priority, RequestError, Response};
 use crate::endpoint;
 use crate::endpoint::{Address, Association, Endpoint, Event, KeysNumber, Memory, MemoryKey, RequestId};
-use crate::packed::{Coders, EncodeError, ProxyEnd};
+use crate::packed::{Coders, ProxyEnd};
 use crate::security::oscore::{Parameters, Used};
-use crate::translate::packed::caller::{CallError, Step};
 
 /// A device with one Matrix user.
 ///
@@ -380,145 +380,6 @@ impl Peer {
         }
     }
 
-    fn send_first(&mut self, now: Instant) {
-        let Some(first) = self.outbox.front_mut() else { return };
-        first.attempt.number += 1;
-        let attempt = first.attempt.clone();
-        let question = matches!(first.what, What::Question(_));
-        let (method, target, body) = self.what(&attempt);
-        let path = target.split('?').next().unwrap_or_default().to_owned();
-        let Some((conversation, request)) = self.begin(method, &target, body.as_ref()) else { return };
-        let bytes = request.payload.len();
-        let id = self.ask(request, now);
-        self.sending = Some(Asked { id, asked: now, bytes, conversation, path });
-        if !question {
-            self.notes.push_back(Note::Asked(attempt));
-        }
-    }
-
-    /// What the first of the outbox asks.
-    fn what(&self, attempt: &Attempt) -> (&'static str, String, Option<Value>) {
-        let Attempt { transaction, number, .. } = attempt;
-        let v3 = "/_matrix/client/v3";
-        match self.outbox.front().map(|first| &first.what) {
-            Some(What::Question(kind)) => self.asks(*kind, transaction),
-            Some(What::Message { room, text }) => {
-                let (kind, mut body) = self.message(transaction, text);
-                // An oracle is to know which attempt has arrived.
-                if let (2.., Some(body)) = (*number, body.as_object_mut()) {
-                    body.insert("attempt".to_owned(), (*number).into());
-                }
-                ("PUT", format!("{v3}/rooms/{room}/send/{kind}/{transaction}"), Some(body))
-            }
-            Some(What::Once) | None => {
-                ("POST", format!("{v3}/createRoom"), Some(json!({ "name": transaction })))
-            }
-        }
-    }
-
-    fn message(&self, transaction: &str, text: &str) -> (&'static str, Value) {
-        let (kind, mut body) = match self.config.is_rich {
-            true => {
-                let number = transaction.get(1..).and_then(|number| number.parse().ok()).unwrap_or(0);
-                let previous = self.last.as_ref().map(|(_, event)| event.as_str());
-                rich::content(number, text, previous)
-            }
-            false => ("m.room.message", json!({ "msgtype": "m.text", "body": text })),
-        };
-        // What the homeserver is told in the path may be another one.
-        if let (true, Some(body)) = (self.config.is_overheard, body.as_object_mut()) {
-            body.insert(TRANSACTION.to_owned(), transaction.into());
-        }
-        (kind, body)
-    }
-
-    /// A question of a kind, which is told from others by its number where it can have one.
-    fn asks(&self, kind: u64, transaction: &str) -> (&'static str, String, Option<Value>) {
-        let v3 = "/_matrix/client/v3";
-        let Some((room, event)) = &self.last else {
-            return ("GET", format!("{v3}/rooms/{}/state", rich::ROOMS[0]), None);
-        };
-        let number: u64 = transaction.get(1..).and_then(|number| number.parse().ok()).unwrap_or(0);
-        let user = &self.config.user;
-        match (kind % 6, &self.back) {
-            (0, Some(back)) => {
-                let query = format!("from={back}&dir=b&limit={}", 1_000 + number);
-                ("GET", format!("{v3}/rooms/{room}/messages?{query}"), None)
-            }
-            (1, _) => ("POST", format!("{v3}/rooms/{room}/receipt/m.read/{event}"), Some(json!({}))),
-            (2, _) => {
-                let body = json!({ "typing": true, "timeout": 30_000 });
-                ("PUT", format!("{v3}/rooms/{room}/typing/{user}"), Some(body))
-            }
-            (3, _) => {
-                let users = json!({ rich::friend(number): [], user.as_str(): ["DEVICE1"] });
-                ("POST", format!("{v3}/keys/query"), Some(json!({ "device_keys": users, "asked": number })))
-            }
-            (4, _) => ("GET", format!("{v3}/rooms/{room}/state"), None),
-            _ => ("GET", format!("{v3}/rooms/{room}/event/{event}"), None),
-        }
-    }
-
-    fn register(&mut self, now: Instant) {
-        let mut target = "/_matrix/client/v3/sync".to_owned();
-        let since = self.since.as_ref().map(|since| format!("since={since}"));
-        let limit = self.config.limit.map(|limit| {
-            format!("filter=%7B%22room%22%3A%7B%22timeline%22%3A%7B%22limit%22%3A{limit}%7D%7D%7D")
-        });
-        for (number, parameter) in since.into_iter().chain(limit).enumerate() {
-            target.push(if number == 0 { '?' } else { '&' });
-            target.push_str(&parameter);
-        }
-        let Some((conversation, request)) = self.begin("GET", &target, None) else { return };
-        let id = self.ask_to_observe(&conversation, request, now);
-        self.observing = Some(Observing { id, asked: Some(now), conversation });
-        self.heard = now;
-    }
-
-    fn ask_to_observe(
-        &mut self,
-        conversation: &Conversation,
-        mut request: coap::Request,
-        now: Instant,
-    ) -> RequestId {
-        request.observe = (!conversation.is_hello()).then_some(Observe::Register);
-        self.ask(request, now)
-    }
-
-    fn begin(
-        &mut self,
-        method: &str,
-        target: &str,
-        body: Option<&Value>,
-    ) -> Option<(Conversation, coap::Request)> {
-        let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
-        let request = http::Request::builder()
-            .method(method)
-            .uri(target)
-            .header(http::header::AUTHORIZATION, format!("Bearer {}", self.config.token))
-            .body(body)
-            .ok()?;
-        if self.config.is_overheard {
-            self.notes.push_back(Note::Said(Said::new(&self.config.user, &request)));
-        }
-        match self.speech.begin(request) {
-            Ok(begun) => Some(begun),
-            Err(error) => {
-                self.lost(&error);
-                None
-            }
-        }
-    }
-
-    /// A position that nobody can read any more is of no use: it begins without one.
-    fn lost(&mut self, error: &CallError) {
-        if matches!(error, CallError::Encode(EncodeError::ForeignToken)) {
-            self.speech.tally.lost_positions += 1;
-            self.since = None;
-            self.back = None;
-        }
-    }
-
     fn drain(&mut self, now: Instant) {
         while let Some(event) = self.endpoint.poll_event() {
             match event {
@@ -534,114 +395,6 @@ impl Peer {
             }
         }
         self.act(now);
-    }
-
-    fn received(&mut self, id: RequestId, response: &coap::Response, notification: bool, now: Instant) {
-        let wait = response
-            .options
-            .get_uint(OptionNumber::MAX_AGE)
-            .map(|seconds| Duration::from_secs(seconds.into()));
-        let wait = wait.unwrap_or_default().max(self.config.pause);
-        if let Some(mut sending) = self.sending.take_if(|sending| sending.id == id) {
-            let step = self.speech.receive(&mut sending.conversation, response);
-            let step = self.read(step);
-            sending.bytes += response.payload.len();
-            let http = match step {
-                Step::Send(request) => {
-                    sending.bytes += request.payload.len();
-                    sending.id = self.ask(request, now);
-                    self.sending = Some(sending);
-                    return;
-                }
-                Step::Done(http) => http,
-            };
-            let status = http.status();
-            self.send_at = if status.is_success() { now } else { again(status, now, wait) };
-            let is_question =
-                self.outbox.front().is_some_and(|first| matches!(first.what, What::Question(_)));
-            if is_question && status.is_success() {
-                let body = serde_json::from_slice(http.body()).unwrap_or_default();
-                self.notes.push_back(Note::Read(sending.path.clone(), body));
-            }
-            self.sending = Some(sending);
-            self.end_sending(Ending::Answered(status), made(http.body()), Some(0));
-            return;
-        }
-        let Some(mut observing) = self.observing.take_if(|observing| observing.id == id) else { return };
-        self.heard = now;
-        let is_first = observing.asked.is_some();
-        let step = match is_first {
-            true => self.speech.receive(&mut observing.conversation, response),
-            false => self.speech.notified(&observing.conversation, response).map(Step::Done),
-        };
-        let is_lost = step.is_err();
-        let http = match self.read(step) {
-            Step::Send(request) => {
-                observing.id = self.ask_to_observe(&observing.conversation, request, now);
-                self.observing = Some(observing);
-                return;
-            }
-            Step::Done(http) => http,
-        };
-        let status = http.status();
-        if let Some(asked) = observing.asked.take() {
-            let (end, bytes) = (Ending::Answered(status), Some(response.payload.len()));
-            self.notes.push_back(Note::Ended { attempt: None, asked, end, made: None, bytes });
-        }
-        match notification && !is_lost {
-            true => self.observing = Some(observing),
-            false => {
-                if notification {
-                    self.endpoint.cancel(observing.id, now);
-                }
-                self.register_at = again(status, now, wait);
-            }
-        }
-        if status == StatusCode::BAD_REQUEST && self.speech.is_packed() {
-            self.since = None;
-            self.back = None;
-        }
-        if status.is_success() {
-            self.apply(serde_json::from_slice(http.body()).unwrap_or_default());
-        }
-    }
-
-    /// What cannot be read is no answer.
-    fn read(&mut self, step: Result<Step, CallError>) -> Step {
-        step.unwrap_or_else(|error| {
-            self.lost(&error);
-            let mut none = http::Response::new(Bytes::new());
-            *none.status_mut() = StatusCode::BAD_GATEWAY;
-            Step::Done(none)
-        })
-    }
-
-    /// Takes in a delta: what is in it is known from here on.
-    fn apply(&mut self, delta: Value) {
-        if let Some(next) = delta.get("next_batch").and_then(Value::as_str) {
-            self.since = Some(next.to_owned());
-        }
-        let rooms = delta.pointer("/rooms/join").and_then(Value::as_object);
-        for (name, room) in rooms.into_iter().flatten() {
-            let text = |place| room.pointer(place).and_then(Value::as_str).map(str::to_owned);
-            self.back = text("/timeline/prev_batch").or(self.back.take());
-            let last = room.pointer("/timeline/events").and_then(Value::as_array).and_then(|all| all.last());
-            let last = last.and_then(|last| last.get("event_id")?.as_str());
-            self.last = last.map(|last| (name.clone(), last.to_owned())).or(self.last.take());
-        }
-        self.notes.push_back(Note::Delta(delta));
-    }
-
-    fn failed(&mut self, id: RequestId, error: RequestError, now: Instant) {
-        // Whoever does not answer may have been replaced, and may not know this device.
-        self.speech.is_unknown();
-        if self.sending.as_ref().is_some_and(|sending| sending.id == id) {
-            self.end_sending(Ending::Failed(error), None, None);
-            self.send_at = now + self.config.pause;
-        } else if let Some(observing) = self.observing.take_if(|observing| observing.id == id) {
-            self.end_registration(&observing, Ending::Failed(error));
-            self.register_at = now + self.config.pause;
-        }
     }
 
     /// What was sent is over, or is tried again.
@@ -665,19 +418,7 @@ impl Peer {
     }
 }
 
-/// When what was answered so is tried again: who was not known introduces itself at once.
-fn again(status: StatusCode, now: Instant, wait: Duration) -> Instant {
-    if status == StatusCode::UNAUTHORIZED { now } else { now + wait }
-}
-
 /// What a device without a past begins the packed profile with.
 fn chance_of(seed: &[u8; 32]) -> [u8; 8] {
     seed.last_chunk().copied().unwrap_or_default()
-}
-
-/// The id that an answer gives.
-fn made(body: &[u8]) -> Option<String> {
-    let body: Value = serde_json::from_slice(body).ok()?;
-    let id = body.get("event_id").or_else(|| body.get("room_id"))?;
-    id.as_str().map(str::to_owned)
 }

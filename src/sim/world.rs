@@ -1,6 +1,7 @@
 //! A gateway, its devices and its homeserver around one link, on one virtual clock.
 
 mod acting;
+mod noting;
 mod packed;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,17 +9,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::Value;
 use tracing::debug;
 
 use super::chance::Chance;
 use super::channel::{Channel, Fate, PeerNumber};
-use super::homeserver::{CallId, Homeserver, Overheard, rich};
+use super::homeserver::{CallId, Homeserver, rich};
 use super::ledger::Ledger;
 use super::oracle::{Attempt, Oracle};
 use super::outcome::Outcome;
 use super::peer;
-use super::peer::{Ending, Note, Peer};
+use super::peer::Peer;
 use super::script::{Script, ScriptName};
 use super::security;
 use super::security::{Attacker, Security};
@@ -379,25 +379,6 @@ impl World {
         }
     }
 
-    /// Compares what was said with what has come.
-    fn overhear(&mut self) {
-        while let Some(overheard) = self.homeserver.poll_overheard() {
-            match overheard {
-                Overheard::Answered(answered) => self.transcript.answers(answered),
-                Overheard::Asked(said) => {
-                    let reached = self.transcript.reaches(&said);
-                    self.judge(reached);
-                }
-            }
-        }
-    }
-
-    fn judge(&mut self, result: Result<(), String>) {
-        if let Err(what) = result {
-            self.oracle.violated(what, self.now);
-        }
-    }
-
     fn call_ends(&mut self, call: CallId, result: Result<http::Response<Bytes>, FetchError>) {
         let Some(Call { fetch, timeout, .. }) = self.calls.get_mut(&call) else { return };
         self.timeouts.remove(&(*timeout, call));
@@ -513,39 +494,6 @@ impl World {
         }
         if !matches!(passage.fate, Fate::TooLong | Fate::Overflowed) {
             self.ledger.enter(from, peer, &copy, self.channel.airtime(from));
-        }
-    }
-
-    fn note(&mut self, number: PeerNumber, note: Note) {
-        let Some(user) = self.peers.get(number as usize).map(|peer| peer.user().to_owned()) else { return };
-        let at = self.seconds();
-        match &note {
-            Note::Delta(delta) => debug!(at, peer = number, %delta, "applied a delta"),
-            note => debug!(at, peer = number, ?note, "told"),
-        }
-        match note {
-            Note::Asked(attempt) => self.oracle.asked(attempt),
-            Note::Ended { attempt, asked, end, made, bytes } => {
-                let answered = matches!(end, Ending::Answered(status) if status.is_success());
-                if answered && number == 0 && self.first == First::UnderWay {
-                    self.first = First::Answered;
-                }
-                let (took, limit) = (self.now.since(asked), self.lifetime(bytes));
-                self.oracle.ended(&user, took, limit, self.now);
-                match attempt {
-                    Some(attempt) if answered => {
-                        self.oracle.answered(&attempt, made.as_deref(), &self.homeserver, self.now)
-                    }
-                    Some(_) => self.oracle.failed(),
-                    None => {}
-                }
-            }
-            Note::Said(said) => self.transcript.asks(&said),
-            Note::Read(path, value) => self.compare(number, &user, &path, &value),
-            Note::Delta(delta) => {
-                self.compare(number, &user, "/_matrix/client/v3/sync", &delta);
-                self.oracle.delta(number, &Value::clone(&delta), &self.homeserver, self.now)
-            }
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::packed;
 use crate::packed::Tables;
 use crate::sim::chance::Chance;
 use crate::sim::channel::PeerNumber;
-use crate::sim::homeserver::rich;
+use crate::sim::homeserver::{Overheard, rich};
 use crate::sim::script::ScriptName;
 use crate::sim::security;
 use crate::sim::security::Security;
@@ -90,6 +90,25 @@ impl World {
         let has_lost = self.peers.get(number as usize).is_some_and(|peer| peer.has_lost());
         let read = self.transcript.reads(user, path, told, has_lost);
         self.judge(read);
+    }
+
+    /// Compares what was said with what has come.
+    pub(super) fn overhear(&mut self) {
+        while let Some(overheard) = self.homeserver.poll_overheard() {
+            match overheard {
+                Overheard::Answered(answered) => self.transcript.answers(answered),
+                Overheard::Asked(said) => {
+                    let reached = self.transcript.reaches(&said);
+                    self.judge(reached);
+                }
+            }
+        }
+    }
+
+    fn judge(&mut self, result: Result<(), String>) {
+        if let Err(what) = result {
+            self.oracle.violated(what, self.now);
+        }
     }
 
     /// What the ends may go on with is the same at both, or they know that it is not.

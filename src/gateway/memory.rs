@@ -308,6 +308,8 @@ mod tests {
         assert!(is_of_request(&Key::Endpoint(MemoryKey::Request(association, 7)).encode()));
         assert!(others.iter().all(|key| !is_of_keys(&key.encode())));
         assert!(is_of_keys(&Key::Endpoint(MemoryKey::Context(7)).encode()));
+        assert!(others.iter().all(|key| !is_of_packed(&key.encode())));
+        assert!(is_of_packed(&Key::Packed(association).encode()));
         assert!(!is_of_request(b"") && !is_of_request(b"e"));
     }
 

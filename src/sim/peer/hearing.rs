@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::Value;
 
-use super::{Ending, Note, Peer, What};
+use super::{Asked, Ending, Note, Observing, Peer, What};
 use crate::coap;
 use crate::coap::{Instant, OptionNumber, RequestError};
 use crate::endpoint::RequestId;
@@ -25,32 +25,47 @@ impl Peer {
             .get_uint(OptionNumber::MAX_AGE)
             .map(|seconds| Duration::from_secs(seconds.into()));
         let wait = wait.unwrap_or_default().max(self.config.pause);
-        if let Some(mut sending) = self.sending.take_if(|sending| sending.id == id) {
-            let step = self.speech.receive(&mut sending.conversation, response);
-            let step = self.read(step);
-            sending.bytes += response.payload.len();
-            let http = match step {
-                Step::Send(request) => {
-                    sending.bytes += request.payload.len();
-                    sending.id = self.ask(request, now);
-                    self.sending = Some(sending);
-                    return;
-                }
-                Step::Done(http) => http,
-            };
-            let status = http.status();
-            self.send_at = if status.is_success() { now } else { again(status, now, wait) };
-            let is_question =
-                self.outbox.front().is_some_and(|first| matches!(first.what, What::Question(_)));
-            if is_question && status.is_success() {
-                let body = serde_json::from_slice(http.body()).unwrap_or_default();
-                self.notes.push_back(Note::Read(sending.path.clone(), body));
-            }
-            self.sending = Some(sending);
-            self.end_sending(Ending::Answered(status), made(http.body()), Some(0));
-            return;
+        if let Some(sending) = self.sending.take_if(|sending| sending.id == id) {
+            self.answered(sending, response, wait, now);
+        } else if let Some(observing) = self.observing.take_if(|observing| observing.id == id) {
+            self.told(observing, response, notification, wait, now);
         }
-        let Some(mut observing) = self.observing.take_if(|observing| observing.id == id) else { return };
+    }
+
+    /// What was sent has an answer, which may be a part of how it gets one.
+    fn answered(&mut self, mut sending: Asked, response: &coap::Response, wait: Duration, now: Instant) {
+        let step = self.speech.receive(&mut sending.conversation, response);
+        let step = self.read(step);
+        sending.bytes += response.payload.len();
+        let http = match step {
+            Step::Send(request) => {
+                sending.bytes += request.payload.len();
+                sending.id = self.ask(request, now);
+                self.sending = Some(sending);
+                return;
+            }
+            Step::Done(http) => http,
+        };
+        let status = http.status();
+        self.send_at = if status.is_success() { now } else { again(status, now, wait) };
+        let is_question = self.outbox.front().is_some_and(|first| matches!(first.what, What::Question(_)));
+        if is_question && status.is_success() {
+            let body = serde_json::from_slice(http.body()).unwrap_or_default();
+            self.notes.push_back(Note::Read(sending.path.clone(), body));
+        }
+        self.sending = Some(sending);
+        self.end_sending(Ending::Answered(status), made(http.body()), Some(0));
+    }
+
+    /// A registration has an answer, or what it observes has changed.
+    fn told(
+        &mut self,
+        mut observing: Observing,
+        response: &coap::Response,
+        notification: bool,
+        wait: Duration,
+        now: Instant,
+    ) {
         self.heard = now;
         let is_first = observing.asked.is_some();
         let step = match is_first {

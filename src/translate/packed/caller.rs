@@ -332,3 +332,60 @@ fn is_not_spoken(code: Code) -> bool {
                 | Code::NOT_IMPLEMENTED
         )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::translate::packed::Welcome;
+
+    fn coders() -> Coders {
+        Coders::new(packed::DICTIONARY).unwrap().only(&[0])
+    }
+
+    fn begin(caller: &mut Caller) -> Pending {
+        let url = "/_matrix/client/v3/account/whoami";
+        caller.begin(http::Request::get(url).body(Bytes::new()).unwrap(), &coders()).unwrap().0
+    }
+
+    fn welcome(caller: &mut Caller, pending: &mut Pending, epoch: u32) {
+        let welcome = Welcome { version: VERSION, epoch, tokens: 7 };
+        let step = caller.receive(pending, &welcome.response(), &coders()).unwrap();
+        assert!(matches!(step, Step::Send(_)));
+    }
+
+    #[test]
+    fn two_requests_at_a_time_begin_one_epoch() {
+        let mut caller = Caller::new([0, 0, 0, 1, 0, 0, 0, 2]);
+        let [mut one, mut other] = [begin(&mut caller), begin(&mut caller)];
+        welcome(&mut caller, &mut one, 1);
+        caller.is_lost = true;
+        welcome(&mut caller, &mut other, 1);
+        assert!(caller.is_lost, "what was lost in this epoch is not there by its welcome");
+        assert_eq!(caller.agreement().map(|agreement| agreement.epoch), Some(1));
+    }
+
+    #[test]
+    fn a_welcome_that_comes_late_takes_no_epoch_back() {
+        let mut caller = Caller::new([0, 0, 0, 1, 0, 0, 0, 2]);
+        let [mut one, mut late] = [begin(&mut caller), begin(&mut caller)];
+        welcome(&mut caller, &mut one, 1);
+        caller.is_lost = true;
+        let mut next = begin(&mut caller);
+        welcome(&mut caller, &mut next, 2);
+        welcome(&mut caller, &mut late, 1);
+        assert_eq!(caller.agreement().map(|agreement| agreement.epoch), Some(2));
+        assert!(late.is_hello());
+    }
+
+    #[test]
+    fn who_is_forgotten_says_who_it_is() {
+        let mut caller = Caller::new([0; 8]);
+        let mut pending = begin(&mut caller);
+        welcome(&mut caller, &mut pending, 1);
+        caller.said = Some(HeaderValue::from_static("Bearer t"));
+        let mut refused = coap::Response::new(Code::UNAUTHORIZED);
+        refused.options.push(OptionNumber::CONTENT_FORMAT, []);
+        caller.receive(&mut pending, &refused, &coders()).unwrap();
+        assert_eq!(caller.said, None);
+    }
+}

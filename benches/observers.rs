@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use allocations::Metered;
 use lowband::link::Profile;
 use lowband::net::Clock;
+use lowband::sim::Encoding;
 use lowband::sim::ScriptName;
 use lowband::sim::Security;
 use lowband::sim::Setup;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         script: ScriptName::IdleDay,
         transmission: Transmission::Link,
         security: Security::None,
+        encoding: Encoding::Msc3079,
         loss: None,
         observers,
         seed: 1,

@@ -46,7 +46,18 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         name: "sim",
-        uses: &["coap", "codec", "device", "endpoint", "gateway", "link", "matrix", "security", "translate"],
+        uses: &[
+            "coap",
+            "codec",
+            "device",
+            "endpoint",
+            "gateway",
+            "link",
+            "matrix",
+            "packed",
+            "security",
+            "translate",
+        ],
         kind: Kind::Pure,
     },
     Layer {

@@ -1,7 +1,9 @@
 //! Runs in virtual time: what must hold, on every built-in link and whatever goes wrong. Failures name the command that runs them again.
 
 use lowband::link::Profile;
+use lowband::sim::Encoding;
 use lowband::sim::Outcome;
+use lowband::sim::PackedTally;
 use lowband::sim::ScriptName;
 use lowband::sim::Security;
 use lowband::sim::Setup;
@@ -19,8 +21,9 @@ fn run_under(
     transmission: Transmission,
     seed: u64,
 ) -> Outcome {
+    let encoding = Encoding::Msc3079;
     let profile = Profile::built_in(link).expect("the link is built in");
-    let setup = Setup { profile, script, transmission, security, loss: None, observers: 20, seed };
+    let setup = Setup { profile, script, transmission, security, encoding, loss: None, observers: 20, seed };
     World::new(setup).run()
 }
 
@@ -123,6 +126,48 @@ fn whatever_goes_wrong_and_whoever_attacks_what_is_protected_holds() {
         }
     }
     assert!(attacks > 1_000 && sealed > 1_000, "{attacks} {sealed}");
+}
+
+fn run_packed(security: Security, link: &str, script: ScriptName, seed: u64) -> Outcome {
+    let profile = Profile::built_in(link).expect("the link is built in");
+    let (transmission, encoding) = (Transmission::Link, Encoding::Packed);
+    let setup = Setup { profile, script, transmission, security, encoding, loss: None, observers: 20, seed };
+    let outcome = World::new(setup).run();
+    let violations = &outcome.violations;
+    assert!(
+        outcome.holds(),
+        "lowband sim --link {link} --script {script} --profile packed --security {security} --seed {seed}: {violations:?}"
+    );
+    outcome
+}
+
+/// What arrives is what was said, value for value; and all came about that can go wrong and is mended.
+#[test]
+fn whatever_is_lost_the_packed_profile_says_nothing_wrong() {
+    let mut all = PackedTally::default();
+    let runs =
+        [("lan", 16), ("geo-600ms", 6), ("hf-100", 4), ("certus-100", 4), ("sbd", 3), ("nb-iot-ntn", 3)];
+    for (link, seeds) in runs {
+        for seed in 1..=seeds {
+            let security = if seed % 3 == 0 { Security::Oscore } else { Security::None };
+            let outcome = run_packed(security, link, ScriptName::Chaos, seed);
+            all.add(&outcome.packed.expect("the profile was spoken"));
+        }
+    }
+    let coded = [all.empty, all.uncoded, all.deflated, all.modelled];
+    assert!(coded.iter().all(|messages| *messages > 10), "{all:?}");
+    assert!(all.aliases > 1_000 && all.compared > 1_000 && all.shared > 100, "{all:?}");
+    let lost = [all.reboots, all.losses, all.lost_ends, all.lost_positions, all.not_spoken];
+    assert!(lost.iter().all(|times| *times > 0), "{all:?}");
+    assert!(all.hellos > 100 && all.without_agreement > 10 && all.unread > 0 && all.equal > 10, "{all:?}");
+}
+
+#[test]
+fn a_packed_day_and_a_hundred_kills_lose_nothing() {
+    let outcome = run_packed(Security::None, "hf-100", ScriptName::SendTen, 1);
+    assert_eq!(outcome.tally.answered, 10);
+    let outcome = run_packed(Security::None, "hf-100", ScriptName::KillHundred, 1);
+    assert_eq!((outcome.tally.events, outcome.tally.answered, outcome.kills), (100, 25, 100));
 }
 
 #[test]

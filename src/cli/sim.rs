@@ -13,6 +13,7 @@ use clap::builder::TypedValueParser;
 use lowband::link::Profile;
 use lowband::sim;
 use lowband::sim::Outcome;
+use lowband::sim::PackedTally;
 use lowband::sim::ScriptName;
 use lowband::sim::Setup;
 use lowband::sim::World;
@@ -26,10 +27,11 @@ use super::output;
 /// The same seed gives the same run. Exit code 1 where something does not hold that must.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Examples: ten messages over shortwave; the same with RFC 7252's own timers; chaos on all links, 500 times on each
+Examples: ten messages over shortwave; the same with RFC 7252's own timers; chaos on all links, 500 times on each; and by the packed profile
   $ lowband sim --link hf-100 --script send-ten
   $ lowband sim --link hf-100 --script send-ten --transmission rfc7252
-  $ lowband sim --link all --script chaos --seeds 500")]
+  $ lowband sim --link all --script chaos --seeds 500
+  $ lowband sim --link all --script chaos --profile packed --seeds 500")]
 pub(crate) struct SimArgs {
     /// The links, by name with commas between them, or `all` but the one that holds up nothing
     #[arg(long, alias = "links", value_name = "NAME", default_value = "hf-100", value_delimiter = ',')]
@@ -46,6 +48,9 @@ pub(crate) struct SimArgs {
     /// What protects the devices' messages
     #[arg(long, value_enum, default_value_t = Security::None)]
     security: Security,
+    /// How devices write Matrix; in chaos, packed also has devices and gateways that lose what they knew of each other, or do not speak it
+    #[arg(long, value_enum, default_value_t = Encoding::Msc3079)]
+    profile: Encoding,
     /// All chance comes from this number
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::link::whole_number)]
     seed: u64,
@@ -82,6 +87,15 @@ enum Security {
     None,
     /// OSCORE, by keys that each device has; and chaos has an attacker in it
     Oscore,
+}
+
+/// How devices write Matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Encoding {
+    /// As MSC3079 has it: paths in options, CBOR with integer keys
+    Msc3079,
+    /// In the payload alone, with what both ends know left out; each value that arrives is compared with what was said
+    Packed,
 }
 
 /// Runs one seed and tells of it, or many and tells of all.
@@ -161,6 +175,10 @@ impl SimArgs {
                 Security::None => sim::Security::None,
                 Security::Oscore => sim::Security::Oscore,
             },
+            encoding: match self.profile {
+                Encoding::Msc3079 => sim::Encoding::Msc3079,
+                Encoding::Packed => sim::Encoding::Packed,
+            },
             loss: self.loss,
             observers: self.observers,
             seed,
@@ -178,6 +196,9 @@ impl SimArgs {
             format!("lowband sim --link {} --script {} --seed {seed}", profile.name, self.script);
         if self.security == Security::Oscore {
             command.push_str(" --security oscore");
+        }
+        if self.profile == Encoding::Packed {
+            command.push_str(" --profile packed");
         }
         if let Some(config) = &self.config {
             command.push_str(&format!(" --config {}", config.display()));
@@ -206,6 +227,8 @@ struct Summary {
     broken: u64,
     /// In the order of [`FIGURES`].
     spreads: Vec<Spread>,
+    /// Of all runs together.
+    packed: Option<PackedTally>,
 }
 
 /// One figure over all runs.
@@ -237,12 +260,15 @@ impl Summary {
     fn new(profile: &Profile, args: &SimArgs) -> Self {
         let spread = Spread { least: f64::INFINITY, most: f64::NEG_INFINITY, sum: 0.0 };
         let title = format!("{} on {}", args.script, profile.name);
-        Self { title, runs: 0, broken: 0, spreads: vec![spread; FIGURES.len()] }
+        Self { title, runs: 0, broken: 0, spreads: vec![spread; FIGURES.len()], packed: None }
     }
 
     fn add(&mut self, outcome: &Outcome) {
         self.runs += 1;
         self.broken += u64::from(!outcome.holds());
+        if let Some(packed) = &outcome.packed {
+            self.packed.get_or_insert_default().add(packed);
+        }
         for (spread, (_, value)) in self.spreads.iter_mut().zip(FIGURES) {
             let value = value(outcome);
             spread.least = spread.least.min(value);
@@ -260,6 +286,9 @@ impl fmt::Display for Summary {
         for (spread, (name, _)) in self.spreads.iter().zip(FIGURES) {
             let mean = spread.sum / (*runs).max(1) as f64;
             writeln!(f, "{name:26}{mean:>12.1}{:>12.1}{:>12.1}", spread.least, spread.most)?;
+        }
+        if let Some(packed) = &self.packed {
+            write!(f, "{packed}")?;
         }
         Ok(())
     }

@@ -124,6 +124,11 @@ pub fn is_of_keys(key: &[u8]) -> bool {
     matches!(endpoint.and_then(decode), Some(MemoryKey::Context(_)))
 }
 
+/// Whether what a gateway stores under this key is what it and a peer know of each other by the packed profile: without it they begin anew.
+pub fn is_of_packed(key: &[u8]) -> bool {
+    key.first() == Some(&Key::PACKED)
+}
+
 /// The version of all values' format.
 const VERSION: u8 = 1;
 
@@ -330,6 +335,8 @@ mod tests {
         assert!(is_of_request(&Key::Endpoint(MemoryKey::Request(association, 7)).encode()));
         assert!(others.iter().all(|key| !is_of_keys(&key.encode())));
         assert!(is_of_keys(&Key::Endpoint(MemoryKey::Context(7)).encode()));
+        assert!(others.iter().all(|key| !is_of_packed(&key.encode())));
+        assert!(is_of_packed(&Key::Packed(association).encode()));
         assert!(!is_of_request(b"") && !is_of_request(b"e"));
     }
 

@@ -44,7 +44,7 @@ pub use dtls::Access;
 use dtls::Secure;
 use feed::{Checked, FeedId, Feeds};
 use memory::{Key, Memories};
-pub use memory::{is_of_keys, is_of_request, record_of_keys};
+pub use memory::{is_of_keys, is_of_packed, is_of_request, record_of_keys};
 use observation::Observation;
 use packed::Packed;
 use session::Sessions;

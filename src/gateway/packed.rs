@@ -147,6 +147,11 @@ impl Packed {
         Ok((Welcome { version: hello.version.min(VERSION), epoch, tokens }, begins))
     }
 
+    /// The end of a peer.
+    pub(super) fn end(&self, peer: Association) -> Option<&GatewayEnd> {
+        self.ends.get(&peer).map(|peer| &peer.known.end)
+    }
+
     /// The message that gave a peer this position, where it was written in this format.
     pub(super) fn gave(&self, peer: Association, format: Format, position: &str) -> Option<MessageNumber> {
         let peer = self.ends.get(&peer).filter(|_| matches!(format, Format::Packed(_)))?;
@@ -282,6 +287,11 @@ impl End {
 }
 
 impl Gateway {
+    /// What it and a peer know of each other by the packed profile.
+    pub fn packed_end(&self, peer: Association) -> Option<&GatewayEnd> {
+        self.packed.end(peer)
+    }
+
     /// Answers a peer that wants to begin.
     pub(super) fn agree(&mut self, key: RequestKey, peer: Association, payload: &Bytes, now: Instant) {
         let is_gone = matches!(peer, Association::Device(_)) && self.devices.get(peer).is_none();

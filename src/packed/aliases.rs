@@ -40,6 +40,10 @@ impl Kind {
     /// Those that are introduced by their number.
     pub(super) const HOT: [Kind; 4] = [Kind::Room, Kind::User, Kind::Server, Kind::Device];
 
+    /// All of them, in their order.
+    pub(super) const ALL: [Kind; KINDS] =
+        [Kind::Room, Kind::User, Kind::Server, Kind::Device, Kind::Recent, Kind::Sent, Kind::Query];
+
     /// How many numbers back a reference may reach.
     pub(super) fn window(self) -> u64 {
         match self {
@@ -130,6 +134,12 @@ impl Own {
         (slot.is_shared && is_near).then_some(number)
     }
 
+    /// All that may be referred to.
+    pub(super) fn all_shared(&self) -> impl Iterator<Item = (Kind, u64, &str)> {
+        let all = Kind::ALL.into_iter().zip(&self.shelves).flat_map(|(kind, shelf)| shelf.all(kind));
+        all.filter(|(kind, number, text)| self.shared(*kind, text) == Some(*number))
+    }
+
     /// The number that a string was given, whether or not the other end has it.
     pub(super) fn given(&self, kind: Kind, text: &str) -> Option<u64> {
         let number = *self.shelves.get(kind as usize)?.numbers.get(text)?;
@@ -206,6 +216,11 @@ impl Mirror {
         self.shelves.get(kind as usize)?.text(number)
     }
 
+    /// All that is known.
+    pub(super) fn all(&self) -> impl Iterator<Item = (Kind, u64, &str)> {
+        Kind::ALL.into_iter().zip(&self.shelves).flat_map(|(kind, shelf)| shelf.all(kind))
+    }
+
     /// Says whether a number can be learned for a string: it is not known to be another's.
     pub(super) fn check(&self, entry: &Entry) -> Result<(), DecodeError> {
         match self.text(entry.kind, entry.number) {
@@ -230,6 +245,10 @@ impl Mirror {
 impl Shelf {
     fn text(&self, number: u64) -> Option<&str> {
         self.entries.get(&number).map(|slot| slot.text.as_str())
+    }
+
+    fn all(&self, kind: Kind) -> impl Iterator<Item = (Kind, u64, &str)> {
+        self.entries.iter().map(move |(number, slot)| (kind, *number, slot.text.as_str()))
     }
 
     /// Takes an entry; says whether its number is new.

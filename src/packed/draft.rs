@@ -75,6 +75,8 @@ pub(super) struct Draft {
     /// The next number of [`Kind::Recent`]; and the first, if the message uses numbers of that kind.
     pub(super) next: u64,
     pub(super) base: Option<u64>,
+    /// How often it refers to something.
+    pub(super) references: u64,
     local: BTreeMap<(Kind, String), u64>,
     introduced: [u64; KINDS],
 }

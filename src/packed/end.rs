@@ -33,8 +33,8 @@ use crate::packed::tokens::parse_client_token;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GatewayEnd {
     agreement: Agreement,
-    own: Own,
-    peer: Mirror,
+    pub(super) own: Own,
+    pub(super) peer: Mirror,
     tokens: Tokens,
     messages: u64,
     #[serde(default)]
@@ -45,13 +45,15 @@ pub struct GatewayEnd {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ProxyEnd {
     agreement: Agreement,
-    own: Own,
-    peer: Mirror,
+    pub(super) own: Own,
+    pub(super) peer: Mirror,
     marks: Marks,
     transactions: Transactions,
     messages: u64,
     #[serde(default)]
     unread: Unread,
+    #[serde(skip)]
+    references: u64,
 }
 
 /// The number of a message among those that an end has written: what its acknowledgement is told by.
@@ -207,12 +209,18 @@ impl ProxyEnd {
             transactions: Transactions::default(),
             messages: 0,
             unread: Unread::default(),
+            references: 0,
         }
     }
 
     /// What was agreed.
     pub fn agreement(&self) -> Agreement {
         self.agreement
+    }
+
+    /// How many aliases it has read and written in the place of what they stand for, in this process.
+    pub fn references(&self) -> u64 {
+        self.references
     }
 
     /// Begins a new epoch: aliases are forgotten, transactions are not.
@@ -241,6 +249,7 @@ impl ProxyEnd {
         }
         self.unread.ask(self.messages, is_alone);
         self.messages += 1;
+        self.references += draft.references;
         Ok(Encoded { payload, message: MessageNumber(self.messages - 1), asked, items })
     }
 
@@ -286,6 +295,7 @@ impl ProxyEnd {
         let Read { what, reader, .. } = read;
         reader.source.end()?;
         let learned = reader.learned;
+        self.references += learned.references;
         self.peer.commit(learned.entries);
         self.marks.commit(learned.tokens.into_iter(), mark);
         Ok(what)

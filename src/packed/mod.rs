@@ -6,6 +6,7 @@
 
 mod aliases;
 mod answers;
+mod check;
 mod clock;
 mod code;
 mod coder;
@@ -24,6 +25,9 @@ mod typed;
 mod write;
 
 pub use aliases::Kind;
+pub use check::Tables;
+pub use check::Unequal;
+pub use check::check;
 pub use dictionary::Dictionary;
 pub use dictionary::DictionaryError;
 pub use dictionary::File;

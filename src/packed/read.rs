@@ -56,6 +56,8 @@ pub(super) struct Learned {
     pub(super) proven: BTreeSet<(Kind, u64)>,
     /// The tokens of this end's, too, that it has with their marks.
     pub(super) marked: BTreeSet<u64>,
+    /// How often it referred to something.
+    pub(super) references: u64,
     local: BTreeMap<(Kind, u64), String>,
 }
 

@@ -191,6 +191,7 @@ impl<'a> Writer<'a> {
         if let Some(Reference::Own(number)) =
             self.draft.reference(&self.known, self.spelling, Kind::Query, template)
         {
+            self.draft.references += 1;
             self.code(code::QUERY);
             return self.varint(number, Role::Alias);
         }
@@ -280,6 +281,7 @@ impl<'a> Writer<'a> {
     fn sent(&mut self, text: &str) -> bool {
         if let Some(reference) = self.draft.reference(&self.known, self.spelling, Kind::Sent, text) {
             let (Reference::Own(number) | Reference::Peer(number)) = reference;
+            self.draft.references += 1;
             self.code(code::SENT);
             self.varint(number, Role::Alias);
             self.last_sent = Some(number);
@@ -455,6 +457,7 @@ impl<'a> Writer<'a> {
         let Some(reference) = self.draft.reference(&self.known, self.spelling, kind, text) else {
             return false;
         };
+        self.draft.references += 1;
         match (kind, reference) {
             (Kind::Recent, Reference::Own(number)) => {
                 self.draft.uses_base();

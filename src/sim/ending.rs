@@ -25,11 +25,16 @@ impl World {
         let is_idle = |peer: &Peer| peer.unsent() == 0 && peer.waits_since().is_none();
         self.script.actions.is_empty()
             && self.peers.iter().all(is_idle)
-            && (0..).zip(&self.peers).all(|(number, peer)| {
-                !peer.wants()
-                    || peer.is_observing()
-                        && self.oracle.has_all(number, &self.room(number), &self.homeserver)
-            })
+            && (0..)
+                .zip(&self.peers)
+                .all(|(number, peer)| !peer.wants() || peer.is_observing() && self.has_all(number))
+    }
+
+    /// Whether a device has all events of its rooms.
+    fn has_all(&self, number: PeerNumber) -> bool {
+        let user = self.peers.get(number as usize).map_or("", Peer::user);
+        let mut rooms = self.homeserver.rooms(user);
+        rooms.all(|room| self.oracle.has_all(number, room, &self.homeserver))
     }
 
     /// Says who still waits, and for what.
@@ -37,7 +42,7 @@ impl World {
         for number in 0..self.peers.len() as PeerNumber {
             let Some(peer) = self.peers.get(number as usize) else { continue };
             let (unsent, waits) = (peer.unsent(), peer.waits_since());
-            let has_all = self.oracle.has_all(number, &self.room(number), &self.homeserver);
+            let has_all = self.has_all(number);
             let mut wrong = Vec::new();
             if unsent > 0 {
                 wrong.push(format!("{unsent} messages are not sent"));

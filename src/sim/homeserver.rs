@@ -3,6 +3,9 @@
 //! Sans-IO, in virtual time: after [`Homeserver::call`], sleep until [`Homeserver::deadline`] and drain [`Homeserver::poll`]. Remembers
 //! what reached it, for an oracle to judge.
 
+pub(super) mod rich;
+mod sync;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -12,10 +15,10 @@ use serde_json::{Value, json};
 
 use super::chance::Chance;
 use super::oracle::Attempt;
+use super::transcript::{Answered, Said, TRANSACTION};
 use crate::coap::Instant;
 use crate::gateway::FetchError;
 use crate::matrix;
-use crate::matrix::query;
 
 /// The homeserver.
 #[derive(Debug, Default)]
@@ -28,6 +31,13 @@ pub struct Homeserver {
     position: u64,
     /// What a transaction of a user has made: one event, or a room each time.
     transactions: BTreeMap<(String, String), Vec<String>>,
+    /// The same by the ids that it was told, which a gateway may choose.
+    known: BTreeMap<(String, String), String>,
+    /// Whether its answers have something of everything in them.
+    is_rich: bool,
+    /// Whether what is said is kept for somebody to compare.
+    is_overheard: bool,
+    overheard: VecDeque<Overheard>,
     stages: BTreeMap<(Instant, u64), Stage>,
     waiting: BTreeMap<CallId, Waiting>,
     /// The same, by user.
@@ -56,6 +66,17 @@ pub struct Reached {
     pub attempt: Attempt,
     /// Whether it made something; one with a known transaction id makes nothing.
     pub is_new: bool,
+    /// Whether that was made before, under another id.
+    pub is_again: bool,
+}
+
+/// Something for a transcript.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Overheard {
+    /// A request has reached it.
+    Asked(Said),
+    /// It has answered.
+    Answered(Answered),
 }
 
 /// How a homeserver, or what is before it, fails for a while.
@@ -82,7 +103,8 @@ struct Event {
     position: u64,
     id: String,
     sender: String,
-    text: String,
+    kind: String,
+    content: Value,
     transaction: Option<String>,
     sent_ms: u64,
 }
@@ -110,6 +132,16 @@ impl Homeserver {
     /// The longest that a poll waits, whatever it asks for.
     const LONGEST_POLL: Duration = Duration::from_secs(600);
 
+    /// Keeps what is said, for somebody to compare.
+    pub(super) fn overhear(&mut self) {
+        self.is_overheard = true;
+    }
+
+    /// Has something of everything in its answers from now on.
+    pub(super) fn enrich(&mut self) {
+        self.is_rich = true;
+    }
+
     /// Adds a user with an access token.
     pub fn add_user(&mut self, user: &str, token: &str) {
         self.users.insert(token.to_owned(), user.to_owned());
@@ -123,7 +155,16 @@ impl Homeserver {
 
     /// Somebody else says something in a room.
     pub fn say(&mut self, room: &str, sender: &str, text: &str, now: Instant) {
-        self.append(room, sender, text, None, now);
+        let content = json!({ "msgtype": "m.text", "body": text });
+        if !self.is_rich {
+            self.append(room, sender, ("m.room.message", content), None, now);
+            return;
+        }
+        let number = self.position;
+        let previous =
+            self.rooms.get(room).and_then(|room| room.events.last()).map(|event| event.id.as_str());
+        let (kind, content) = rich::content(number, text, previous);
+        self.append(room, rich::friend(number), (kind, content), None, now);
     }
 
     /// Something happens that concerns nobody here, and ends the long polls all the same.
@@ -186,6 +227,16 @@ impl Homeserver {
         self.answers.pop_front()
     }
 
+    /// The rooms of a user.
+    pub(super) fn rooms(&self, user: &str) -> impl Iterator<Item = &String> {
+        self.joined.get(user).into_iter().flatten()
+    }
+
+    /// The next thing that was said.
+    pub(super) fn poll_overheard(&mut self) -> Option<Overheard> {
+        self.overheard.pop_front()
+    }
+
     /// The next request that has reached it and makes something.
     pub fn poll_reached(&mut self) -> Option<Reached> {
         self.reached.pop_front()
@@ -224,7 +275,8 @@ impl Homeserver {
             (&Method::PUT, ["_matrix", "client", "v3", "rooms", _, "send", _, transaction]) => {
                 let number = body.get("attempt").and_then(Value::as_u64);
                 let number = number.and_then(|number| u32::try_from(number).ok()).unwrap_or(1);
-                Some(Attempt { user, transaction: (*transaction).to_owned(), number })
+                let told = body.get(TRANSACTION).and_then(Value::as_str).unwrap_or(transaction);
+                Some(Attempt { user, transaction: told.to_owned(), number })
             }
             (&Method::POST, ["_matrix", "client", "v3", "createRoom"]) => {
                 let transaction = body.get("name")?.as_str()?.to_owned();
@@ -266,20 +318,40 @@ impl Homeserver {
             let error = json!({ "errcode": "M_MISSING_TOKEN", "error": "Missing access token" });
             return self.answer(id, reply(StatusCode::UNAUTHORIZED, &error), now);
         };
+        if self.is_overheard {
+            self.overheard.push_back(Overheard::Asked(Said::new(&user, request)));
+        }
         let attempt = self.attempt(request);
         let segments = matrix::split_path(request.uri().path()).unwrap_or_default();
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
         match (request.method(), segments.as_slice(), attempt) {
             (&Method::GET, ["_matrix", "client", "v3", "sync"], _) => self.sync(id, user, request, now),
-            (&Method::PUT, ["_matrix", "client", "v3", "rooms", room, "send", ..], Some(attempt)) => {
+            (
+                &Method::PUT,
+                ["_matrix", "client", "v3", "rooms", room, "send", kind, transaction],
+                Some(attempt),
+            ) => {
                 let body: Value = serde_json::from_slice(request.body()).unwrap_or_default();
-                let text = body.get("body").and_then(Value::as_str).unwrap_or_default();
-                let event = self.send(attempt, room, text, now);
+                let content = match self.is_rich {
+                    true => body,
+                    false => json!({ "msgtype": "m.text", "body": body.get("body") }),
+                };
+                let event = self.send(attempt, transaction, room, (kind, content), now);
                 self.answer(id, reply(StatusCode::OK, &json!({ "event_id": event })), now);
             }
             (&Method::POST, _, Some(attempt)) => {
                 let room = self.create_room(attempt);
                 self.answer(id, reply(StatusCode::OK, &json!({ "room_id": room })), now);
+            }
+            (method, _, None) if self.is_rich => {
+                let said = Said::new(&user, request);
+                let answer = self.consult(&user, method, &segments, &said.query, &said.body, now);
+                let Some(answer) = answer else {
+                    let error = json!({ "errcode": "M_NOT_FOUND", "error": "Not found" });
+                    return self.answer(id, reply(StatusCode::NOT_FOUND, &error), now);
+                };
+                self.tell(user, said.path, said.query, &answer);
+                self.answer(id, reply(StatusCode::OK, &answer), now);
             }
             _ => {
                 let error = json!({ "errcode": "M_UNRECOGNIZED", "error": "Unrecognized request" });
@@ -289,14 +361,24 @@ impl Homeserver {
     }
 
     /// Sends a message, once for each transaction id (client-server API, "Transaction identifiers").
-    fn send(&mut self, attempt: Attempt, room: &str, text: &str, now: Instant) -> String {
+    fn send(
+        &mut self,
+        attempt: Attempt,
+        told: &str,
+        room: &str,
+        what: (&str, Value),
+        now: Instant,
+    ) -> String {
         let Attempt { user, transaction, .. } = attempt.clone();
-        let key = (user.clone(), transaction.clone());
-        let known = self.transactions.get(&key).and_then(|made| made.first()).cloned();
-        self.reached.push_back(Reached { attempt, is_new: known.is_none() });
+        let key = (user.clone(), told.to_owned());
+        let made = (user.clone(), transaction);
+        let known = self.known.get(&key).cloned();
+        let is_again = known.is_none() && self.transactions.contains_key(&made);
+        self.reached.push_back(Reached { attempt, is_new: known.is_none(), is_again });
         known.unwrap_or_else(|| {
-            let event = self.append(room, &user, text, Some(&transaction), now);
-            self.transactions.insert(key, vec![event.clone()]);
+            let event = self.append(room, &user, what, Some(told), now);
+            self.known.insert(key, event.clone());
+            self.transactions.entry(made).or_default().push(event.clone());
             event
         })
     }
@@ -307,7 +389,7 @@ impl Homeserver {
         let room = format!("!{}:example.org", self.position);
         let key = (attempt.user.clone(), attempt.transaction.clone());
         self.transactions.entry(key).or_default().push(room.clone());
-        self.reached.push_back(Reached { attempt, is_new: true });
+        self.reached.push_back(Reached { attempt, is_new: true, is_again: false });
         room
     }
 
@@ -315,7 +397,7 @@ impl Homeserver {
         &mut self,
         room: &str,
         sender: &str,
-        text: &str,
+        (kind, content): (&str, Value),
         transaction: Option<&str>,
         now: Instant,
     ) -> String {
@@ -326,7 +408,8 @@ impl Homeserver {
             position: self.position,
             id: id.clone(),
             sender: sender.to_owned(),
-            text: text.to_owned(),
+            kind: kind.to_owned(),
+            content,
             transaction: transaction.map(str::to_owned),
             sent_ms: milliseconds(now),
         });
@@ -335,84 +418,6 @@ impl Homeserver {
             self.end_poll(id, now);
         }
         id
-    }
-
-    fn sync(&mut self, id: CallId, user: String, request: &http::Request<Bytes>, now: Instant) {
-        self.syncs += 1;
-        let parameters = matrix::split_query(request.uri().query().unwrap_or_default()).unwrap_or_default();
-        let since = query::get(&parameters, "since");
-        let position = since.and_then(|since| since.strip_prefix('s')?.parse().ok());
-        if since.is_some() && position.is_none() {
-            self.bad_positions += 1;
-            let error = json!({ "errcode": "M_UNKNOWN", "error": "Invalid stream token" });
-            return self.answer(id, reply(StatusCode::BAD_REQUEST, &error), now);
-        }
-        let timeout =
-            query::get(&parameters, "timeout").and_then(|timeout| timeout.parse().ok()).unwrap_or(0);
-        let filter = query::get(&parameters, "filter").and_then(|filter| serde_json::from_str(filter).ok());
-        let limit =
-            filter.as_ref().and_then(|filter: &Value| filter.pointer("/room/timeline/limit")?.as_u64());
-        let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(Self::TIMELINE);
-        let timeout = Duration::from_millis(timeout).min(Self::LONGEST_POLL);
-        match position {
-            Some(since) if !timeout.is_zero() && !self.has_news(&user, since) => {
-                let waiters = self.waiters.entry(user.clone()).or_default();
-                waiters.insert(id);
-                self.most_polls_of_one = self.most_polls_of_one.max(waiters.len());
-                self.waiting.insert(id, Waiting { user, since, limit });
-                self.most_polls = self.most_polls.max(self.waiting.len());
-                self.enter(now + timeout, Stage::PollEnds(id));
-            }
-            _ => {
-                let answer = self.changes(&user, position, limit, now);
-                self.answer(id, reply(StatusCode::OK, &answer), now);
-            }
-        }
-    }
-
-    fn end_poll(&mut self, id: CallId, now: Instant) {
-        let Some(Waiting { user, since, limit }) = self.waiting.remove(&id) else { return };
-        self.waiters.entry(user.clone()).or_default().remove(&id);
-        let answer = self.changes(&user, Some(since), limit, now);
-        self.answer(id, reply(StatusCode::OK, &answer), now);
-    }
-
-    fn has_news(&self, user: &str, since: u64) -> bool {
-        self.rooms_of(user).any(|(_, room)| room.events.last().is_some_and(|event| event.position > since))
-    }
-
-    fn rooms_of(&self, user: &str) -> impl Iterator<Item = (&String, &Room)> {
-        self.joined.get(user).into_iter().flatten().filter_map(|name| self.rooms.get_key_value(name))
-    }
-
-    /// What has happened since a position; everything, without one.
-    fn changes(&self, user: &str, since: Option<u64>, limit: usize, now: Instant) -> Value {
-        let mut joined = serde_json::Map::new();
-        for (name, room) in self.rooms_of(user) {
-            let from = since.unwrap_or(0);
-            let first = room.events.partition_point(|event| event.position <= from);
-            let news = room.events.get(first..).unwrap_or_default();
-            if news.is_empty() && since.is_some() {
-                continue;
-            }
-            let shown = news.get(news.len().saturating_sub(limit)..).unwrap_or_default();
-            let events: Vec<Value> = shown.iter().map(|event| event.to_json(user, now)).collect();
-            let mut timeline = json!({ "events": events, "limited": shown.len() < news.len() });
-            if let (Some(first), Some(timeline)) = (shown.first(), timeline.as_object_mut()) {
-                timeline
-                    .insert("prev_batch".to_owned(), format!("t{}", first.position.saturating_sub(1)).into());
-            }
-            let mut changes = json!({ "timeline": timeline });
-            if let (None, Some(changes)) = (since, changes.as_object_mut()) {
-                changes.insert("state".to_owned(), json!({ "events": room.state() }));
-            }
-            joined.insert(name.clone(), changes);
-        }
-        let next_batch = format!("s{}", self.position);
-        if joined.is_empty() {
-            return json!({ "next_batch": next_batch });
-        }
-        json!({ "next_batch": next_batch, "rooms": { "join": joined } })
     }
 
     fn answer(&mut self, id: CallId, answer: Answer, now: Instant) {
@@ -448,11 +453,11 @@ impl Event {
             unsigned.insert("transaction_id".to_owned(), transaction.as_str().into());
         }
         json!({
-            "type": "m.room.message",
+            "type": self.kind,
             "event_id": self.id,
             "sender": self.sender,
             "origin_server_ts": self.sent_ms,
-            "content": { "msgtype": "m.text", "body": self.text },
+            "content": self.content,
             "unsigned": unsigned,
         })
     }

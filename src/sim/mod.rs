@@ -15,8 +15,10 @@ mod outcome;
 mod peer;
 mod script;
 mod security;
+mod speech;
 mod timeline;
 mod traffic;
+mod transcript;
 mod world;
 
 pub use channel::{Arrival, Channel, Fate, Passage, PeerNumber};
@@ -27,5 +29,6 @@ pub use oracle::{Tally, Violation};
 pub use outcome::Outcome;
 pub use script::ScriptName;
 pub use security::{Security, device};
+pub use speech::{Encoding, PackedTally};
 pub use traffic::Traffic;
 pub use world::{Setup, Transmission, World};

@@ -20,6 +20,8 @@ pub(super) struct Oracle {
     places: BTreeMap<(PeerNumber, String), usize>,
     /// What messages were sealed with.
     nonces: BTreeSet<Used>,
+    /// What may be done twice: its device has forgotten which transaction it was.
+    lost: BTreeSet<(String, String)>,
     tally: Tally,
     violations: Vec<Violation>,
 }
@@ -148,10 +150,16 @@ impl Oracle {
         own.for_each(|(_, sent)| sent.breaks += 1);
     }
 
+    /// A device has forgotten what its transactions are to the gateway.
+    pub(super) fn lost(&mut self, user: &str) {
+        let own = self.attempts.keys().filter(|attempt| attempt.user == user);
+        self.lost.extend(own.map(|attempt| (attempt.user.clone(), attempt.transaction.clone())));
+    }
+
     /// A request has reached the homeserver: none may do so twice, unless the gateway was killed before it knew the answer, or the
     /// device moved; and even then without effect, which the transaction id sees to.
     pub(super) fn reached(&mut self, reached: &Reached, now: Instant) {
-        let Reached { attempt, is_new } = reached;
+        let Reached { attempt, is_new, is_again } = reached;
         let Attempt { user, transaction, number } = attempt;
         let Some(sent) = self.attempts.get_mut(attempt) else {
             let what = format!(
@@ -160,6 +168,10 @@ impl Oracle {
             return self.violated(what, now);
         };
         sent.reached += 1;
+        if *is_again && !self.lost.contains(&(user.clone(), transaction.clone())) {
+            let what = format!("{user}'s {transaction} was done again, under another id");
+            return self.violated(what, now);
+        }
         if !is_new {
             match sent.reached {
                 1 => self.tally.repeated_by_device += 1,
@@ -261,7 +273,7 @@ mod tests {
     }
 
     fn reaches(oracle: &mut Oracle, number: u32, is_new: bool) -> usize {
-        oracle.reached(&Reached { attempt: attempt(number), is_new }, NOW);
+        oracle.reached(&Reached { attempt: attempt(number), is_new, is_again: false }, NOW);
         oracle.violations().len()
     }
 
@@ -285,6 +297,18 @@ mod tests {
         assert_eq!(reaches(&mut oracle, 2, true), 0);
         assert_eq!(reaches(&mut oracle, 2, false), 1);
         assert_eq!(reaches(&mut oracle, 3, false), 2, "nobody has made it");
+    }
+
+    #[test]
+    fn what_is_done_twice_is_noticed_unless_its_device_has_forgotten_it() {
+        let mut oracle = Oracle::default();
+        let again = |number| Reached { attempt: attempt(number), is_new: true, is_again: true };
+        (1..=3).for_each(|number| oracle.asked(attempt(number)));
+        oracle.reached(&again(2), NOW);
+        assert_eq!(oracle.violations().len(), 1);
+        oracle.lost("@a:hs");
+        oracle.reached(&again(3), NOW);
+        assert_eq!(oracle.violations().len(), 1);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::channel::Channel;
 use super::homeserver::Homeserver;
 use super::ledger::{Ledger, Side};
 use super::oracle::{Oracle, Tally, Violation};
+use super::speech::PackedTally;
 use super::timeline::Timeline;
 use super::traffic::Traffic;
 use super::world::{Setup, Transmission};
@@ -26,6 +27,8 @@ pub struct Outcome {
     pub transmission: &'static str,
     /// `none` or `oscore`.
     pub security: &'static str,
+    /// `msc3079` or `packed`.
+    pub profile: &'static str,
     /// The seed, from which all of it comes again.
     pub seed: u64,
     /// Until all that was said had arrived.
@@ -54,6 +57,9 @@ pub struct Outcome {
     pub traffic_down: Traffic,
     /// The gateway's counters when all had arrived, since its last start.
     pub gateway: Option<gateway::Counters>,
+    /// What became of the packed profile, where devices spoke it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packed: Option<PackedTally>,
     /// What must not be, and was.
     pub violations: Vec<Violation>,
     /// The ledger as a table.
@@ -71,6 +77,7 @@ pub(super) struct Parts<'a> {
     pub(super) timeline: &'a Timeline,
     pub(super) channel: &'a Channel,
     pub(super) homeserver: &'a Homeserver,
+    pub(super) packed: Option<PackedTally>,
 }
 
 impl Outcome {
@@ -91,6 +98,7 @@ impl Outcome {
                 Transmission::Rfc7252 => "rfc7252",
             },
             security: setup.security.name(),
+            profile: setup.encoding.name(),
             seed: setup.seed,
             took,
             scripted,
@@ -104,6 +112,7 @@ impl Outcome {
             traffic_up: *parts.channel.traffic(End::Peer),
             traffic_down: *parts.channel.traffic(End::Gateway),
             gateway,
+            packed: parts.packed,
             violations: parts.oracle.violations().to_vec(),
             ledger: parts.ledger.to_string(),
             timeline: parts.timeline.to_string(),
@@ -161,6 +170,9 @@ impl fmt::Display for Outcome {
             self.scripted.as_secs(),
             self.tally.longest_request.as_secs()
         )?;
+        if let Some(packed) = &self.packed {
+            write!(f, "{packed}")?;
+        }
         if self.holds() {
             return writeln!(f, "\nEverything held that must.");
         }

@@ -1,20 +1,23 @@
 //! A device: an endpoint in the client's role, with messages to send and a `/sync` to observe.
 
+mod hearing;
+mod speaking;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::oracle::Attempt;
+use super::speech::{Conversation, Encoding, PackedTally, Speech};
+use super::transcript::Said;
 use crate::coap;
-use crate::coap::{Code, Instant, Observe, OptionNumber, Priority, RequestError, Response};
-use crate::codec::{Keys, Limits};
+use crate::coap::{Code, Instant, Priority, RequestError, Response};
 use crate::endpoint;
 use crate::endpoint::{Address, Association, Endpoint, Event, KeysNumber, Memory, MemoryKey, RequestId};
+use crate::packed::{Dictionary, ProxyEnd};
 use crate::security::oscore::{Parameters, Used};
-use crate::translate;
 
 /// A device with one Matrix user.
 ///
@@ -26,14 +29,18 @@ pub(super) struct Peer {
     endpoint: Endpoint,
     /// What its keys were used for, which survives a reboot.
     kept: Option<Memory>,
-    /// The gateway keeps the access token of a peer: it is sent once.
-    introduced: bool,
+    speech: Speech,
+    /// It had another life, of which it knows nothing.
+    has_lost: bool,
     outbox: VecDeque<Outgoing>,
     next_transaction: u64,
     sending: Option<Asked>,
     observing: Option<Observing>,
     wants: bool,
     since: Option<String>,
+    /// The last event that it was told of, and where to page back from.
+    last: Option<(String, String)>,
+    back: Option<String>,
     /// Whatever comes next is not tried before.
     send_at: Instant,
     register_at: Instant,
@@ -61,6 +68,13 @@ pub(super) struct Config {
     /// Whom it speaks with, and by which keys, if there are any.
     pub association: Association,
     pub keys: Option<Parameters>,
+    /// How it writes Matrix.
+    pub encoding: Encoding,
+    pub dictionary: Dictionary,
+    /// Whether what it says and reads is told.
+    pub is_overheard: bool,
+    /// Whether its messages have something of everything in them.
+    pub is_rich: bool,
 }
 
 /// Something for an oracle.
@@ -81,6 +95,10 @@ pub(super) enum Note {
         /// Bytes of the bodies of request and answer, where that is known.
         bytes: Option<usize>,
     },
+    /// A request begins.
+    Said(Said),
+    /// An answer was read, to a request for this path.
+    Read(String, Value),
     /// A delta of `/sync` was applied.
     Delta(Value),
 }
@@ -112,6 +130,8 @@ enum What {
     Message { room: String, text: String },
     /// Something that is asked for once, as nobody knows after a failure whether it was done.
     Once,
+    /// Something that makes nothing, of this kind.
+    Question(u64),
 }
 
 #[derive(Debug)]
@@ -119,6 +139,8 @@ struct Asked {
     id: RequestId,
     asked: Instant,
     bytes: usize,
+    conversation: Conversation,
+    path: String,
 }
 
 #[derive(Debug)]
@@ -126,6 +148,7 @@ struct Observing {
     id: RequestId,
     /// When it was registered, until that was answered.
     asked: Option<Instant>,
+    conversation: Conversation,
 }
 
 impl Peer {
@@ -133,15 +156,18 @@ impl Peer {
     pub(super) fn new(config: Config, seed: [u8; 32]) -> Self {
         let mut peer = Self {
             endpoint: Endpoint::new(config.endpoint.clone(), seed),
+            speech: Speech::new(config.encoding, config.dictionary.clone(), chance_of(&seed)),
             config,
             kept: None,
-            introduced: false,
+            has_lost: false,
             outbox: VecDeque::new(),
             next_transaction: 0,
             sending: None,
             observing: None,
             wants: false,
             since: None,
+            last: None,
+            back: None,
             send_at: Instant::START,
             register_at: Instant::START,
             heard: Instant::START,
@@ -164,6 +190,11 @@ impl Peer {
     /// Has something to ask for by POST.
     pub(super) fn post(&mut self, now: Instant) {
         self.enqueue(What::Once, now);
+    }
+
+    /// Has something to ask for that makes nothing.
+    pub(super) fn question(&mut self, kind: u64, now: Instant) {
+        self.enqueue(What::Question(kind), now);
     }
 
     fn enqueue(&mut self, what: What, now: Instant) {
@@ -193,9 +224,20 @@ impl Peer {
 
     /// Starts anew: what CoAP knew is gone; the messages to send and the position are kept.
     pub(super) fn reboot(&mut self, seed: [u8; 32], now: Instant) {
+        self.speech.restart();
+        self.restart(seed, now);
+    }
+
+    /// Starts anew without what it and the gateway knew of each other.
+    pub(super) fn lose(&mut self, seed: [u8; 32], now: Instant) {
+        self.speech.lose(chance_of(&seed));
+        self.has_lost = true;
+        self.restart(seed, now);
+    }
+
+    fn restart(&mut self, seed: [u8; 32], now: Instant) {
         self.endpoint = Endpoint::new(self.config.endpoint.clone(), seed);
         self.admit_keys(now);
-        self.introduced = false;
         self.end_sending(Ending::Forgotten, None, None);
         if let Some(observing) = self.observing.take() {
             self.end_registration(&observing, Ending::Forgotten);
@@ -207,7 +249,9 @@ impl Peer {
 
     /// Hears that its address is another one now: what it observes has to be said again, and who it is, unless its keys tell.
     pub(super) fn moved(&mut self, now: Instant) {
-        self.introduced &= self.config.keys.is_some();
+        if self.config.keys.is_none() {
+            self.speech.is_unknown();
+        }
         if let Some(observing) = self.observing.take() {
             self.end_registration(&observing, Ending::Forgotten);
             self.endpoint.cancel(observing.id, now);
@@ -276,6 +320,26 @@ impl Peer {
         sending.into_iter().chain(registering).min()
     }
 
+    /// What it and the gateway know of each other, as far as it knows.
+    pub(super) fn end(&self) -> Option<&ProxyEnd> {
+        self.speech.end()
+    }
+
+    /// Whether it speaks the packed profile, where the gateway does.
+    pub(super) fn is_packed(&self) -> bool {
+        self.speech.is_packed()
+    }
+
+    /// Whether it has begun anew with nothing.
+    pub(super) fn has_lost(&self) -> bool {
+        self.has_lost
+    }
+
+    /// What it spoke of the packed profile.
+    pub(super) fn packed(&self) -> PackedTally {
+        self.speech.told()
+    }
+
     /// What its endpoint holds.
     pub(super) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
@@ -316,63 +380,6 @@ impl Peer {
         }
     }
 
-    fn send_first(&mut self, now: Instant) {
-        let Some(first) = self.outbox.front_mut() else { return };
-        first.attempt.number += 1;
-        let attempt = first.attempt.clone();
-        let Attempt { transaction, number, .. } = &attempt;
-        let (method, target, mut body) = match &first.what {
-            What::Message { room, text } => (
-                "PUT",
-                format!("/_matrix/client/v3/rooms/{room}/send/m.room.message/{transaction}"),
-                json!({ "msgtype": "m.text", "body": text }),
-            ),
-            What::Once => {
-                ("POST", "/_matrix/client/v3/createRoom".to_owned(), json!({ "name": transaction }))
-            }
-        };
-        // An oracle is to know which attempt has arrived.
-        if let (2.., Some(body)) = (*number, body.as_object_mut()) {
-            body.insert("attempt".to_owned(), (*number).into());
-        }
-        let Some(request) = self.request(method, &target, Some(&body)) else { return };
-        let bytes = request.payload.len();
-        let id = self.ask(request, now);
-        self.sending = Some(Asked { id, asked: now, bytes });
-        self.notes.push_back(Note::Asked(attempt));
-    }
-
-    fn register(&mut self, now: Instant) {
-        let mut target = "/_matrix/client/v3/sync".to_owned();
-        let since = self.since.as_ref().map(|since| format!("since={since}"));
-        let limit = self.config.limit.map(|limit| {
-            format!("filter=%7B%22room%22%3A%7B%22timeline%22%3A%7B%22limit%22%3A{limit}%7D%7D%7D")
-        });
-        for (number, parameter) in since.into_iter().chain(limit).enumerate() {
-            target.push(if number == 0 { '?' } else { '&' });
-            target.push_str(&parameter);
-        }
-        let Some(mut request) = self.request("GET", &target, None) else { return };
-        request.observe = Some(Observe::Register);
-        let id = self.ask(request, now);
-        self.observing = Some(Observing { id, asked: Some(now) });
-        self.heard = now;
-    }
-
-    fn request(&mut self, method: &str, target: &str, body: Option<&Value>) -> Option<coap::Request> {
-        let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
-        let request = http::Request::builder()
-            .method(method)
-            .uri(target)
-            .header(http::header::AUTHORIZATION, format!("Bearer {}", self.config.token))
-            .body(body);
-        let mut request = translate::request::to_coap(&request.ok()?, Keys::V1, &Limits::default()).ok()?;
-        if self.introduced {
-            translate::request::leave_out_sticky(&mut request);
-        }
-        Some(request)
-    }
-
     fn drain(&mut self, now: Instant) {
         while let Some(event) = self.endpoint.poll_event() {
             match event {
@@ -390,69 +397,13 @@ impl Peer {
         self.act(now);
     }
 
-    fn received(&mut self, id: RequestId, response: &coap::Response, notification: bool, now: Instant) {
-        let http = translate::response::to_http(response, &Limits::default()).ok();
-        let status = http.as_ref().map_or(StatusCode::BAD_GATEWAY, http::Response::status);
-        let wait = response
-            .options
-            .get_uint(OptionNumber::MAX_AGE)
-            .map(|seconds| Duration::from_secs(seconds.into()));
-        let wait = wait.unwrap_or_default().max(self.config.pause);
-        if status == StatusCode::UNAUTHORIZED {
-            self.introduced = false;
-        }
-        // Who was not known introduces itself at once.
-        let again = if status == StatusCode::UNAUTHORIZED { now } else { now + wait };
-        if self.sending.as_ref().is_some_and(|sending| sending.id == id) {
-            self.introduced |= status.is_success();
-            self.send_at = if status.is_success() { now } else { again };
-            let made = http.and_then(|http| made(http.body()));
-            self.end_sending(Ending::Answered(status), made, Some(response.payload.len()));
-            return;
-        }
-        let Some(observing) = self.observing.as_mut().filter(|observing| observing.id == id) else { return };
-        self.heard = now;
-        if let Some(asked) = observing.asked.take() {
-            let (end, bytes) = (Ending::Answered(status), Some(response.payload.len()));
-            self.notes.push_back(Note::Ended { attempt: None, asked, end, made: None, bytes });
-        }
-        if !notification {
-            self.observing = None;
-            self.register_at = again;
-        }
-        if status.is_success() {
-            self.introduced = true;
-            let body = http.and_then(|http| serde_json::from_slice(http.body()).ok());
-            self.apply(body.unwrap_or_default());
-        }
-    }
-
-    /// Takes in a delta: what is in it is known from here on.
-    fn apply(&mut self, delta: Value) {
-        if let Some(next) = delta.get("next_batch").and_then(Value::as_str) {
-            self.since = Some(next.to_owned());
-        }
-        self.notes.push_back(Note::Delta(delta));
-    }
-
-    fn failed(&mut self, id: RequestId, error: RequestError, now: Instant) {
-        // Whoever does not answer may have been replaced, and may not know this device.
-        self.introduced = false;
-        if self.sending.as_ref().is_some_and(|sending| sending.id == id) {
-            self.end_sending(Ending::Failed(error), None, None);
-            self.send_at = now + self.config.pause;
-        } else if let Some(observing) = self.observing.take_if(|observing| observing.id == id) {
-            self.end_registration(&observing, Ending::Failed(error));
-            self.register_at = now + self.config.pause;
-        }
-    }
-
     /// What was sent is over, or is tried again.
     fn end_sending(&mut self, end: Ending, made: Option<String>, answer: Option<usize>) {
         let Some(Asked { asked, bytes, .. }) = self.sending.take() else { return };
         let Some(first) = self.outbox.front() else { return };
-        let attempt = Some(first.attempt.clone());
-        let is_once = matches!(first.what, What::Once);
+        let is_question = matches!(first.what, What::Question(_));
+        let attempt = (!is_question).then(|| first.attempt.clone());
+        let is_once = is_question || matches!(first.what, What::Once);
         if is_once || matches!(end, Ending::Answered(status) if status.is_success()) {
             self.outbox.pop_front();
         }
@@ -467,9 +418,7 @@ impl Peer {
     }
 }
 
-/// The id that an answer gives.
-fn made(body: &[u8]) -> Option<String> {
-    let body: Value = serde_json::from_slice(body).ok()?;
-    let id = body.get("event_id").or_else(|| body.get("room_id"))?;
-    id.as_str().map(str::to_owned)
+/// What a device without a past begins the packed profile with.
+fn chance_of(seed: &[u8; 32]) -> [u8; 8] {
+    seed.last_chunk().copied().unwrap_or_default()
 }

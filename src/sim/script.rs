@@ -68,6 +68,10 @@ pub enum Action {
     Reboot(PeerNumber),
     /// A device has a new address.
     Move(PeerNumber),
+    /// A device asks something that makes nothing, of this kind.
+    Question(PeerNumber, u64),
+    /// A device starts anew, and has lost what it and the gateway knew of each other.
+    Lose(PeerNumber),
     /// An attacker says again what was on the link, as it was or changed.
     Attack,
 }
@@ -189,6 +193,26 @@ impl Script {
             // Often several at once: what is under way is the most of use to an attacker.
             let moment = chance.up_to(whole);
             (0..=chance.below(4)).for_each(|_| self.at(moment, Action::Attack));
+        }
+    }
+
+    /// With more to ask, in more rooms, and devices that lose what they knew. Where so much can be lost the last word of an observation can
+    /// be too: devices ask again by themselves.
+    pub(super) fn enrich(&mut self, profile: &Profile, seed: u64) {
+        let mut chance = Chance::new(seed ^ 0x7061_636b_6564);
+        let whole = self.end.since(Instant::START);
+        let devices = self.devices.len() as u64;
+        let refresh = 50 * exchange(profile).max(Duration::from_secs(30));
+        self.devices.iter_mut().for_each(|device| device.refresh = Some(refresh));
+        for _ in 0..6 + chance.below(12) {
+            let (moment, peer) = (chance.up_to(whole), chance.below(devices) as PeerNumber);
+            let action = match chance.below(12) {
+                0 => Action::Lose(peer),
+                1 | 2 => Action::Reboot(peer),
+                3 => Action::Kill(chance.below(4)),
+                _ => Action::Question(peer, chance.below(6)),
+            };
+            self.at(moment, action);
         }
     }
 

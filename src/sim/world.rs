@@ -1,27 +1,31 @@
 //! A gateway, its devices and its homeserver around one link, on one virtual clock.
 
 mod acting;
+mod noting;
+mod packed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::Value;
 use tracing::debug;
 
 use super::chance::Chance;
 use super::channel::{Channel, Fate, PeerNumber};
-use super::homeserver::{CallId, Homeserver};
+use super::homeserver::{CallId, Homeserver, rich};
 use super::ledger::Ledger;
 use super::oracle::{Attempt, Oracle};
 use super::outcome::Outcome;
 use super::peer;
-use super::peer::{Ending, Note, Peer};
+use super::peer::Peer;
 use super::script::{Script, ScriptName};
 use super::security;
 use super::security::{Attacker, Security};
+use super::speech;
+use super::speech::Encoding;
 use super::timeline::{Timeline, describe};
+use super::transcript::Transcript;
 use crate::coap::{ACKNOWLEDGEMENT, Instant, TransferLimits};
 use crate::device::History;
 use crate::endpoint;
@@ -29,6 +33,8 @@ use crate::endpoint::Address;
 use crate::gateway;
 use crate::gateway::{FetchError, FetchId, Gateway, Input, Output};
 use crate::link::{End, Profile};
+
+use packed::Mishaps;
 
 /// A run of a script, from its first moment to the last.
 #[derive(Debug)]
@@ -60,6 +66,9 @@ pub struct World {
     timeline: Timeline,
     /// The timeline, until the first exchange is over.
     first: First,
+    transcript: Transcript,
+    /// What goes wrong with the packed profile beside all else.
+    pub(super) mishaps: Mishaps,
     moves: u16,
     kills: u64,
     steps: u64,
@@ -86,6 +95,8 @@ pub struct Setup {
     pub transmission: Transmission,
     /// What protects messages.
     pub security: Security,
+    /// How devices write Matrix.
+    pub encoding: Encoding,
     /// The share of frames that are lost, instead of what the script, or the profile, says.
     pub loss: Option<f64>,
     /// Devices of an idle day.
@@ -132,6 +143,11 @@ impl World {
         if attacked {
             script.under_attack(setup.seed);
         }
+        let is_packed = setup.encoding == Encoding::Packed;
+        let is_rich = is_packed && setup.script == ScriptName::Chaos;
+        if is_rich {
+            script.enrich(&setup.profile, setup.seed);
+        }
         let mut chance = Chance::new(setup.seed);
         let channel = Channel::new(setup.profile.clone(), script.impairments.clone(), chance.seed());
         let homeserver = "http://homeserver".parse().unwrap_or_default();
@@ -142,6 +158,11 @@ impl World {
         config.endpoint.durable = script.durable;
         config.endpoint.tell_nonces = true;
         config.shape = script.shape.clone();
+        let mishaps = Mishaps::new(&setup);
+        if is_packed {
+            config.dictionaries = vec![speech::dictionary(setup.seed)];
+            config.packed = mishaps.most_ends();
+        }
         let mut world = Self {
             now: Instant::START,
             gateway: None,
@@ -162,6 +183,8 @@ impl World {
             ledger: Ledger::default(),
             timeline: Timeline::default(),
             first: First::UnderWay,
+            transcript: Transcript::new(script.shape.clone()),
+            mishaps,
             moves: 0,
             kills: 0,
             steps: 0,
@@ -170,6 +193,12 @@ impl World {
             script,
         };
         world.gateway = Some(world.new_gateway());
+        if is_packed {
+            world.homeserver.overhear();
+        }
+        if is_rich {
+            world.homeserver.enrich();
+        }
         world.populate();
         world
     }
@@ -193,6 +222,7 @@ impl World {
         }
         let counters = self.gateway.as_ref().map(Gateway::counters);
         if settled && self.setup.transmission == Transmission::Link {
+            self.check_tables();
             self.forget();
         }
         self.audit();
@@ -205,9 +235,9 @@ impl World {
         self.gateway.take()
     }
 
-    /// How many records the gateway has stored, but for those of keys.
+    /// How many records the gateway has stored, but for those that stay: of keys, and what it and devices know of each other.
     pub(super) fn stored(&self) -> usize {
-        self.store.keys().filter(|key| !gateway::is_of_keys(key)).count()
+        self.store.keys().filter(|key| !gateway::is_of_keys(key) && !gateway::is_of_packed(key)).count()
     }
 
     /// The homeserver.
@@ -222,6 +252,7 @@ impl World {
             timeline: &self.timeline,
             channel: &self.channel,
             homeserver: &self.homeserver,
+            packed: self.packed_tally(),
         }
     }
 
@@ -245,7 +276,13 @@ impl World {
         endpoint.durable = security != Security::None;
         endpoint.tell_nonces = true;
         let pause = Duration::from_secs(10).max(profile.terms(End::Peer).parameters.ack_timeout);
+        let is_packed = self.setup.encoding == Encoding::Packed;
+        let is_rich = is_packed && self.setup.script == ScriptName::Chaos;
         for (number, device) in (0..).zip(self.script.devices.clone()) {
+            let encoding = match is_packed && !self.mishaps.is_old(number) {
+                true => Encoding::Packed,
+                false => Encoding::Msc3079,
+            };
             let gateway = Address { remote: GATEWAY, local: (Ipv4Addr::UNSPECIFIED, 0).into() };
             let keys = security.keys(number);
             let config = peer::Config {
@@ -258,9 +295,16 @@ impl World {
                 pause,
                 refresh: device.refresh,
                 limit: device.limit,
+                encoding,
+                dictionary: speech::dictionary(self.setup.seed),
+                is_overheard: is_packed,
+                is_rich,
             };
             self.homeserver.add_user(&config.user, &config.token);
             self.homeserver.join(&device.room, &config.user);
+            if is_rich {
+                rich::ROOMS.into_iter().for_each(|room| self.homeserver.join(room, &config.user));
+            }
             self.addresses.insert(address_of(number, 0), number);
             self.peers.push(Peer::new(config, self.chance.machine_seed()));
         }
@@ -307,6 +351,7 @@ impl World {
             self.act(action);
         }
         self.homeserver.advance(self.now);
+        self.overhear();
         while let Some((call, answer)) = self.homeserver.poll() {
             self.call_ends(call, answer);
         }
@@ -449,36 +494,6 @@ impl World {
         }
         if !matches!(passage.fate, Fate::TooLong | Fate::Overflowed) {
             self.ledger.enter(from, peer, &copy, self.channel.airtime(from));
-        }
-    }
-
-    fn note(&mut self, number: PeerNumber, note: Note) {
-        let Some(user) = self.peers.get(number as usize).map(|peer| peer.user().to_owned()) else { return };
-        let at = self.seconds();
-        match &note {
-            Note::Delta(delta) => debug!(at, peer = number, %delta, "applied a delta"),
-            note => debug!(at, peer = number, ?note, "told"),
-        }
-        match note {
-            Note::Asked(attempt) => self.oracle.asked(attempt),
-            Note::Ended { attempt, asked, end, made, bytes } => {
-                let answered = matches!(end, Ending::Answered(status) if status.is_success());
-                if answered && number == 0 && self.first == First::UnderWay {
-                    self.first = First::Answered;
-                }
-                let (took, limit) = (self.now.since(asked), self.lifetime(bytes));
-                self.oracle.ended(&user, took, limit, self.now);
-                match attempt {
-                    Some(attempt) if answered => {
-                        self.oracle.answered(&attempt, made.as_deref(), &self.homeserver, self.now)
-                    }
-                    Some(_) => self.oracle.failed(),
-                    None => {}
-                }
-            }
-            Note::Delta(delta) => {
-                self.oracle.delta(number, &Value::clone(&delta), &self.homeserver, self.now)
-            }
         }
     }
 }

@@ -67,12 +67,14 @@ impl Reader<'_> {
         Ok(())
     }
 
-    pub(super) fn theirs(&self, kind: Kind, number: u64) -> Result<String, DecodeError> {
+    pub(super) fn theirs(&mut self, kind: Kind, number: u64) -> Result<String, DecodeError> {
+        self.learned.references += 1;
         let local = self.learned.local.get(&(kind, number)).map(String::as_str);
         self.found(local.or_else(|| self.known.peer.text(kind, number)), kind, number)
     }
 
     pub(super) fn ours(&mut self, kind: Kind, number: u64) -> Result<String, DecodeError> {
+        self.learned.references += 1;
         let text = self.known.own.text(kind, number);
         if text.is_some() {
             self.learned.proven.insert((kind, number));

@@ -30,6 +30,7 @@ impl World {
             Action::Observe(peer) => self.with_peer(peer, Peer::observe),
             Action::Say(peer, text) => {
                 let room = self.room(peer);
+                let room = self.any_room(room);
                 self.homeserver.say(&room, FRIEND, &text, self.now);
             }
             Action::Stir => self.homeserver.stir(self.now),
@@ -43,6 +44,15 @@ impl World {
                 let seed = self.chance.machine_seed();
                 self.with_peer(peer, |peer, now| peer.reboot(seed, now));
             }
+            Action::Lose(peer) => {
+                self.channel.begins_anew(End::Peer, Some(peer));
+                if let Some(lost) = self.peers.get(peer as usize) {
+                    self.oracle.lost(lost.user());
+                }
+                let seed = self.chance.machine_seed();
+                self.with_peer(peer, |peer, now| peer.lose(seed, now));
+            }
+            Action::Question(peer, kind) => self.with_peer(peer, |peer, now| peer.question(kind, now)),
             Action::Move(peer) => {
                 self.moves += 1;
                 self.channel.begins_anew(End::Gateway, Some(peer));
@@ -116,6 +126,7 @@ impl World {
         if self.gateway.is_some() {
             return;
         }
+        self.meet_mishaps();
         let mut gateway = self.new_gateway();
         gateway.restore(self.store.clone(), self.now);
         self.gateway = Some(gateway);

@@ -135,6 +135,16 @@ impl Caller {
         self.not_spoken.as_deref()
     }
 
+    /// What is known with the gateway, unless it is known that this is not true any more.
+    pub fn end(&self) -> Option<&ProxyEnd> {
+        self.end.as_ref().filter(|_| !self.is_lost)
+    }
+
+    /// How many aliases were written and read, by this process.
+    pub fn references(&self) -> u64 {
+        self.end.as_ref().map_or(0, ProxyEnd::references)
+    }
+
     /// What was agreed, if it was.
     pub fn agreement(&self) -> Option<Agreement> {
         self.end.as_ref().map(ProxyEnd::agreement)
@@ -207,7 +217,13 @@ impl Caller {
                     (Code::UNPROCESSABLE_ENTITY | Code::PRECONDITION_FAILED, _) => {
                         self.send_hello(pending, dictionary)
                     }
-                    _ => Ok(Step::Done(to_http(response, &Limits::default())?)),
+                    _ => {
+                        // Who was forgotten says the next time who it is.
+                        if response.code == Code::UNAUTHORIZED {
+                            self.said = None;
+                        }
+                        Ok(Step::Done(to_http(response, &Limits::default())?))
+                    }
                 }
             }
         }
@@ -257,10 +273,19 @@ impl Caller {
     ) -> Result<Step, CallError> {
         if let Some(agreement) = hello.agreed(response) {
             match &mut self.end {
-                Some(end) => end.begin_epoch(agreement.epoch, agreement.tokens),
+                // Another request has begun this epoch meanwhile, and has told and read something in it.
+                Some(end) if end.agreement() == agreement => {}
+                // One of before that came late: what it says is not so any more.
+                Some(end) if end.agreement().epoch.wrapping_add(1) != hello.epoch => {
+                    return self.send_hello(pending, dictionary);
+                }
+                Some(end) => {
+                    end.begin_epoch(agreement.epoch, agreement.tokens);
+                    self.is_lost = false;
+                }
                 None => self.end = Some(ProxyEnd::new(agreement)),
             }
-            (self.is_lost, self.identity) = (false, Some(hello.identity));
+            self.identity = Some(hello.identity);
             return self.send_packed(pending, Spelling::Short, dictionary);
         }
         if !is_not_spoken(response.code) {
@@ -344,4 +369,61 @@ fn is_not_spoken(code: Code) -> bool {
                 | Code::UNSUPPORTED_CONTENT_FORMAT
                 | Code::NOT_IMPLEMENTED
         )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::translate::packed::Welcome;
+
+    fn dictionary() -> Dictionary {
+        Dictionary::built_in().clone().only(&[0])
+    }
+
+    fn begin(caller: &mut Caller) -> Pending {
+        let url = "/_matrix/client/v3/account/whoami";
+        caller.begin(http::Request::get(url).body(Bytes::new()).unwrap(), &dictionary()).unwrap().0
+    }
+
+    fn welcome(caller: &mut Caller, pending: &mut Pending, epoch: u32) {
+        let welcome = Welcome { version: VERSION, epoch, tokens: 7 };
+        let step = caller.receive(pending, &welcome.response(), &dictionary()).unwrap();
+        assert!(matches!(step, Step::Send(_)));
+    }
+
+    #[test]
+    fn two_requests_at_a_time_begin_one_epoch() {
+        let mut caller = Caller::new([0, 0, 0, 1, 0, 0, 0, 2]);
+        let [mut one, mut other] = [begin(&mut caller), begin(&mut caller)];
+        welcome(&mut caller, &mut one, 1);
+        caller.is_lost = true;
+        welcome(&mut caller, &mut other, 1);
+        assert!(caller.is_lost, "what was lost in this epoch is not there by its welcome");
+        assert_eq!(caller.agreement().map(|agreement| agreement.epoch), Some(1));
+    }
+
+    #[test]
+    fn a_welcome_that_comes_late_takes_no_epoch_back() {
+        let mut caller = Caller::new([0, 0, 0, 1, 0, 0, 0, 2]);
+        let [mut one, mut late] = [begin(&mut caller), begin(&mut caller)];
+        welcome(&mut caller, &mut one, 1);
+        caller.is_lost = true;
+        let mut next = begin(&mut caller);
+        welcome(&mut caller, &mut next, 2);
+        welcome(&mut caller, &mut late, 1);
+        assert_eq!(caller.agreement().map(|agreement| agreement.epoch), Some(2));
+        assert!(late.is_hello());
+    }
+
+    #[test]
+    fn who_is_forgotten_says_who_it_is() {
+        let mut caller = Caller::new([0; 8]);
+        let mut pending = begin(&mut caller);
+        welcome(&mut caller, &mut pending, 1);
+        caller.said = Some(HeaderValue::from_static("Bearer t"));
+        let mut refused = coap::Response::new(Code::UNAUTHORIZED);
+        refused.options.push(OptionNumber::CONTENT_FORMAT, []);
+        caller.receive(&mut pending, &refused, &dictionary()).unwrap();
+        assert_eq!(caller.said, None);
+    }
 }

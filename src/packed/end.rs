@@ -323,3 +323,25 @@ impl ProxyEnd {
         Known { own: &self.own, peer: &self.peer, home, agreement: self.agreement, tables }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_beside_others_is_read_and_is_never_taken_for_a_hello() {
+        let coders = Coders::new(include_bytes!("../../dictionaries/v2/samples.bin")).unwrap().only(&[0]);
+        for epoch in 0..9 {
+            let agreement = Agreement { epoch, tokens: 7, transactions: 9 };
+            let (mut proxy, mut gateway) = (ProxyEnd::new(agreement), GatewayEnd::new(agreement));
+            let path = "/_matrix/client/v3/account/whoami".to_owned();
+            let request = Request { method: "GET".to_owned(), path, ..Request::default() };
+            for _ in 0..3 {
+                let sent = proxy.encode_request(&request, &coders, Spelling::Short).unwrap();
+                assert_ne!(sent.payload.first(), Some(&0x01), "epoch {epoch}");
+                let (read, _) = gateway.decode_request(&sent.payload, &coders, Limits::default()).unwrap();
+                assert_eq!(read, request);
+            }
+        }
+    }
+}

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use lowband::packed::Agreement;
 use lowband::packed::Asked;
+use lowband::packed::Change;
 use lowband::packed::Coders;
 use lowband::packed::DecodeError;
 use lowband::packed::EncodeError;
@@ -90,6 +91,38 @@ fn the_model_codes_the_same_in_fewer_bytes() {
     let model = payload(&measure(Coders::built_in(), &exchanges), |_| true);
     println!("DEFLATE {deflate}, the model {model}");
     assert!(model * 100 <= deflate * 85, "{model} of {deflate}");
+}
+
+/// Run with `--nocapture` to see what a gateway writes on its disk for an exchange, and what the whole of an end is.
+#[test]
+fn what_has_changed_of_an_end_is_little_and_makes_it_again() {
+    let coders = coders(NONE);
+    let mut replay = Replay::new(&coders);
+    let mut copies = BTreeMap::<String, GatewayEnd>::new();
+    let (mut exchanges, mut changed, mut whole, mut largest) = (0, 0, 0, 0);
+    for exchange in recording() {
+        replay.exchange(&exchange);
+        let (_, end) =
+            replay.gateways().find(|(whose, _)| **whose == exchange.authorization).expect("its own end");
+        let changes = end.take_changes();
+        let mut bytes = Vec::new();
+        ciborium::into_writer(&changes, &mut bytes).unwrap();
+        let copy = copies.entry(exchange.authorization.clone());
+        let copy = copy.or_insert_with(|| GatewayEnd::new(end.agreement()));
+        let read: Vec<Change> = ciborium::from_reader(bytes.as_slice()).unwrap();
+        read.into_iter().for_each(|change| copy.redo(change));
+        if is_steady(exchange.class()) {
+            let now = ciborium_bytes(end).len();
+            (exchanges, changed) = (exchanges + 1, changed + bytes.len());
+            (whole, largest) = (whole + now, largest.max(now));
+        }
+    }
+    for (whose, end) in replay.gateways() {
+        assert!(ciborium_bytes(end) == ciborium_bytes(&copies[whose]), "another end than by its changes");
+    }
+    let (changed, whole) = (changed / exchanges, whole / exchanges);
+    println!("{exchanges} exchanges: {changed} bytes of changes each; the whole {whole}, at most {largest}");
+    assert!(changed <= 600, "{changed}");
 }
 
 /// Both ends, and a network between them that does as it is told.
@@ -355,7 +388,7 @@ fn what_would_become_too_much_is_refused_before_it_does() {
             .proxy
             .encode_request(&request("PUT", &path, Some(&body)), &pair.coders, Spelling::Short)
             .unwrap();
-        let limits = Limits { output: 10_000 };
+        let limits = Limits { output: 10_000, ..Limits::default() };
         let refused = pair.gateway.decode_request(&up.payload, &pair.coders, limits).unwrap_err();
         assert_eq!(refused, DecodeError::Output { limit: 10_000 });
     }
@@ -369,7 +402,7 @@ fn what_would_become_too_much_is_refused_before_it_does() {
         .encode_request(&request("PUT", &path, Some(&many)), &pair.coders, Spelling::Short)
         .unwrap();
     assert!(up.payload.len() < 20_000);
-    let limits = Limits { output: 100_000 };
+    let limits = Limits { output: 100_000, ..Limits::default() };
     let refused = pair.gateway.decode_request(&up.payload, &pair.coders, limits).unwrap_err();
     assert_eq!(refused, DecodeError::Output { limit: 100_000 });
 }
@@ -508,7 +541,7 @@ proptest! {
         let (_, theirs, ours, _) = pair.ask(&send("t1", "Good evening, all"));
         pair.answer(&json!({"event_id": event(1)}), (theirs, ours));
         let payload = [&[header << 5 | 0x04 | bytes.first().copied().unwrap_or_default() & 3][..], &bytes].concat();
-        let limits = Limits { output: 1 << 16 };
+        let limits = Limits { output: 1 << 16, ..Limits::default() };
         let _ = pair.gateway.decode_request(&payload, &pair.coders, limits);
         let _ = pair.proxy.decode_response(&payload, theirs, &pair.coders, limits);
         let _ = pair.proxy.decode_notification(&payload, theirs, &pair.coders, limits);

@@ -92,15 +92,16 @@ pub(super) struct Mirror {
     shelves: [Shelf; KINDS],
 }
 
-/// The entries of one kind.
+/// The entries of one kind; the rest follows from them, and is not stored.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(from = "Vec<(u64, String, bool)>", into = "Vec<(u64, String, bool)>")]
 struct Shelf {
     entries: BTreeMap<u64, Slot>,
     numbers: BTreeMap<String, u64>,
     bytes: usize,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 struct Slot {
     text: String,
     /// The other end is known to have it.
@@ -169,6 +170,11 @@ impl Own {
         *self = Own { next: self.next, ..Own::default() };
     }
 
+    /// Whether what a message introduced is of use once it has arrived.
+    pub(super) fn awaits(&self, message: u64) -> bool {
+        self.pending.contains_key(&message)
+    }
+
     /// Notes that a message arrived.
     pub(super) fn acknowledge(&mut self, message: u64) {
         for (kind, number) in self.pending.remove(&message).unwrap_or_default() {
@@ -207,6 +213,23 @@ impl Mirror {
             let highest = shelf.entries.last_key_value().map_or(0, |(number, _)| *number);
             shelf.evict((highest + 1).saturating_sub(kind.window()), kind.bytes());
         }
+    }
+}
+
+impl From<Vec<(u64, String, bool)>> for Shelf {
+    fn from(entries: Vec<(u64, String, bool)>) -> Self {
+        let mut shelf = Shelf::default();
+        for (number, text, is_shared) in entries {
+            shelf.put(number, text, is_shared);
+        }
+        shelf
+    }
+}
+
+impl From<Shelf> for Vec<(u64, String, bool)> {
+    fn from(shelf: Shelf) -> Self {
+        let entries = shelf.entries.into_iter();
+        entries.map(|(number, slot)| (number, slot.text, slot.is_shared)).collect()
     }
 }
 

@@ -15,6 +15,9 @@ use crate::packed::draft::Known;
 use crate::packed::draft::Spelling;
 use crate::packed::error::DecodeError;
 use crate::packed::error::EncodeError;
+use crate::packed::journal::Change;
+use crate::packed::journal::Journal;
+use crate::packed::journal::Step;
 use crate::packed::message;
 use crate::packed::message::Asked;
 use crate::packed::message::Limits;
@@ -34,6 +37,8 @@ pub struct GatewayEnd {
     peer: Mirror,
     tokens: Tokens,
     messages: u64,
+    #[serde(skip)]
+    journal: Journal,
 }
 
 /// The end at the client: writes requests, reads responses and notifications.
@@ -68,12 +73,45 @@ impl GatewayEnd {
     /// Begins an association.
     pub fn new(agreement: Agreement) -> Self {
         let (own, peer, tokens) = (Own::default(), Mirror::default(), Tokens::default());
-        GatewayEnd { agreement, own, peer, tokens, messages: 0 }
+        GatewayEnd { agreement, own, peer, tokens, messages: 0, journal: Journal::default() }
     }
 
     /// What was agreed.
     pub fn agreement(&self) -> Agreement {
         self.agreement
+    }
+
+    /// Notes what changes from here on, until it is taken.
+    pub fn keep_changes(&mut self) {
+        self.journal.begin();
+    }
+
+    /// What has changed since that was asked last, or since it was first to be noted; but for new epochs, of which the whole is to be stored.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        self.journal.take()
+    }
+
+    /// Does a step again, on an end as it was before it.
+    pub fn redo(&mut self, change: Change) {
+        self.step(change.0);
+    }
+
+    fn note(&mut self, step: Step) {
+        self.journal.note(&step);
+        self.step(step);
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Read(entries) => self.peer.commit(entries),
+            Step::Wrote { entries, next, tokens, mark } => {
+                self.own.commit(self.messages, entries, next);
+                self.tokens.commit(tokens, mark);
+                self.messages += 1;
+            }
+            Step::Nothing => self.messages += 1,
+            Step::Acknowledged(message) => self.own.acknowledge(message),
+        }
     }
 
     /// Begins a new epoch: aliases are forgotten, the homeserver's tokens are not.
@@ -93,7 +131,10 @@ impl GatewayEnd {
         let read = message::read_request(payload, self.known(), coders, limits)?;
         let (what, asked) = (read.what, read.asked);
         read.reader.source.end()?;
-        self.peer.commit(read.reader.learned.entries);
+        let entries = read.reader.learned.entries;
+        if !entries.is_empty() {
+            self.note(Step::Read(entries));
+        }
         Ok((what, asked))
     }
 
@@ -130,7 +171,7 @@ impl GatewayEnd {
         spelling: Spelling,
     ) -> Encoded {
         if position.is_none() && *response == message::nothing_to_say() {
-            self.messages += 1;
+            self.note(Step::Nothing);
             return Encoded {
                 payload: Vec::new(),
                 message: MessageNumber(self.messages - 1),
@@ -141,15 +182,15 @@ impl GatewayEnd {
         let mut message = message::write_response(response, asked, position, self.known(), spelling);
         let (payload, items) = message.code(coders);
         let (mark, asked, draft) = (message.mark(), message.asked, message.writer.draft);
-        self.own.commit(self.messages, draft.entries, draft.next);
-        self.tokens.commit(draft.tokens, mark);
-        self.messages += 1;
+        self.note(Step::Wrote { entries: draft.entries, next: draft.next, tokens: draft.tokens, mark });
         Encoded { payload, message: MessageNumber(self.messages - 1), asked, items }
     }
 
     /// Notes that a message arrived at the proxy, and was understood.
     pub fn acknowledge(&mut self, message: MessageNumber) {
-        self.own.acknowledge(message.0);
+        if self.own.awaits(message.0) {
+            self.note(Step::Acknowledged(message.0));
+        }
     }
 
     fn known(&self) -> Known<'_> {

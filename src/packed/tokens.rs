@@ -32,12 +32,18 @@ pub(super) struct Mark {
 
 /// The homeserver's tokens, at the gateway.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(from = "StoredTokens", into = "StoredTokens")]
 pub(super) struct Tokens {
     next: u64,
     entries: BTreeMap<u64, (String, Mark)>,
     numbers: BTreeMap<String, u64>,
     bytes: usize,
 }
+
+/// What the rest follows from: the next number; and the tokens that are kept, each with the last time in its message and the number of the alias
+/// that would have come next.
+#[derive(Serialize, Deserialize)]
+struct StoredTokens(u64, Vec<(u64, String, i64, u64)>);
 
 impl Tokens {
     pub(super) fn next(&self) -> u64 {
@@ -74,6 +80,26 @@ impl Tokens {
                 self.numbers.remove(&token);
             }
         }
+    }
+}
+
+impl From<StoredTokens> for Tokens {
+    fn from(StoredTokens(next, entries): StoredTokens) -> Self {
+        let mut tokens = Tokens { next, ..Tokens::default() };
+        for (number, token, time, next) in entries {
+            tokens.bytes += token.len();
+            tokens.numbers.insert(token.clone(), number);
+            tokens.entries.insert(number, (token, Mark { token: number, time, next }));
+        }
+        tokens
+    }
+}
+
+impl From<Tokens> for StoredTokens {
+    fn from(tokens: Tokens) -> Self {
+        let entries = tokens.entries.into_iter();
+        let entries = entries.map(|(number, (token, mark))| (number, token, mark.time, mark.next));
+        StoredTokens(tokens.next, entries.collect())
     }
 }
 

@@ -119,6 +119,11 @@ impl<'a> Replay<'a> {
         Replay { coders, associations: BTreeMap::new() }
     }
 
+    /// The gateway's ends, by whose they are.
+    pub(crate) fn gateways(&mut self) -> impl Iterator<Item = (&String, &mut GatewayEnd)> {
+        self.associations.iter_mut().map(|(whose, association)| (whose, &mut association.gateway))
+    }
+
     /// Puts an exchange through; gives the request and the response as they crossed the link.
     pub(crate) fn exchange(&mut self, exchange: &Exchange) -> (Encoded, Encoded) {
         let number = self.associations.len() as u32;
@@ -126,7 +131,7 @@ impl<'a> Replay<'a> {
         let association =
             self.associations.entry(exchange.authorization.clone()).or_insert_with(|| Association {
                 proxy: ProxyEnd::new(agreement),
-                gateway: GatewayEnd::new(agreement),
+                gateway: noted(GatewayEnd::new(agreement)),
                 tokens: BTreeMap::new(),
                 transactions: BTreeMap::new(),
                 scoped: BTreeMap::new(),
@@ -199,6 +204,12 @@ impl Association {
             _ => {}
         }
     }
+}
+
+/// An end that notes what changes of it.
+fn noted(mut end: GatewayEnd) -> GatewayEnd {
+    end.keep_changes();
+    end
 }
 
 /// Whether a string is as the proxy's tokens are.

@@ -1,137 +1,151 @@
 //! The model's memory, and what a message changes of it.
 
-use std::collections::BTreeMap;
-
 /// The slots of four bits under one context; the first is not used.
 pub(super) type Line = [u32; 16];
 
-/// The lines that a message changes, over those of the dictionary.
-pub(super) enum Lines<'a> {
-    /// Only what was changed is kept.
-    Over(&'a [Line], Changes),
-    /// All are.
-    Own(Vec<Line>),
+/// Lines by number: those that a message has used, over those of the dictionary.
+pub(super) struct Lines<'a> {
+    taught: &'a [Line],
+    own: Vec<Line>,
+    /// Where the own ones are; nothing where all are own, each in its place.
+    places: Option<Table>,
 }
 
-/// More changes than these are made in a copy.
-const MOST_CHANGES: usize = 1 << 15;
+/// Where more lines than these are used, all are copied.
+const MOST_USED: usize = 1 << 15;
 
-/// Lines by number: open addressing in a table that is at most half full.
-pub(super) struct Changes {
-    /// Numbers, one more than they are, and where the lines are.
-    places: Vec<(u32, u32)>,
-    lines: Vec<Line>,
+impl<'a> Lines<'a> {
+    /// Lines of which nothing was learned.
+    pub(super) fn new(count: usize) -> Self {
+        Lines { taught: &[], own: vec![Line::default(); count], places: None }
+    }
+
+    /// Lines that go on from what was learned.
+    pub(super) fn over(taught: &'a [Line]) -> Self {
+        Lines { taught, own: Vec::new(), places: Some(Table::new()) }
+    }
+
+    /// What was learned, where nothing was before.
+    pub(super) fn into_lines(self) -> Vec<Line> {
+        self.own
+    }
+
+    /// Makes room for as many lines. Places that were given before mean nothing after it.
+    pub(super) fn reserve(&mut self, more: usize) {
+        let Some(places) = self.places.as_ref().filter(|_| self.own.len() + more > MOST_USED) else { return };
+        let mut all = self.taught.to_vec();
+        for (line, place) in places.entries() {
+            if let (Some(to), Some(own)) = (all.get_mut(line as usize), self.own.get(place as usize)) {
+                *to = *own;
+            }
+        }
+        (self.own, self.places) = (all, None);
+    }
+
+    /// A line, and the place to put it back to.
+    pub(super) fn open(&mut self, line: u32) -> (u32, Line) {
+        let Some(places) = &mut self.places else {
+            return (line, self.own.get(line as usize).copied().unwrap_or_default());
+        };
+        let next = self.own.len() as u32;
+        let place = *places.or_insert(line, next);
+        if place == next {
+            self.own.push(self.taught.get(line as usize).copied().unwrap_or_default());
+        }
+        (place, self.own.get(place as usize).copied().unwrap_or_default())
+    }
+
+    /// Puts a line back.
+    pub(super) fn close(&mut self, place: u32, line: &Line) {
+        if let Some(own) = self.own.get_mut(place as usize) {
+            *own = *line;
+        }
+    }
 }
 
-impl Changes {
-    pub(super) fn new() -> Self {
-        Changes { places: vec![(0, 0); 1 << 12], lines: Vec::new() }
+/// Where each hash of the last bytes was followed last: in the message, or in the dictionary.
+pub(super) struct Places<'a> {
+    taught: &'a [u32],
+    own: Vec<u32>,
+    since: Table,
+}
+
+impl<'a> Places<'a> {
+    /// Of so many hashes, none of which was seen.
+    pub(super) fn new(count: usize) -> Self {
+        Places { taught: &[], own: vec![0; count], since: Table::new() }
     }
 
-    pub(super) fn get(&self, line: u32) -> Option<&Line> {
-        let (_, place) = *self.places.get(self.find(line)).filter(|(number, _)| *number != 0)?;
-        self.lines.get(place as usize)
+    /// Those that were seen in the dictionary.
+    pub(super) fn over(taught: &'a [u32]) -> Self {
+        Places { taught, own: Vec::new(), since: Table::new() }
     }
 
-    pub(super) fn set(&mut self, line: u32, value: Line) {
-        let at = self.find(line);
-        let Some(place) = self.places.get_mut(at) else { return };
-        if place.0 == 0 {
-            *place = (line + 1, self.lines.len() as u32);
-            self.lines.push(value);
-            return self.grow();
+    pub(super) fn into_places(self) -> Vec<u32> {
+        self.own
+    }
+
+    /// Where a hash was followed last, which from now on is `here`.
+    pub(super) fn replace(&mut self, hash: u32, here: usize) -> Option<usize> {
+        let here = here as u32;
+        let place = match self.own.get_mut(hash as usize) {
+            Some(own) => own,
+            None => self.since.or_insert(hash, self.taught.get(hash as usize).copied().unwrap_or_default()),
+        };
+        let before = std::mem::replace(place, here);
+        (before > 0).then_some(before as usize)
+    }
+}
+
+/// Numbers by number: open addressing, at most half full.
+struct Table {
+    /// A number and 1, or 0 where there is none; and what it stands for.
+    entries: Vec<(u32, u32)>,
+    count: usize,
+}
+
+impl Table {
+    fn new() -> Self {
+        Table { entries: vec![(0, 0); 1 << 10], count: 0 }
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.entries.iter().filter_map(|(number, value)| Some((number.checked_sub(1)?, *value)))
+    }
+
+    /// What a number stands for, which is `value` where it stood for nothing.
+    #[expect(clippy::indexing_slicing, reason = "for each line; places are below the length, a power of two")]
+    fn or_insert(&mut self, number: u32, value: u32) -> &mut u32 {
+        if self.count * 2 >= self.entries.len() {
+            self.grow();
         }
-        if let Some(own) = self.lines.get_mut(place.1 as usize) {
-            *own = value;
+        let at = place(&self.entries, number);
+        let entry = &mut self.entries[at];
+        if entry.0 == 0 {
+            *entry = (number + 1, value);
+            self.count += 1;
         }
+        &mut entry.1
     }
 
-    /// The place of a line, or the free one where it would be.
-    fn find(&self, line: u32) -> usize {
-        let mask = self.places.len() - 1;
-        let mut at = line.wrapping_mul(0x9e37_79b1) as usize >> 8 & mask;
-        while self.places.get(at).is_some_and(|(number, _)| *number != 0 && *number != line + 1) {
-            at = (at + 1) & mask;
-        }
-        at
-    }
-
+    #[expect(clippy::indexing_slicing, reason = "as above")]
     fn grow(&mut self) {
-        if self.lines.len() * 2 < self.places.len() {
-            return;
+        let mut entries = vec![(0, 0); self.entries.len() * 2];
+        for (number, value) in self.entries() {
+            let at = place(&entries, number);
+            entries[at] = (number + 1, value);
         }
-        let places = vec![(0, 0); self.places.len() * 2];
-        for (number, place) in std::mem::replace(&mut self.places, places) {
-            if let Some(line) = number.checked_sub(1) {
-                let at = self.find(line);
-                if let Some(to) = self.places.get_mut(at) {
-                    *to = (number, place);
-                }
-            }
-        }
+        self.entries = entries;
     }
 }
 
-impl Lines<'_> {
-    pub(super) fn get(&self, line: u32) -> Line {
-        let (lines, changed) = match self {
-            Lines::Over(lines, changes) => (*lines, changes.get(line)),
-            Lines::Own(lines) => (lines.as_slice(), None),
-        };
-        changed.or_else(|| lines.get(line as usize)).copied().unwrap_or_default()
+/// The place of a number, or the free one where it would be.
+#[expect(clippy::indexing_slicing, reason = "for each line; places are below the length, a power of two")]
+fn place(entries: &[(u32, u32)], number: u32) -> usize {
+    let mask = entries.len() - 1;
+    let mut at = number.wrapping_mul(0x9e37_79b1) as usize >> 8 & mask;
+    while entries[at].0 != 0 && entries[at].0 != number + 1 {
+        at = (at + 1) & mask;
     }
-
-    pub(super) fn set(&mut self, line: u32, value: Line) {
-        match self {
-            Lines::Over(lines, changes) => {
-                changes.set(line, value);
-                if changes.lines.len() > MOST_CHANGES {
-                    let mut own = lines.to_vec();
-                    for (number, place) in &changes.places {
-                        let line = number.checked_sub(1).and_then(|line| own.get_mut(line as usize));
-                        if let (Some(line), Some(changed)) = (line, changes.lines.get(*place as usize)) {
-                            *line = *changed;
-                        }
-                    }
-                    *self = Lines::Own(own);
-                }
-            }
-            Lines::Own(lines) => {
-                if let Some(place) = lines.get_mut(line as usize) {
-                    *place = value;
-                }
-            }
-        }
-    }
-}
-
-/// Where each hash of the last bytes was followed last.
-pub(super) enum Places<'a> {
-    /// In the dictionary, and since.
-    Over(&'a [u32], BTreeMap<u32, u32>),
-    /// In the dictionary that is being learned.
-    Own(Vec<u32>),
-}
-
-impl Places<'_> {
-    pub(super) fn get(&self, hash: u32) -> Option<usize> {
-        let place = match self {
-            Places::Over(taught, since) => since.get(&hash).or_else(|| taught.get(hash as usize)),
-            Places::Own(places) => places.get(hash as usize),
-        };
-        place.filter(|place| **place > 0).map(|place| *place as usize)
-    }
-
-    pub(super) fn set(&mut self, hash: u32, here: usize) {
-        match self {
-            Places::Over(_, since) => {
-                since.insert(hash, here as u32);
-            }
-            Places::Own(places) => {
-                if let Some(place) = places.get_mut(hash as usize) {
-                    *place = here as u32;
-                }
-            }
-        }
-    }
+    at
 }

@@ -1,9 +1,22 @@
 //! Probabilities put together: the logistic mixing of many guesses about one bit, in integers alone, so that every machine gets the same.
 
+/// How many guesses are mixed; one is left over, for fours are quicker.
+pub(super) const INPUTS: usize = 28;
+
+/// A weight for each guess.
+pub(super) type Weights = [i32; INPUTS];
+
 /// Guesses and weights are in units of 1/256 of a natural logarithm of odds, and of 1/65536.
 const ONE: i32 = 1 << 16;
 
+/// What each weight is at first.
+const FIRST: i32 = 20 << 10;
+
+/// How fast weights move.
+const RATE: i32 = 6;
+
 /// The natural logarithm of odds, in units of 1/256, as a probability in units of 1/4096. The table has every 128th.
+#[expect(clippy::indexing_slicing, reason = "for each bit; places are 0 to 31")]
 pub(super) fn squash(odds: i32) -> i32 {
     const TABLE: [i32; 33] = [
         1, 2, 3, 6, 10, 16, 27, 45, 73, 120, 194, 310, 488, 747, 1101, 1546, 2047, 2549, 2994, 3348, 3607,
@@ -11,62 +24,105 @@ pub(super) fn squash(odds: i32) -> i32 {
     ];
     let odds = odds.clamp(-2047, 2047) + 2048;
     let (place, part) = ((odds >> 7) as usize, odds & 127);
-    let at = |place: usize| TABLE.get(place).copied().unwrap_or(4094);
-    (at(place) * (128 - part) + at(place + 1) * part + 64) >> 7
+    (TABLE[place] * (128 - part) + TABLE[place + 1] * part + 64) >> 7
 }
 
 /// The inverse of [`squash`] for all 4096 probabilities.
-pub(super) struct Stretch(Vec<i16>);
+pub(super) struct Stretch(Box<[i16; 4096]>);
 
 impl Stretch {
     pub(super) fn new() -> Self {
-        let mut table = Vec::with_capacity(4096);
+        let mut table = Box::new([2047; 4096]);
+        let mut places = table.iter_mut().zip(0..);
+        let mut next = places.next();
         for odds in -2047..=2047 {
-            while table.len() as i32 <= squash(odds) && table.len() < 4096 {
-                table.push(odds as i16);
+            while let Some((place, _)) = next.take_if(|(_, probability)| *probability <= squash(odds)) {
+                *place = odds as i16;
+                next = places.next();
             }
         }
-        table.resize(4096, 2047);
         Stretch(table)
     }
 
-    pub(super) fn of(&self, probability: u32) -> i32 {
-        self.0.get(probability as usize).copied().unwrap_or(2047).into()
+    /// For a probability in units of 1/65536.
+    #[expect(clippy::indexing_slicing, reason = "for each guess; sixteen bits less four are below 4096")]
+    pub(super) fn of(&self, probability: u16) -> i32 {
+        self.0[(probability >> 4) as usize].into()
     }
 }
 
-/// Weights for `inputs` guesses, a set of them for each of some situations.
-#[derive(Debug, Clone)]
-pub(super) struct Mixer {
-    inputs: usize,
-    weights: Vec<i32>,
+/// Sets of weights, one for each of some situations: those that a message has changed, over those of the dictionary.
+pub(super) struct Mixer<'a> {
+    taught: &'a [Weights],
+    own: Vec<Weights>,
+    /// Where the message's own set for a situation is, from 1; 0 where it has none yet.
+    places: Vec<u16>,
     selected: usize,
     output: i32,
-    rate: i32,
 }
 
-impl Mixer {
-    pub(super) fn new(inputs: usize, sets: usize, weight: i32, rate: i32) -> Self {
-        Mixer { inputs, weights: vec![weight; inputs * sets], selected: 0, output: 2048, rate }
+impl<'a> Mixer<'a> {
+    /// A mixer that has learned nothing.
+    pub(super) fn new(sets: u16) -> Self {
+        let own = vec![[FIRST; INPUTS]; sets.into()];
+        Mixer { taught: &[], own, places: (1..=sets).collect(), selected: 0, output: 2048 }
+    }
+
+    /// A mixer that goes on from what was learned.
+    pub(super) fn over(taught: &'a [Weights]) -> Self {
+        Mixer { taught, own: Vec::new(), places: vec![0; taught.len()], selected: 0, output: 2048 }
+    }
+
+    /// What was learned, where nothing was before.
+    pub(super) fn into_sets(self) -> Vec<Weights> {
+        self.own
     }
 
     /// Mixes guesses with the weights of a set: the odds that the bit is 1.
-    pub(super) fn mix(&mut self, guesses: &[i32], set: usize) -> i32 {
-        self.selected = set * self.inputs;
-        let weights = self.weights.get(self.selected..).unwrap_or_default();
+    #[expect(clippy::indexing_slicing, reason = "for each bit; callers have sets for all situations")]
+    pub(super) fn mix(&mut self, guesses: &Weights, set: usize) -> i32 {
+        if self.places[set] == 0 {
+            self.own.push(self.taught[set]);
+            self.places[set] = self.own.len() as u16;
+        }
+        self.selected = usize::from(self.places[set]) - 1;
+        let weights = &self.own[self.selected];
         // A weight is less than 2^19 + 1 and a guess than 2^11, so products and their sum fit.
-        let sum: i32 = weights.iter().zip(guesses).map(|(weight, guess)| (weight * guess) >> 8).sum();
+        let (mut sum, mut at) = (0, 0);
+        while at < INPUTS {
+            sum += (weights[at] * guesses[at]) >> 8;
+            at += 1;
+        }
         let odds = (sum >> 8).clamp(-2047, 2047);
         self.output = squash(odds);
         odds
     }
 
     /// Moves the weights that were used towards what the bit was.
-    pub(super) fn learn(&mut self, guesses: &[i32], bit: bool) {
-        let error = ((i32::from(bit) << 12) - self.output) * self.rate;
-        let weights = self.weights.get_mut(self.selected..).unwrap_or_default();
-        for (weight, guess) in weights.iter_mut().zip(guesses) {
-            *weight = (*weight + ((guess * error + 0x8000) >> 16)).clamp(-8 * ONE, 8 * ONE);
+    #[expect(clippy::indexing_slicing, reason = "for each bit; the set was selected")]
+    pub(super) fn learn(&mut self, guesses: &Weights, bit: bool) {
+        let error = ((i32::from(bit) << 12) - self.output) * RATE;
+        let weights = &mut self.own[self.selected];
+        let mut at = 0;
+        while at < INPUTS {
+            let weight = weights[at] + ((guesses[at] * error + 0x8000) >> 16);
+            weights[at] = weight.clamp(-8 * ONE, 8 * ONE);
+            at += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stretching_is_the_inverse_of_squashing() {
+        let stretch = Stretch::new();
+        for probability in 1..4095u16 {
+            let odds = stretch.of(probability << 4);
+            assert!(squash(odds) >= probability.into());
+            assert!(odds == -2047 || squash(odds - 1) < probability.into());
         }
     }
 }

@@ -13,10 +13,13 @@ mod interval;
 mod lines;
 mod mixer;
 pub(super) mod model;
+mod slot;
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 use sha2::Digest;
 use sha2::Sha256;
@@ -24,6 +27,7 @@ use sha2::Sha256;
 use crate::packed::dictionary;
 use crate::packed::dictionary::Sample;
 use crate::packed::error::DecodeError;
+use crate::packed::message::Limits;
 use crate::packed::stream::Coded;
 use crate::packed::stream::Context;
 use crate::packed::stream::Role;
@@ -51,6 +55,11 @@ pub(super) struct Header {
 }
 
 impl Header {
+    /// Of how many items the model may be used.
+    fn most_of_model(&self) -> usize {
+        if self.name == 0 { MODEL_ITEMS_OF_REQUEST } else { MODEL_ITEMS }
+    }
+
     /// What the model is told of the flags.
     pub(super) fn context(&self) -> Context {
         Context { role: Role::Header, name: self.name, parent: 0 }
@@ -64,8 +73,10 @@ const NONE: u8 = 0;
 const DEFLATE: u8 = 1;
 const MODEL: u8 = 2;
 
-/// The model takes microseconds for each byte, so it is not for messages of more items than these.
-const MODEL_ITEMS: usize = 64 << 10;
+/// The model takes as long for each byte as other coders do for hundreds, and a few bytes may stand for many; so it is not for messages of
+/// more items than these. A gateway has many peers, and does not let any of them keep it for long.
+pub(super) const MODEL_ITEMS: usize = 64 << 10;
+pub(super) const MODEL_ITEMS_OF_REQUEST: usize = 8 << 10;
 
 static BUILT_IN: LazyLock<Coders> =
     LazyLock::new(|| Coders::new(dictionary::BUILT_IN).expect("the dictionary is read by a test"));
@@ -75,8 +86,9 @@ pub struct Coders {
     /// The items of the dictionary's samples, for coder 1.
     text: Vec<u8>,
     samples: Vec<Sample>,
-    /// Made when it is first of use: it takes a while.
+    /// Made when it is first of use, or by a [`Primer`]: it takes a while.
     model: OnceLock<model::Model>,
+    is_priming: AtomicBool,
     hash: [u8; 32],
     allowed: Vec<u8>,
 }
@@ -97,6 +109,7 @@ impl Coders {
             hash: hash.finalize().into(),
             samples,
             model: OnceLock::new(),
+            is_priming: AtomicBool::new(false),
             allowed: vec![NONE, DEFLATE, MODEL],
         })
     }
@@ -114,6 +127,21 @@ impl Coders {
 
     fn model(&self) -> &model::Model {
         self.model.get_or_init(|| model::Model::primed(&self.samples))
+    }
+
+    /// What makes the model ready, on whatever thread it runs. Until it has, nothing is written with the model, so that nobody waits for it.
+    pub fn primer(&self) -> Primer<'_> {
+        self.is_priming.store(true, Ordering::Relaxed);
+        Primer(self)
+    }
+
+    /// Whether a message is to wait for the model, which is being made ready; reading it would wait as well.
+    pub fn awaits_model(&self, message: &[u8]) -> bool {
+        self.is_busy() && message.first().is_some_and(|first| *first >= FIRST)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.is_priming.load(Ordering::Relaxed) && self.model.get().is_none()
     }
 
     /// The beginning of the hash, which an end tells once for an association.
@@ -139,21 +167,23 @@ impl Coders {
         match coder {
             NONE => Some(in_front(NONE, header, &written.bytes)),
             DEFLATE => Some(in_front(DEFLATE, header, &deflate::deflate(&self.text, &written.bytes)?)),
-            MODEL if written.bytes.len() <= MODEL_ITEMS => Some(self.model().encode(header, written)),
+            MODEL if written.bytes.len() <= header.most_of_model() && !self.is_busy() => {
+                Some(self.model().encode(header, written))
+            }
             _ => None,
         }
     }
 
-    /// Opens a message for reading, of which no more than `limit` bytes of items are produced. `name` is what it is to the model.
+    /// Opens a message for reading, of which no more items are produced than the limits allow. `name` is what it is to the model.
     pub(super) fn open<'a>(
         &'a self,
         message: &'a [u8],
         name: u16,
-        limit: usize,
+        limits: Limits,
     ) -> Result<(Header, Source<'a>), DecodeError> {
         let (&first, rest) = message.split_first().ok_or(DecodeError::Truncated)?;
         if first >= FIRST {
-            let mut decoder = self.model().decoder(message, limit.min(MODEL_ITEMS));
+            let mut decoder = self.model().decoder(message, limits.model.min(limits.output));
             let header = decoder.header(name)?;
             return Ok((header, Source::new(Coded::Model(Box::new(decoder)), message)));
         }
@@ -161,11 +191,28 @@ impl Coders {
         let coded = match first >> 5 {
             NONE => Coded::Plain { items: Cow::Borrowed(rest), length: None, read: 0 },
             _ => {
-                let (items, length) = deflate::inflate(&self.text, rest, limit)?;
+                let (items, length) = deflate::inflate(&self.text, rest, limits.output)?;
                 Coded::Plain { items: Cow::Owned(items), length: Some(length), read: 0 }
             }
         };
         Ok((header, Source::new(coded, rest)))
+    }
+}
+
+/// Makes a model ready; dropped before it has, it leaves that to whoever needs the model first.
+#[derive(Debug)]
+pub struct Primer<'a>(&'a Coders);
+
+impl Primer<'_> {
+    /// Makes it ready, which keeps the thread for a while.
+    pub fn run(self) {
+        self.0.model();
+    }
+}
+
+impl Drop for Primer<'_> {
+    fn drop(&mut self) {
+        self.0.is_priming.store(false, Ordering::Relaxed);
     }
 }
 

@@ -4,55 +4,52 @@
 //! that are learned, too. Everything is integers, so that both ends predict the same; the arithmetic coder turns predictions into
 //! bytes. A message changes nothing for the next: each begins with what the dictionary taught.
 
-use std::collections::BTreeMap;
-
 use crate::packed::coder::Header;
 use crate::packed::coder::interval::Interval;
-use crate::packed::coder::lines::Changes;
 use crate::packed::coder::lines::Line;
 use crate::packed::coder::lines::Lines;
 use crate::packed::coder::lines::Places;
+use crate::packed::coder::mixer::INPUTS;
 use crate::packed::coder::mixer::Mixer;
 use crate::packed::coder::mixer::Stretch;
+use crate::packed::coder::mixer::Weights;
 use crate::packed::coder::mixer::squash;
+use crate::packed::coder::slot;
 use crate::packed::dictionary::Sample;
 use crate::packed::error::DecodeError;
 use crate::packed::stream::Context;
 use crate::packed::stream::Role;
 use crate::packed::stream::Written;
 
-/// How many contexts guess, and how many guesses they make: two each, two of the match, and one that is always the same; one is left over, for
-/// fours are quicker.
+/// How many contexts guess: twice each; there are two more guesses of the match, and one that is always the same.
 const CONTEXTS: usize = 12;
-const INPUTS: usize = 2 * CONTEXTS + 4;
+const OF_MATCH: usize = 2 * CONTEXTS;
+const ALWAYS: usize = OF_MATCH + 2;
+const _: () = assert!(ALWAYS < INPUTS);
 
 /// The lines of all contexts together are 2 to the power of this.
 const LINE_BITS: u32 = 18;
 
-/// How often a context must have been seen to move no more slowly.
-const LIMIT: u32 = 255;
-
 /// What the dictionary taught.
 pub(in crate::packed) struct Model {
     lines: Vec<Line>,
-    mixers: Mixers,
+    weights: [Vec<Weights>; 3],
     stretch: Stretch,
     /// All bytes of the dictionary, and where each hash of the last bytes was followed last.
     history: Vec<u8>,
     places: Vec<u32>,
 }
 
-#[derive(Clone)]
-struct Mixers {
-    by_role: Mixer,
-    by_bits: Mixer,
-    by_name: Mixer,
-}
+/// By the role, by the bits before, by the member.
+type Mixers<'a> = [Mixer<'a>; 3];
+
+/// For how many situations each has weights.
+const SETS: [u16; 3] = [16 * 4, 256, 1024];
 
 /// A prediction in progress: the message so far.
 struct Predictor<'a> {
     lines: Lines<'a>,
-    mixers: Mixers,
+    mixers: Mixers<'a>,
     stretch: &'a Stretch,
     /// The dictionary's bytes, and the message's.
     taught: &'a [u8],
@@ -66,10 +63,12 @@ struct Predictor<'a> {
     context: Context,
     /// The bits of the byte so far, after a leading 1.
     partial: u32,
-    guesses: [i32; INPUTS],
-    /// The lines of the half byte that is being predicted: their numbers, part of their hashes, and what is in them.
+    guesses: Weights,
+    /// The lines of the half byte that is being predicted: where they are, part of their hashes, and what is in them.
     used: [(u32, u8); CONTEXTS],
     open: [Line; CONTEXTS],
+    /// The last bytes, the latest lowest.
+    last: u64,
     /// The last bytes that were codes, and the word so far.
     codes: u32,
     word: u32,
@@ -78,15 +77,9 @@ struct Predictor<'a> {
 impl Model {
     /// Learns from samples, in their order.
     pub(super) fn primed(samples: &[Sample]) -> Self {
-        let mixers = Mixers {
-            by_role: Mixer::new(INPUTS, 16 * 4, 20 << 10, 6),
-            by_bits: Mixer::new(INPUTS, 256, 20 << 10, 6),
-            by_name: Mixer::new(INPUTS, 1024, 20 << 10, 6),
-        };
-        let lines = Lines::Own(vec![Line::default(); 1 << LINE_BITS]);
         let stretch = Stretch::new();
-        let mut predictor =
-            Predictor::new(lines, mixers, &stretch, &[], Places::Own(vec![0; 1 << PLACE_BITS]));
+        let (lines, places) = (Lines::new(1 << LINE_BITS), Places::new(1 << PLACE_BITS));
+        let mut predictor = Predictor::new(lines, SETS.map(Mixer::new), &stretch, &[], places);
         for sample in samples {
             predictor.begin();
             for (byte, context) in &sample.items {
@@ -99,16 +92,14 @@ impl Model {
             }
         }
         let Predictor { lines, mixers, bytes: history, places, .. } = predictor;
-        let (Lines::Own(lines), Places::Own(places)) = (lines, places) else {
-            unreachable!("what is owned from the start stays so")
-        };
-        Model { lines, mixers, stretch, history, places }
+        let (lines, places) = (lines.into_lines(), places.into_places());
+        Model { lines, weights: mixers.map(Mixer::into_sets), stretch, history, places }
     }
 
     fn message(&self) -> Predictor<'_> {
-        let lines = Lines::Over(&self.lines, Changes::new());
-        let places = Places::Over(&self.places, BTreeMap::new());
-        Predictor::new(lines, self.mixers.clone(), &self.stretch, &self.history, places)
+        let mixers = self.weights.each_ref().map(|sets| Mixer::over(sets));
+        let (lines, places) = (Lines::over(&self.lines), Places::over(&self.places));
+        Predictor::new(lines, mixers, &self.stretch, &self.history, places)
     }
 
     /// Codes what was written.
@@ -136,7 +127,7 @@ impl Model {
         out
     }
 
-    /// Begins to decode a message of which no more than `limit` bytes are wanted.
+    /// Begins to decode a message of which no more than `limit` bytes of items are wanted.
     pub(super) fn decoder<'a>(&'a self, message: &'a [u8], limit: usize) -> Decoder<'a> {
         let mut decoder = Decoder {
             predictor: self.message(),
@@ -180,12 +171,14 @@ impl Decoder<'_> {
             self.interval.narrow(EVEN, bit);
             header.epoch = header.epoch << 1 | u8::from(bit);
         }
+        // The header is none of the items.
+        self.left = self.left.saturating_add(1);
         header.flags = self.byte(header.context())?;
         if header.flags > 3 { Err(DecodeError::Damaged) } else { Ok(header) }
     }
 
     pub(in crate::packed) fn byte(&mut self, context: Context) -> Result<u8, DecodeError> {
-        self.left = self.left.checked_sub(1).ok_or(DecodeError::Output { limit: self.limit })?;
+        self.left = self.left.checked_sub(1).ok_or(DecodeError::Model { limit: self.limit })?;
         if self.shifted > self.message.len() {
             return Err(DecodeError::Truncated);
         }
@@ -232,7 +225,7 @@ const PLACE_BYTES: usize = 4;
 impl<'a> Predictor<'a> {
     fn new(
         lines: Lines<'a>,
-        mixers: Mixers,
+        mixers: Mixers<'a>,
         stretch: &'a Stretch,
         taught: &'a [u8],
         places: Places<'a>,
@@ -252,6 +245,7 @@ impl<'a> Predictor<'a> {
             guesses: [0; INPUTS],
             used: [(0, 0); CONTEXTS],
             open: [Line::default(); CONTEXTS],
+            last: 0,
             codes: 0,
             word: 0,
         }
@@ -261,6 +255,7 @@ impl<'a> Predictor<'a> {
     fn begin(&mut self) {
         (self.codes, self.word, self.expected, self.agreed) = (0, 0, None, 0);
         self.bytes.extend_from_slice(&[0; PLACE_BYTES]);
+        self.last <<= 8 * PLACE_BYTES;
     }
 
     /// Begins a byte.
@@ -271,11 +266,6 @@ impl<'a> Predictor<'a> {
         let parent = u32::from(context.parent);
         let is_text = context.role == Role::Text;
         let codes = self.codes;
-        let hash = |number: u32, parts: &[u32]| {
-            parts.iter().fold(number.wrapping_mul(0x9e37_79b1), |hash, part| {
-                (hash ^ part).wrapping_mul(0x85eb_ca6b).rotate_left(13).wrapping_add(0x27d4_eb2f)
-            })
-        };
         self.hashes = [
             hash(1, &[role]),
             hash(2, &[role, name]),
@@ -296,19 +286,24 @@ impl<'a> Predictor<'a> {
     }
 
     /// Takes out the lines of the next four bits.
+    #[expect(clippy::indexing_slicing, reason = "for each half byte; the arrays have one for each context")]
     fn open_lines(&mut self) {
-        for ((hash, used), open) in self.hashes.iter().zip(&mut self.used).zip(&mut self.open) {
-            let mixed = (hash ^ self.partial.wrapping_mul(0x9e37_79b1)).wrapping_mul(0x2c1b_3c6d);
+        self.lines.reserve(CONTEXTS);
+        let mut context = 0;
+        while context < CONTEXTS {
+            let half = self.partial.wrapping_mul(0x9e37_79b1);
+            let mixed = (self.hashes[context] ^ half).wrapping_mul(0x2c1b_3c6d);
             let mixed = mixed ^ mixed >> 15;
-            *used = (mixed >> (32 - LINE_BITS), mixed as u8);
-            *open = self.lines.get(used.0);
+            let (place, line) = self.lines.open(mixed >> (32 - LINE_BITS));
+            (self.used[context], self.open[context]) = ((place, mixed as u8), line);
+            context += 1;
         }
     }
 
-    /// Puts back the lines that were taken out.
+    /// Puts back the lines that were taken out; of two that are the same one the later.
     fn close_lines(&mut self) {
-        for ((line, _), open) in self.used.iter().zip(&self.open) {
-            self.lines.set(*line, *open);
+        for ((place, _), open) in self.used.iter().zip(&self.open) {
+            self.lines.close(*place, open);
         }
     }
 
@@ -320,26 +315,31 @@ impl<'a> Predictor<'a> {
     }
 
     /// The probability that the next bit is 1, of 65536.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "for each bit; there are two guesses for each context, and more"
+    )]
     fn predict(&mut self) -> u32 {
         let place = self.place();
-        for ((line, (_, check)), guesses) in
-            self.open.iter().zip(&self.used).zip(self.guesses.chunks_exact_mut(2))
-        {
-            let slot = Slot::of(line.get(place).copied().unwrap_or_default(), *check);
-            let [odds, lean] = guesses else { continue };
-            (*odds, *lean) = match slot.count {
-                0 => (0, 0),
-                _ => (self.stretch.of(slot.probability >> 4), (slot.probability as i32 - 0x8000) >> 5),
-            };
+        let mut context = 0;
+        while context < CONTEXTS {
+            let slot = self.open[context][place];
+            let probability = slot::probability(slot, self.used[context].1);
+            let known =
+                probability.map(|probability| (self.stretch.of(probability), slot::lean(probability)));
+            let (odds, lean) = known.unwrap_or((0, 0));
+            (self.guesses[2 * context], self.guesses[2 * context + 1]) = (odds, lean);
+            context += 1;
         }
         let (strength, bucket) = self.match_strength();
-        let [.., first, second, bias, _] = &mut self.guesses;
-        (*first, *second, *bias) = (strength, if bucket == 3 { strength } else { 0 }, 256);
+        self.guesses[OF_MATCH] = strength;
+        self.guesses[OF_MATCH + 1] = if bucket == 3 { strength } else { 0 };
+        self.guesses[ALWAYS] = 256;
         let role = usize::from(self.context.role as u8);
-        let (mixers, guesses) = (&mut self.mixers, &self.guesses);
-        let odds = mixers.by_role.mix(guesses, role * 4 + bucket)
-            + mixers.by_bits.mix(guesses, self.partial as usize & 0xff)
-            + mixers.by_name.mix(guesses, usize::from(self.context.name) & 0x3ff);
+        let [by_role, by_bits, by_name] = &mut self.mixers;
+        let odds = by_role.mix(&self.guesses, role * 4 + bucket)
+            + by_bits.mix(&self.guesses, self.partial as usize & 0xff)
+            + by_name.mix(&self.guesses, usize::from(self.context.name) & 0x3ff);
         let probability = squash(odds / 3) as u32;
         (probability << 4).clamp(16, 0xffff - 16)
     }
@@ -364,16 +364,18 @@ impl<'a> Predictor<'a> {
         (if is_one { strength } else { -strength }, bucket)
     }
 
+    #[expect(clippy::indexing_slicing, reason = "for each bit; the arrays have one for each context")]
     fn learn(&mut self, bit: bool) {
-        let (mixers, guesses) = (&mut self.mixers, &self.guesses);
-        mixers.by_role.learn(guesses, bit);
-        mixers.by_bits.learn(guesses, bit);
-        mixers.by_name.learn(guesses, bit);
+        let [by_role, by_bits, by_name] = &mut self.mixers;
+        by_role.learn(&self.guesses, bit);
+        by_bits.learn(&self.guesses, bit);
+        by_name.learn(&self.guesses, bit);
         let place = self.place();
-        for (line, (_, check)) in self.open.iter_mut().zip(&self.used) {
-            if let Some(slot) = line.get_mut(place) {
-                *slot = Slot::of(*slot, *check).learned(bit);
-            }
+        let mut context = 0;
+        while context < CONTEXTS {
+            let slot = self.open[context][place];
+            self.open[context][place] = slot::learned(slot, self.used[context].1, bit);
+            context += 1;
         }
         self.partial = self.partial << 1 | u32::from(bit);
         match self.partial {
@@ -391,6 +393,7 @@ impl<'a> Predictor<'a> {
         let byte = self.partial as u8;
         let followed = self.expected.and_then(|place| self.byte_at(place)) == Some(byte);
         self.bytes.push(byte);
+        self.last = self.last << 8 | u64::from(byte);
         (self.expected, self.agreed) = match self.expected {
             Some(place) if followed => (Some(place + 1), self.agreed + 1),
             _ => (None, 0),
@@ -412,15 +415,13 @@ impl<'a> Predictor<'a> {
         let [one, two, three, four, ..] = self.last();
         let hash = (one | two << 8 | three << 16 | four << 24).wrapping_mul(0x9e37_79b1) >> (32 - PLACE_BITS);
         let here = self.taught.len() + self.bytes.len();
-        if self.expected.is_none()
-            && let Some(place) = self.places.get(hash)
-        {
+        let before = self.places.replace(hash, here);
+        if let Some(place) = before.filter(|_| self.expected.is_none()) {
             let agreed = self.agreement(place, here);
             if agreed >= PLACE_BYTES as u32 {
                 (self.expected, self.agreed) = (Some(place), agreed);
             }
         }
-        self.places.set(hash, here);
     }
 
     /// How many bytes before two places are the same, up to 32.
@@ -441,34 +442,19 @@ impl<'a> Predictor<'a> {
 
     /// The last six bytes of the message, the latest first.
     fn last(&self) -> [u32; 6] {
-        let mut last = [0; 6];
-        last.iter_mut().zip(self.bytes.iter().rev()).for_each(|(to, from)| *to = u32::from(*from));
-        last
+        let [.., six, five, four, three, two, one] = self.last.to_be_bytes();
+        [one, two, three, four, five, six].map(u32::from)
     }
 }
 
-/// What came of a context: how probable a 1 is, of 65536, how often it was seen, and part of its hash.
-struct Slot {
-    probability: u32,
-    count: u32,
-    check: u32,
-}
-
-impl Slot {
-    fn of(packed: u32, check: u8) -> Slot {
-        let check = u32::from(check);
-        if packed & 0xff != check || packed >> 8 & 0xff == 0 {
-            return Slot { probability: 0x8000, count: 0, check };
-        }
-        Slot { probability: packed >> 16, count: packed >> 8 & 0xff, check }
+/// The hash of what stands around a byte.
+#[expect(clippy::indexing_slicing, reason = "for each byte; the place is below the length")]
+fn hash(number: u32, parts: &[u32]) -> u32 {
+    let mut hash = number.wrapping_mul(0x9e37_79b1);
+    let mut at = 0;
+    while at < parts.len() {
+        hash = (hash ^ parts[at]).wrapping_mul(0x85eb_ca6b).rotate_left(13).wrapping_add(0x27d4_eb2f);
+        at += 1;
     }
-
-    /// The slot after a bit: it moves by one part of as many as were seen, and a half.
-    fn learned(self, bit: bool) -> u32 {
-        let target = if bit { 0xffff } else { 0 };
-        let moved = (target - self.probability as i32) * 2 / (2 * self.count as i32 + 3);
-        let probability = (self.probability as i32 + moved) as u32;
-        let count = (self.count + 1).min(LIMIT);
-        probability << 16 | count << 8 | self.check
-    }
+    hash
 }

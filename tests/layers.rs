@@ -40,7 +40,7 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         name: "net",
-        uses: &["coap", "device", "endpoint", "gateway", "link", "security", "sim", "translate"],
+        uses: &["coap", "device", "endpoint", "gateway", "link", "packed", "security", "sim", "translate"],
         kind: Kind::Driver,
     },
     Layer {

@@ -17,12 +17,13 @@ use lowband::measure::Recording;
 use lowband::measure::Security;
 use lowband::measure::Setup;
 
-const SETUPS: [(Encoding, Security); 5] = [
+const SETUPS: [(Encoding, Security); 6] = [
     (Encoding::Msc3079, Security::None),
     (Encoding::Msc3079, Security::Oscore),
     (Encoding::Msc3079, Security::Dtls),
     (Encoding::Packed, Security::None),
     (Encoding::Packed, Security::Oscore),
+    (Encoding::Packed, Security::Dtls),
 ];
 
 /// Replays the corpus; what differs is told with its line.

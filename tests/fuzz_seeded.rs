@@ -16,6 +16,8 @@ mod datagram;
 mod dtls;
 #[path = "../fuzz/bodies/edhoc.rs"]
 mod edhoc;
+#[path = "../fuzz/bodies/gateway_packed.rs"]
+mod gateway_packed;
 #[path = "../fuzz/bodies/json_to_cbor.rs"]
 mod json_to_cbor;
 #[path = "support/mutator.rs"]
@@ -90,6 +92,12 @@ fn edhoc_survives() {
     seeds.extend(values.iter().map(|value| [&[3, 0x05], value.as_slice()].concat()));
     seeds.extend(values.iter().map(|value| [&[4, 3, 9, 0, 5], value.as_slice()].concat()));
     try_some(inputs() / 100, "edhoc", seeds, edhoc::run);
+}
+
+/// An input is a program of many messages, each of which may be coded, so there are fewer of them.
+#[test]
+fn gateway_packed_survives() {
+    try_some(inputs() / 500, "gateway_packed", (0..50).map(program).collect(), gateway_packed::run);
 }
 
 #[test]

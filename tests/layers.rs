@@ -41,7 +41,18 @@ const LAYERS: &[Layer] = &[
     Layer { name: "proxy", uses: &["coap", "matrix", "packed", "translate"], kind: Kind::Pure },
     Layer {
         name: "net",
-        uses: &["coap", "device", "endpoint", "gateway", "link", "proxy", "security", "sim", "translate"],
+        uses: &[
+            "coap",
+            "device",
+            "endpoint",
+            "gateway",
+            "link",
+            "packed",
+            "proxy",
+            "security",
+            "sim",
+            "translate",
+        ],
         kind: Kind::Driver,
     },
     Layer {

@@ -18,7 +18,7 @@ use lowband::measure::Security;
 use lowband::measure::Setup;
 use lowband::packed::Dictionary;
 
-fn setups() -> [(Encoding, Security); 5] {
+fn setups() -> [(Encoding, Security); 6] {
     let packed = || Encoding::Packed(Dictionary::built_in().clone());
     [
         (Encoding::Msc3079, Security::None),
@@ -26,6 +26,7 @@ fn setups() -> [(Encoding, Security); 5] {
         (Encoding::Msc3079, Security::Dtls),
         (packed(), Security::None),
         (packed(), Security::Oscore),
+        (packed(), Security::Dtls),
     ]
 }
 

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeMap;
 use std::io::BufReader;
 
 use flate2::read::GzDecoder;
@@ -19,6 +20,7 @@ use lowband::measure::Security;
 use lowband::measure::Setup;
 use lowband::packed::Agreement;
 use lowband::packed::Asked;
+use lowband::packed::Change;
 use lowband::packed::DecodeError;
 use lowband::packed::Dictionary;
 use lowband::packed::EncodeError;
@@ -79,6 +81,43 @@ fn the_model_codes_the_same_in_fewer_bytes() {
     assert!(model * 100 <= deflate * 85, "{model} of {deflate}");
 }
 
+/// Run with `--nocapture` to see what a gateway writes on its disk for an exchange, and what the whole of an end is.
+#[test]
+fn what_has_changed_of_an_end_is_little_and_makes_it_again() {
+    let mut all = BTreeMap::<Option<Vec<u8>>, (Pair, GatewayEnd)>::new();
+    let (mut exchanges, mut changed, mut whole, mut largest) = (0, 0, 0, 0);
+    for exchange in recording() {
+        let whose = exchange.authorization().map(|token| token.as_bytes().to_vec());
+        let (pair, copy) = all.entry(whose).or_insert_with(|| {
+            let mut pair = Pair::new(NONE);
+            pair.gateway.keep_changes();
+            (pair, GatewayEnd::new(AGREEMENT))
+        });
+        pair.replay(&exchange);
+        let changes = pair.gateway.take_changes();
+        let bytes = stored(&changes);
+        let read: Vec<Change> = ciborium::from_reader(bytes.as_slice()).unwrap();
+        read.into_iter().for_each(|change| copy.redo(change));
+        if exchange.class().is_steady() {
+            let now = stored(&pair.gateway).len();
+            (exchanges, changed) = (exchanges + 1, changed + bytes.len());
+            (whole, largest) = (whole + now, largest.max(now));
+        }
+    }
+    for (pair, copy) in all.values() {
+        assert!(stored(&pair.gateway) == stored(copy), "another end than by its changes");
+    }
+    let (changed, whole) = (changed / exchanges, whole / exchanges);
+    println!("{exchanges} exchanges: {changed} bytes of changes each; the whole {whole}, at most {largest}");
+    assert!(changed <= 600, "{changed}");
+}
+
+fn stored(value: &impl serde::Serialize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    ciborium::into_writer(value, &mut bytes).unwrap();
+    bytes
+}
+
 /// Both ends, and a network between them that does as it is told.
 struct Pair {
     proxy: ProxyEnd,
@@ -87,6 +126,23 @@ struct Pair {
 }
 
 impl Pair {
+    /// One exchange, without loss.
+    fn replay(&mut self, exchange: &Exchange) {
+        let (asked, limits) = (&exchange.request, Limits::default());
+        let request = Request {
+            method: asked.method().to_string(),
+            path: asked.uri().path().to_owned(),
+            query: asked.uri().query().map(str::to_owned),
+            body: (!asked.body().is_empty()).then(|| asked.body().to_vec()),
+        };
+        let up = self.proxy.encode_request(&request, &self.dictionary, Spelling::Short).unwrap();
+        let (_, asked) = self.gateway.decode_request(&up.payload, &self.dictionary, limits).unwrap();
+        let response = Response { status: None, body: Some(exchange.response.body().to_vec()) };
+        let down = self.gateway.encode_response(&response, asked, &self.dictionary, Spelling::Short);
+        self.proxy.decode_response(&down.payload, up.asked, &self.dictionary, limits).unwrap();
+        self.proxy.acknowledge(up.message);
+    }
+
     fn new(allowed: &'static [u8]) -> Self {
         Pair {
             proxy: ProxyEnd::new(AGREEMENT),
@@ -243,12 +299,6 @@ fn a_repeated_transaction_has_the_same_id_upstream_and_comes_back_as_the_clients
     assert_eq!(events[1]["content"]["unsigned"]["transaction_id"], id); // what people write is theirs
 }
 
-fn ciborium_bytes(end: &GatewayEnd) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    ciborium::into_writer(end, &mut bytes).unwrap();
-    bytes
-}
-
 #[test]
 fn tokens_stay_at_the_gateway_and_what_looks_like_one_elsewhere_is_text() {
     let mut pair = Pair::new(DEFLATE);
@@ -359,7 +409,7 @@ fn what_would_become_too_much_is_refused_before_it_does() {
             .proxy
             .encode_request(&request("PUT", &path, Some(&body)), &pair.dictionary, Spelling::Short)
             .unwrap();
-        let limits = Limits { output: 10_000 };
+        let limits = Limits { output: 10_000, ..Limits::default() };
         let refused = pair.gateway.decode_request(&up.payload, &pair.dictionary, limits).unwrap_err();
         assert_eq!(refused, DecodeError::Output { limit: 10_000 });
     }
@@ -373,7 +423,7 @@ fn what_would_become_too_much_is_refused_before_it_does() {
         .encode_request(&request("PUT", &path, Some(&many)), &pair.dictionary, Spelling::Short)
         .unwrap();
     assert!(up.payload.len() < 20_000);
-    let limits = Limits { output: 100_000 };
+    let limits = Limits { output: 100_000, ..Limits::default() };
     let refused = pair.gateway.decode_request(&up.payload, &pair.dictionary, limits).unwrap_err();
     assert_eq!(refused, DecodeError::Output { limit: 100_000 });
 }
@@ -512,7 +562,7 @@ proptest! {
         let (_, theirs, ours, _) = pair.ask(&send("t1", "Good evening, all"));
         pair.answer(&json!({"event_id": event(1)}), (theirs, ours));
         let payload = [&[header << 5 | 0x04 | bytes.first().copied().unwrap_or_default() & 3][..], &bytes].concat();
-        let limits = Limits { output: 1 << 16 };
+        let limits = Limits { output: 1 << 16, ..Limits::default() };
         let _ = pair.gateway.decode_request(&payload, &pair.dictionary, limits);
         let _ = pair.proxy.decode_response(&payload, theirs, &pair.dictionary, limits);
         let _ = pair.proxy.decode_notification(&payload, theirs, &pair.dictionary, limits);

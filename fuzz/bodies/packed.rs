@@ -13,7 +13,7 @@ use lowband::packed::Request;
 use lowband::packed::Response;
 use lowband::packed::Spelling;
 
-const LIMITS: Limits = Limits { output: 1 << 16 };
+const LIMITS: Limits = Limits { output: 1 << 16, ..Limits::OF_REQUEST };
 
 static DICTIONARY: LazyLock<Dictionary> = LazyLock::new(lowband::packed::train::untrained);
 static KNOWN: LazyLock<(ProxyEnd, GatewayEnd, Asked)> = LazyLock::new(acquainted);

@@ -308,7 +308,7 @@ impl Call<'_> {
     async fn answers(&self, http: http::Request<Bytes>, request: coap::Request) -> Result<(), Failure> {
         match self.args.profile {
             ProfileName::Packed => {
-                let kept = Kept::of(self.args.credentials.as_deref(), self.args.state.as_deref());
+                let kept = Kept::open(self.args.credentials.as_deref(), self.args.state.as_deref())?;
                 self.packed(http, &kept).await
             }
             ProfileName::Msc3079 if self.args.observe => Observer::new(self, request).run().await,

@@ -10,6 +10,7 @@ use http::HeaderValue;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::journal::StoredChange;
 use super::packed::End;
 use crate::coap;
 use crate::coap::{Code, Instant, ObservationId, OptionNumber, Options};
@@ -35,6 +36,8 @@ pub(super) enum Key {
     Session(Association),
     /// What a peer and the gateway know of each other by the packed profile.
     Packed(Association),
+    /// What has changed of that since, by its number.
+    PackedChange(Association, u64),
     /// What a device has used of its limits.
     Allowance(Association),
     /// An observation.
@@ -47,6 +50,7 @@ pub(super) enum Record {
     Endpoint(MemoryKey, Memory),
     Session(Association, Session),
     Packed(Association, Box<End>),
+    PackedChange(Association, u64, StoredChange),
     Allowance(Association, Allowance),
     Observation(ObservationId, Box<StoredObservation>),
 }
@@ -126,7 +130,7 @@ pub fn is_of_keys(key: &[u8]) -> bool {
 
 /// Whether what a gateway stores under this key is what it and a peer know of each other by the packed profile: without it they begin anew.
 pub fn is_of_packed(key: &[u8]) -> bool {
-    key.first() == Some(&Key::PACKED)
+    matches!(key.first(), Some(&Key::PACKED | &Key::PACKED_CHANGE))
 }
 
 /// The version of all values' format.
@@ -135,10 +139,21 @@ const VERSION: u8 = 1;
 impl Memories {
     /// Takes a record to be stored.
     pub(super) fn store(&mut self, key: &Key, value: &impl Serialize) {
+        self.put(key, value);
+    }
+
+    /// The same, and says how many bytes it has.
+    pub(super) fn put(&mut self, key: &Key, value: &impl Serialize) -> usize {
         // A session of DTLS does not outlast a restart.
-        if !matches!(key, Key::Session(Association::Session(_)) | Key::Packed(Association::Session(_))) {
-            self.changed.insert(key.encode(), Some(encode(VERSION, value)));
+        if let Key::Session(peer) | Key::Packed(peer) | Key::PackedChange(peer, _) = key
+            && matches!(peer, Association::Session(_))
+        {
+            return 0;
         }
+        let value = encode(VERSION, value);
+        let bytes = value.len();
+        self.changed.insert(key.encode(), Some(value));
+        bytes
     }
 
     /// Has a record taken away.
@@ -154,7 +169,7 @@ impl Memories {
     /// The next to be stored. What peers and the gateway know of each other comes before what was written by it: whoever dies in between has
     /// given numbers that nobody has read, and not the other way round.
     pub(super) fn poll(&mut self) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
-        let packed = vec![Key::PACKED]..vec![Key::PACKED + 1];
+        let packed = vec![Key::PACKED]..vec![Key::PACKED_CHANGE + 1];
         let first = self.changed.range(packed).next().map(|(key, _)| key.clone());
         match first {
             Some(key) => self.changed.remove_entry(&key),
@@ -167,6 +182,8 @@ impl Key {
     const ENDPOINT: u8 = b'e';
     const SESSION: u8 = b's';
     const PACKED: u8 = b'p';
+    /// After the one before: the whole is stored before the changes go that are in it.
+    const PACKED_CHANGE: u8 = b'q';
     const ALLOWANCE: u8 = b'a';
     const OBSERVATION: u8 = b'o';
 
@@ -175,6 +192,7 @@ impl Key {
             Self::Endpoint(key) => encode(Self::ENDPOINT, key),
             Self::Session(peer) => encode(Self::SESSION, peer),
             Self::Packed(peer) => encode(Self::PACKED, peer),
+            Self::PackedChange(peer, number) => encode(Self::PACKED_CHANGE, &(peer, number)),
             Self::Allowance(peer) => encode(Self::ALLOWANCE, peer),
             Self::Observation(id) => encode(Self::OBSERVATION, id),
         }
@@ -193,6 +211,10 @@ impl Record {
             Key::ENDPOINT => Some(Self::Endpoint(decode(key)?, decode(value)?)),
             Key::SESSION => Some(Self::Session(decode(key)?, decode(value)?)),
             Key::PACKED => Some(Self::Packed(decode(key)?, decode(value)?)),
+            Key::PACKED_CHANGE => {
+                let (peer, number) = decode(key)?;
+                Some(Self::PackedChange(peer, number, decode(value)?))
+            }
             Key::ALLOWANCE => Some(Self::Allowance(decode(key)?, decode(value)?)),
             Key::OBSERVATION => Some(Self::Observation(decode(key)?, decode(value)?)),
             _ => None,

@@ -11,6 +11,7 @@ mod counters;
 mod devices;
 mod dtls;
 mod feed;
+mod journal;
 mod keys;
 mod memory;
 mod observation;
@@ -208,6 +209,7 @@ impl Gateway {
     pub fn advance(&mut self, now: Instant) {
         self.advance_sessions(now);
         self.endpoint.advance(now);
+        self.take_waiting(now);
         self.sessions.expire(now);
         self.forget_sessions();
         while let Some(feed) = self.feeds.take_due(now) {
@@ -229,6 +231,7 @@ impl Gateway {
                 false => self.end_observation(id, Refusal::ShuttingDown, now),
             }
         }
+        self.take_waiting(now);
         self.drain(now);
     }
 
@@ -348,6 +351,7 @@ impl Gateway {
         recalled: bool,
         now: Instant,
     ) {
+        let Some(request) = self.defer(key, association, request, recalled, now) else { return };
         let barred = self.bars_token(association, &request);
         let session = self.sessions.of(association, now);
         let before = session.clone();

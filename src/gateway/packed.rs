@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tracing::debug;
 
+use super::journal::Journal;
 use super::memory::{Key, StoredFormat};
 use super::{Config, Gateway};
 use crate::coap;
@@ -18,7 +19,10 @@ use crate::codec::Keys;
 use crate::endpoint::{Association, RequestKey};
 use crate::matrix::query;
 use crate::matrix::route::operation;
-use crate::packed::{Agreement, Asked, Dictionary, Encoded, GatewayEnd, Limits, MessageNumber, Spelling};
+use crate::packed::{
+    Agreement, Asked, Dictionary, Encoded, GatewayEnd, Limits, MessageNumber, Primer, Spelling,
+};
+use crate::translate;
 use crate::translate::packed::{Hello, Identity, VERSION, Welcome, call};
 use crate::translate::{Call, Format, Refusal, Session, response};
 
@@ -30,10 +34,16 @@ pub(super) struct Packed {
     used: BTreeSet<(u64, Association)>,
     /// Those that are to be stored, or forgotten where they are not there any more.
     changed: BTreeSet<Association>,
+    /// The records of changes of those that are to be forgotten.
+    forgotten: Vec<(Association, Journal)>,
     uses: u64,
     most: usize,
     dictionaries: Vec<Dictionary>,
+    /// The dictionaries whose models it was asked to make ready, by hash.
+    primed: BTreeSet<[u8; 32]>,
     limits: Limits,
+    /// Requests that wait until the model is ready.
+    waiting: VecDeque<Waiting>,
     /// What tells the tokens of this process from those of others.
     seed: [u8; 32],
     generations: u64,
@@ -47,10 +57,22 @@ struct Peer {
     used: u64,
 }
 
+/// A request that has come before the model was ready.
+#[derive(Debug)]
+struct Waiting {
+    key: RequestKey,
+    peer: Association,
+    request: coap::Request,
+    recalled: bool,
+}
+
+/// So many may wait.
+const MOST_WAITING: usize = 64;
+
 /// What is stored of a peer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct End {
-    end: GatewayEnd,
+    pub(super) end: GatewayEnd,
     /// The peer's dictionary.
     identity: Identity,
     /// The epoch that the peer asked for: a repetition of that gets the same answer.
@@ -58,6 +80,11 @@ pub(super) struct End {
     /// The last positions that it was given, and by which messages: who goes on from one has read it. One that several gave says of none of them
     /// that it was read.
     given: VecDeque<(String, Option<MessageNumber>)>,
+    /// The number of the first change that is not in this.
+    #[serde(default)]
+    pub(super) first_change: u64,
+    #[serde(skip)]
+    pub(super) journal: Journal,
 }
 
 /// As many positions are remembered with their messages.
@@ -69,10 +96,13 @@ impl Packed {
             ends: BTreeMap::new(),
             used: BTreeSet::new(),
             changed: BTreeSet::new(),
+            forgotten: Vec::new(),
             uses: 0,
             most: config.packed,
             dictionaries: config.dictionaries.clone(),
-            limits: Limits { output: config.codec.output },
+            primed: BTreeSet::new(),
+            limits: Limits { output: config.codec.output, ..Limits::OF_REQUEST },
+            waiting: VecDeque::new(),
             seed: *seed,
             generations: 0,
         }
@@ -138,8 +168,8 @@ impl Packed {
             None => {
                 let Hello { epoch, transactions, identity, .. } = hello;
                 let agreement = Agreement { epoch, tokens, transactions };
-                let (end, given) = (GatewayEnd::new(agreement), VecDeque::new());
-                self.insert(peer, End { end, identity, proposed: epoch, given }, dictionary);
+                let end = End::new(GatewayEnd::new(agreement), identity, epoch);
+                self.insert(peer, end, dictionary);
                 (true, agreement)
             }
         };
@@ -178,7 +208,7 @@ impl Packed {
         })
     }
 
-    /// Takes up what was stored; forgets it where the peer's dictionary is spoken here no more.
+    /// Takes up what was stored, with what has changed since; forgets it where the peer's dictionary is spoken here no more.
     pub(super) fn restore(&mut self, peer: Association, end: End) {
         let Some(dictionary) = self.dictionary(end.identity) else {
             self.changed.insert(peer);
@@ -190,8 +220,9 @@ impl Packed {
 
     /// Forgets a peer.
     pub(super) fn forget(&mut self, peer: Association) {
-        if let Some(Peer { used, .. }) = self.ends.remove(&peer) {
+        if let Some(Peer { known: end, used, .. }) = self.ends.remove(&peer) {
             self.used.remove(&(used, peer));
+            self.forgotten.push((peer, end.journal));
             self.changed.insert(peer);
         }
     }
@@ -242,6 +273,10 @@ impl Packed {
 }
 
 impl End {
+    fn new(end: GatewayEnd, identity: Identity, proposed: u32) -> Self {
+        Self { end, identity, proposed, given: VecDeque::new(), first_change: 0, journal: Journal::default() }
+    }
+
     /// Begins the epoch that the peer asks for, and nothing where it only repeats itself.
     fn begin(&mut self, hello: Hello) -> bool {
         let Agreement { epoch, transactions, .. } = self.end.agreement();
@@ -254,6 +289,7 @@ impl End {
         self.end.begin_epoch(next, hello.transactions);
         (self.proposed, self.identity) = (hello.epoch, hello.identity);
         self.given.clear();
+        self.journal.begin_anew();
         true
     }
 
@@ -278,6 +314,13 @@ impl End {
             return;
         }
         let Ok(Answer { next_batch }) = serde_json::from_slice(json) else { return };
+        if self.journal.is_begun() {
+            self.journal.gave(&next_batch, message);
+        }
+        self.note_position(next_batch, message);
+    }
+
+    pub(super) fn note_position(&mut self, next_batch: String, message: MessageNumber) {
         if let Some((_, before)) = self.given.iter_mut().find(|(given, _)| *given == next_batch) {
             return *before = None;
         }
@@ -290,6 +333,50 @@ impl Gateway {
     /// What it and a peer know of each other by the packed profile.
     pub fn packed_end(&self, peer: Association) -> Option<&GatewayEnd> {
         self.packed.end(peer)
+    }
+
+    /// What makes the packed profile's model ready, where there are peers to speak it with and that was not asked for before. A driver runs it on
+    /// another thread, and calls [`Gateway::advance`] after that. Where no driver does, the first message takes longer.
+    pub fn take_primer(&mut self) -> Option<Primer> {
+        let due =
+            self.packed.ends.values().find(|peer| !self.packed.primed.contains(&peer.dictionary.hash()));
+        let dictionary = due.map(|peer| peer.dictionary.clone())?;
+        self.packed.primed.insert(dictionary.hash());
+        Some(dictionary.primer())
+    }
+
+    /// Keeps a request that cannot be read until the model is ready, and gives back any other.
+    pub(super) fn defer(
+        &mut self,
+        key: RequestKey,
+        peer: Association,
+        request: coap::Request,
+        recalled: bool,
+        now: Instant,
+    ) -> Option<coap::Request> {
+        let packed = &mut self.packed;
+        let awaits = packed.is_spoken()
+            && translate::packed::is_packed(&request)
+            && packed.ends.get(&peer).is_some_and(|peer| peer.dictionary.awaits_model(&request.payload));
+        if !awaits {
+            return Some(request);
+        }
+        if packed.waiting.len() < MOST_WAITING {
+            packed.waiting.push_back(Waiting { key, peer, request, recalled });
+        } else {
+            self.refuse(key, &Refusal::NotReady, Format::Cbor(Keys::V1), now);
+        }
+        None
+    }
+
+    /// Takes up the requests that have waited for the model, if it is ready.
+    pub(super) fn take_waiting(&mut self, now: Instant) {
+        for _ in 0..self.packed.waiting.len() {
+            let Some(Waiting { key, peer, request, recalled }) = self.packed.waiting.pop_front() else {
+                return;
+            };
+            self.receive(key, peer, request, recalled, now);
+        }
     }
 
     /// Answers a peer that wants to begin.
@@ -417,12 +504,17 @@ impl Gateway {
 
     /// Stores what has changed.
     pub(super) fn remember_packed(&mut self) {
+        if !self.config.endpoint.durable {
+            self.packed.forgotten.clear();
+            self.packed.changed.clear();
+            return;
+        }
+        for (peer, journal) in self.packed.forgotten.drain(..) {
+            journal.forget(peer, &mut self.memories);
+        }
         while let Some(peer) = self.packed.changed.pop_first() {
-            if !self.config.endpoint.durable {
-                continue;
-            }
-            match self.packed.ends.get(&peer) {
-                Some(Peer { known, .. }) => self.memories.store(&Key::Packed(peer), known),
+            match self.packed.ends.get_mut(&peer) {
+                Some(Peer { known, .. }) => known.remember(peer, &mut self.memories),
                 None => self.memories.forget(&Key::Packed(peer)),
             }
         }

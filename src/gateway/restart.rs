@@ -1,5 +1,6 @@
 //! What outlives the process: records of sessions and observations, written as they change and read at the start.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tracing::{info, warn};
@@ -7,8 +8,10 @@ use tracing::{info, warn};
 use super::Gateway;
 use super::devices::has_token;
 use super::feed::Checked;
+use super::journal::StoredChange;
 use super::memory::{Key, Record, StoredDelta, StoredFormat, StoredObservation, StoredPosition};
 use super::observation::{Observation, Position};
+use super::packed::End;
 use crate::coap;
 use crate::coap::{Instant, ObservationId};
 use crate::endpoint::{Association, MemoryKey};
@@ -23,6 +26,7 @@ impl Gateway {
     /// that were not answered are passed on, again perhaps, where that does no harm, and refused otherwise.
     pub fn restore(&mut self, records: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>, now: Instant) {
         let (mut memories, mut observations) = (Vec::new(), Vec::new());
+        let (mut ends, mut changes) = (Vec::new(), BTreeMap::<_, BTreeMap<_, _>>::new());
         for (key, value) in records {
             match Record::read(&key, &value) {
                 Some(Record::Endpoint(key, memory)) => memories.push((key, memory)),
@@ -32,7 +36,10 @@ impl Gateway {
                 Some(Record::Packed(peer, end))
                     if self.packed.is_spoken() && self.devices.may_have_records(peer) =>
                 {
-                    self.packed.restore(peer, *end);
+                    ends.push((peer, end));
+                }
+                Some(Record::PackedChange(peer, number, change)) => {
+                    changes.entry(peer).or_default().insert(number, change);
                 }
                 Some(Record::Allowance(peer, allowance)) if self.devices.may_have_records(peer) => {
                     let _ = self.devices.recall_allowance(peer, allowance);
@@ -47,6 +54,7 @@ impl Gateway {
                 }
             }
         }
+        self.restore_packed(ends, changes);
         self.forget_sessions();
         self.remember_packed();
         let known = memories.iter().filter_map(|(key, _)| match key {
@@ -71,6 +79,35 @@ impl Gateway {
         }
         info!(observations = self.observations.len(), sessions = self.sessions.len(), "state restored");
         self.drain(now);
+    }
+
+    /// Takes up the ends of the packed profile, each with what has changed of it since it was stored whole.
+    fn restore_packed(
+        &mut self,
+        ends: Vec<(Association, Box<End>)>,
+        mut changes: BTreeMap<Association, BTreeMap<u64, StoredChange>>,
+    ) {
+        for (peer, end) in ends {
+            let changes = changes.remove(&peer).unwrap_or_default();
+            let numbers: Vec<u64> = changes.keys().copied().collect();
+            let first = end.first_change;
+            let redone = end.redone(changes);
+            let is_redone = redone.is_some();
+            for number in numbers.into_iter().filter(|number| !is_redone || *number < first) {
+                self.memories.forget(&Key::PackedChange(peer, number));
+            }
+            match redone {
+                Some(end) => self.packed.restore(peer, end),
+                // The peer begins anew.
+                None => {
+                    self.counters.unreadable += 1;
+                    self.memories.forget(&Key::Packed(peer));
+                }
+            }
+        }
+        for (peer, changes) in changes {
+            changes.into_keys().for_each(|number| self.memories.forget(&Key::PackedChange(peer, number)));
+        }
     }
 
     /// Takes up an observation, if the endpoint knows it as well.

@@ -16,6 +16,8 @@ pub enum ErrorCode {
     NotJson,
     /// A parameter has a value that cannot be carried.
     InvalidParam,
+    /// The position of sliding sync is not known any more, and the client begins anew (MSC4186).
+    UnknownPos,
     /// The request or its answer is larger than the limit.
     TooLarge,
     /// There are too many requests at once.
@@ -32,11 +34,12 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All of them.
-    pub const ALL: [ErrorCode; 10] = [
+    pub const ALL: [ErrorCode; 11] = [
         ErrorCode::Forbidden,
         ErrorCode::UnknownToken,
         ErrorCode::NotJson,
         ErrorCode::InvalidParam,
+        ErrorCode::UnknownPos,
         ErrorCode::TooLarge,
         ErrorCode::LimitExceeded,
         ErrorCode::Unrecognized,
@@ -52,6 +55,7 @@ impl ErrorCode {
             ErrorCode::UnknownToken => "M_UNKNOWN_TOKEN",
             ErrorCode::NotJson => "M_NOT_JSON",
             ErrorCode::InvalidParam => "M_INVALID_PARAM",
+            ErrorCode::UnknownPos => "M_UNKNOWN_POS",
             ErrorCode::TooLarge => "M_TOO_LARGE",
             ErrorCode::LimitExceeded => "M_LIMIT_EXCEEDED",
             ErrorCode::Unrecognized => "M_UNRECOGNIZED",
@@ -84,7 +88,8 @@ mod tests {
     #[test]
     fn every_code_is_one_of_the_specification() {
         let specified: BTreeSet<_> = SPECIFIED.lines().filter(|line| !line.starts_with('#')).collect();
-        for errcode in ErrorCode::ALL {
+        // Sliding sync is not in it yet (MSC4186).
+        for errcode in ErrorCode::ALL.into_iter().filter(|errcode| *errcode != ErrorCode::UnknownPos) {
             assert!(specified.contains(errcode.name()), "{errcode}");
         }
     }

@@ -33,6 +33,7 @@ use super::desk::DeskError;
 use super::devices::Changed;
 use super::dtls;
 use super::dtls::KeyLog;
+use super::priming::Priming;
 use super::socket;
 use super::socket::Batch;
 use super::socket::Socket;
@@ -61,6 +62,8 @@ pub struct Server {
     clock: Clock,
     batch: Batch,
     outside: Outside,
+    /// The packed profile's model, from when it is needed until it is ready.
+    priming: Priming,
     /// Where the keys of sessions of DTLS are written to.
     key_log: Option<KeyLog>,
     /// The devices, where they are kept.
@@ -130,7 +133,8 @@ impl Server {
         });
         let outside = Outside::new(sockets, upstream, store);
         let (batch, unwritten) = (Batch::new(), VecDeque::new());
-        let mut server = Self { machine, clock, batch, outside, key_log, desk, unwritten, config };
+        let priming = Priming::default();
+        let mut server = Self { machine, clock, batch, outside, priming, key_log, desk, unwritten, config };
         let devices = server.desk.iter().flat_map(|desk| desk.store.devices().iter());
         let names: Vec<_> = devices.map(|device| device.name.clone()).collect();
         server.begin(&names);
@@ -213,6 +217,7 @@ impl Server {
             }
             () = socket::readable(self.outside.sockets.iter().map(Socket::io)) => None,
             Some(finished) = self.outside.calls.join_next() => Some(finished),
+            () = self.priming.ready() => None,
             () = self.clock.sleep_until(deadline) => None,
         };
         let mut finished = finished;
@@ -270,6 +275,9 @@ impl Server {
         while let Some((name, change)) = self.outside.changes.pop_front() {
             self.change(&name, change);
             self.outside.drain(&mut self.machine, self.clock.now());
+        }
+        if let Some(primer) = self.machine.take_primer() {
+            self.priming = Priming::begin(primer);
         }
         while let Some(line) = self.machine.poll_key_log() {
             self.key_log.iter_mut().for_each(|log| log.write(&line));

@@ -17,8 +17,10 @@ pub mod store;
 pub mod upstream;
 
 mod clock;
+mod priming;
 mod socket;
 
 pub use clock::Clock;
+pub use priming::Priming;
 pub use socket::Batch;
 pub use socket::Socket;

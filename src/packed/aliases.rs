@@ -96,21 +96,24 @@ pub(super) struct Mirror {
     shelves: [Shelf; KINDS],
 }
 
-/// The entries of one kind.
+/// An entry as it is stored: its number, and what is in its slot.
+type Stored = (u64, String, bool, Option<u64>);
+
+/// The entries of one kind; the rest follows from them, and is not stored.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(from = "Vec<Stored>", into = "Vec<Stored>")]
 struct Shelf {
     entries: BTreeMap<u64, Slot>,
     numbers: BTreeMap<String, u64>,
     bytes: usize,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 struct Slot {
     text: String,
     /// The other end is known to have it.
     is_shared: bool,
     /// The message that has introduced it, if it is the only one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     by: Option<u64>,
 }
 
@@ -186,6 +189,11 @@ impl Own {
         *self = Own { next: self.next, ..Own::default() };
     }
 
+    /// Whether what a message introduced is of use once it has arrived.
+    pub(super) fn awaits(&self, message: u64) -> bool {
+        self.pending.contains_key(&message)
+    }
+
     /// Notes that a message arrived.
     pub(super) fn acknowledge(&mut self, message: u64) {
         for (kind, number) in self.pending.remove(&message).unwrap_or_default() {
@@ -194,6 +202,12 @@ impl Own {
                 (slot.is_shared, slot.by) = (true, None);
             }
         }
+    }
+
+    /// Whether a reference to a number would say something new.
+    pub(super) fn awaits_proof(&self, kind: Kind, number: u64) -> bool {
+        let slot = self.shelves.get(kind as usize).and_then(|shelf| shelf.entries.get(&number));
+        slot.is_some_and(|slot| !slot.is_shared || slot.by.is_some())
     }
 
     /// Notes that the other end has referred to a number: it has it, and has read the message that it must have it from.
@@ -239,6 +253,23 @@ impl Mirror {
             let highest = shelf.entries.last_key_value().map_or(0, |(number, _)| *number);
             shelf.evict((highest + 1).saturating_sub(kind.window()), kind.bytes());
         }
+    }
+}
+
+impl From<Vec<Stored>> for Shelf {
+    fn from(entries: Vec<Stored>) -> Self {
+        let mut shelf = Shelf::default();
+        for (number, text, is_shared, by) in entries {
+            shelf.put(number, text, is_shared, by);
+        }
+        shelf
+    }
+}
+
+impl From<Shelf> for Vec<Stored> {
+    fn from(shelf: Shelf) -> Self {
+        let entries = shelf.entries.into_iter();
+        entries.map(|(number, slot)| (number, slot.text, slot.is_shared, slot.by)).collect()
     }
 }
 

@@ -22,7 +22,7 @@ use sha2::Sha256;
 use crate::packed::message::Asked;
 
 /// The answers of a gateway that the next request may acknowledge.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Answers {
     /// With the fingerprints of their requests.
     awaited: BTreeMap<u64, u64>,

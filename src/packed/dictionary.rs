@@ -159,6 +159,17 @@ impl Dictionary {
         self.tables.rows(file)
     }
 
+    /// What makes the model ready, on whatever thread it runs. Until it has, nothing is written with the model, so that nobody waits for it.
+    pub fn primer(&self) -> Primer {
+        self.coders.set_priming(true);
+        Primer(self.clone())
+    }
+
+    /// Whether a message is to wait for the model, which is being made ready; reading it would wait as well.
+    pub fn awaits_model(&self, message: &[u8]) -> bool {
+        self.coders.awaits_model(message)
+    }
+
     pub(super) fn tables(&self) -> &Tables {
         &self.tables
     }
@@ -169,6 +180,23 @@ impl Dictionary {
 
     pub(super) fn allowed(&self) -> &[u8] {
         self.allowed
+    }
+}
+
+/// Makes a dictionary's model ready; dropped before it has, it leaves that to whoever needs the model first.
+#[derive(Debug)]
+pub struct Primer(Dictionary);
+
+impl Primer {
+    /// Makes it ready, which keeps the thread for a while.
+    pub fn run(self) {
+        self.0.coders.prime();
+    }
+}
+
+impl Drop for Primer {
+    fn drop(&mut self) {
+        self.0.coders.set_priming(false);
     }
 }
 

@@ -17,6 +17,9 @@ use crate::packed::draft::Known;
 use crate::packed::draft::Spelling;
 use crate::packed::error::DecodeError;
 use crate::packed::error::EncodeError;
+use crate::packed::journal::Change;
+use crate::packed::journal::Journal;
+use crate::packed::journal::Step;
 use crate::packed::message;
 use crate::packed::message::Asked;
 use crate::packed::message::Limits;
@@ -39,6 +42,8 @@ pub struct GatewayEnd {
     messages: u64,
     #[serde(default)]
     answers: Answers,
+    #[serde(skip)]
+    journal: Journal,
 }
 
 /// The end at the client: writes requests, reads responses and notifications.
@@ -77,12 +82,54 @@ impl GatewayEnd {
     /// Begins an association.
     pub fn new(agreement: Agreement) -> Self {
         let (own, peer, tokens) = (Own::default(), Mirror::default(), Tokens::default());
-        GatewayEnd { agreement, own, peer, tokens, messages: 0, answers: Answers::default() }
+        let answers = Answers::default();
+        GatewayEnd { agreement, own, peer, tokens, messages: 0, answers, journal: Journal::default() }
     }
 
     /// What was agreed.
     pub fn agreement(&self) -> Agreement {
         self.agreement
+    }
+
+    /// Notes what changes from here on, until it is taken.
+    pub fn keep_changes(&mut self) {
+        self.journal.begin();
+    }
+
+    /// What has changed since that was asked last, or since it was first to be noted; but for new epochs, of which the whole is to be stored.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        self.journal.take()
+    }
+
+    /// Does a step again, on an end as it was before it.
+    pub fn redo(&mut self, change: Change) {
+        self.step(change.0);
+    }
+
+    fn note(&mut self, step: Step) {
+        self.journal.note(&step);
+        self.step(step);
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Read { entries, proven } => {
+                self.peer.commit(entries);
+                proven.into_iter().for_each(|(kind, number)| self.own.prove(kind, number));
+            }
+            Step::Answers(answers) => self.answers = answers,
+            Step::Held(number) => self.tokens.hold(number),
+            Step::Wrote { entries, next, tokens, mark } => {
+                self.own.commit(self.messages, entries, next);
+                self.tokens.commit(self.messages, tokens, mark);
+                self.messages += 1;
+            }
+            Step::Nothing => self.messages += 1,
+            Step::Acknowledged(message) => {
+                self.own.acknowledge(message);
+                self.tokens.acknowledge(message);
+            }
+        }
     }
 
     /// Begins a new epoch: aliases are forgotten, the homeserver's tokens are not.
@@ -103,7 +150,10 @@ impl GatewayEnd {
         if generation != self.agreement.tokens {
             return Err(DecodeError::UnknownToken(number));
         }
-        self.tokens.hold(number).map(Some)
+        if self.tokens.is_idle(number) {
+            self.note(Step::Held(number));
+        }
+        self.tokens.token(number).map(Some)
     }
 
     /// Reads a request: what to ask the homeserver, and what the response answers.
@@ -117,14 +167,25 @@ impl GatewayEnd {
         let (what, mut asked) = (read.what, read.asked);
         read.reader.source.end()?;
         let learned = read.reader.learned;
-        self.peer.commit(learned.entries);
-        for (kind, number) in learned.proven {
-            self.own.prove(kind, number);
+        let proven =
+            learned.proven.into_iter().filter(|(kind, number)| self.own.awaits_proof(*kind, *number));
+        let (entries, proven) = (learned.entries, proven.collect::<Vec<_>>());
+        if !entries.is_empty() || !proven.is_empty() {
+            self.note(Step::Read { entries, proven });
         }
         let giving = learned.marked.into_iter().filter_map(|token| self.tokens.given_by(token));
-        let read: Vec<_> = giving.chain(self.answers.hear(&mut asked, payload)).collect();
+        let mut read: Vec<_> = giving.collect();
+        self.change_answers(|answers| read.extend(answers.hear(&mut asked, payload)));
         read.into_iter().for_each(|message| self.acknowledge(MessageNumber(message)));
         Ok((what, asked))
+    }
+
+    fn change_answers(&mut self, change: impl FnOnce(&mut Answers)) {
+        let before = self.answers.clone();
+        change(&mut self.answers);
+        if self.answers != before {
+            self.journal.note(&Step::Answers(self.answers.clone()));
+        }
     }
 
     /// Writes a response.
@@ -160,10 +221,11 @@ impl GatewayEnd {
         spelling: Spelling,
     ) -> Encoded {
         if position.is_none() {
-            self.answers.write(self.messages, asked);
+            let message = self.messages;
+            self.change_answers(|answers| answers.write(message, asked));
         }
         if position.is_none() && *response == message::nothing_to_say() {
-            self.messages += 1;
+            self.note(Step::Nothing);
             return Encoded {
                 payload: Vec::new(),
                 message: MessageNumber(self.messages - 1),
@@ -175,9 +237,7 @@ impl GatewayEnd {
             message::write_response(response, asked, position, self.known(dictionary), spelling);
         let (payload, items) = message.code(dictionary);
         let (mark, asked, draft) = (message.mark(), message.asked, message.writer.draft);
-        self.own.commit(self.messages, draft.entries, draft.next);
-        self.tokens.commit(self.messages, draft.tokens, mark);
-        self.messages += 1;
+        self.note(Step::Wrote { entries: draft.entries, next: draft.next, tokens: draft.tokens, mark });
         Encoded { payload, message: MessageNumber(self.messages - 1), asked, items }
     }
 
@@ -188,8 +248,9 @@ impl GatewayEnd {
 
     /// Notes that a message arrived at the proxy, and was understood.
     pub fn acknowledge(&mut self, message: MessageNumber) {
-        self.own.acknowledge(message.0);
-        self.tokens.acknowledge(message.0);
+        if self.own.awaits(message.0) || self.tokens.awaits(message.0) {
+            self.note(Step::Acknowledged(message.0));
+        }
     }
 
     fn known<'a>(&'a self, dictionary: &'a Dictionary) -> Known<'a> {
@@ -330,16 +391,17 @@ mod tests {
 
     #[test]
     fn request_beside_others_is_read_and_is_never_taken_for_a_hello() {
-        let coders = Coders::new(include_bytes!("../../dictionaries/v2/samples.bin")).unwrap().only(&[0]);
+        let dictionary = Dictionary::built_in().clone().only(&[0]);
         for epoch in 0..9 {
             let agreement = Agreement { epoch, tokens: 7, transactions: 9 };
             let (mut proxy, mut gateway) = (ProxyEnd::new(agreement), GatewayEnd::new(agreement));
             let path = "/_matrix/client/v3/account/whoami".to_owned();
             let request = Request { method: "GET".to_owned(), path, ..Request::default() };
             for _ in 0..3 {
-                let sent = proxy.encode_request(&request, &coders, Spelling::Short).unwrap();
+                let sent = proxy.encode_request(&request, &dictionary, Spelling::Short).unwrap();
                 assert_ne!(sent.payload.first(), Some(&0x01), "epoch {epoch}");
-                let (read, _) = gateway.decode_request(&sent.payload, &coders, Limits::default()).unwrap();
+                let (read, _) =
+                    gateway.decode_request(&sent.payload, &dictionary, Limits::default()).unwrap();
                 assert_eq!(read, request);
             }
         }

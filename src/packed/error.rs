@@ -18,6 +18,9 @@ pub enum EncodeError {
     /// A token of ours that was given out under another generation: what it stood for is not known any more.
     #[error("the token is of another generation")]
     ForeignToken,
+    /// The same of a position of sliding sync, whose clients know what to do.
+    #[error("the position is of another generation")]
+    ForeignPosition,
 }
 
 /// Why something packed cannot be read.
@@ -60,6 +63,9 @@ pub enum DecodeError {
     /// A token that the homeserver gave and that is not kept any more.
     #[error("token {0} is not kept any more")]
     UnknownToken(u64),
+    /// A position of sliding sync that is not kept any more.
+    #[error("position {0} is not kept any more")]
+    UnknownPosition(u64),
     /// A route that the table does not have.
     #[error("route {0} is unknown")]
     UnknownRoute(u64),
@@ -81,6 +87,12 @@ pub enum DecodeError {
     /// What it stands for would be larger than allowed.
     #[error("more than {limit} bytes")]
     Output {
+        /// The limit that applied.
+        limit: usize,
+    },
+    /// The items would be more than the model may be used for.
+    #[error("more than {limit} bytes of items by the model")]
+    Model {
         /// The limit that applied.
         limit: usize,
     },

@@ -8,6 +8,7 @@ use crate::matrix::join;
 use crate::matrix::query;
 use crate::matrix::split_path;
 use crate::packed::code;
+use crate::packed::coder;
 use crate::packed::coder::Header;
 use crate::packed::dictionary::Dictionary;
 use crate::packed::draft::Frame;
@@ -152,9 +153,12 @@ pub(super) fn write_request<'a>(
         }
         None => write_path(&mut writer, request, &borrowed)?,
     }
-    write_query(&mut writer, request.query.as_deref());
+    let has_foreign_position = write_query(&mut writer, request.query.as_deref());
     writer.at(Role::Value, BODY);
     write_body(&mut writer, request.body.as_deref());
+    if has_foreign_position {
+        return Err(EncodeError::ForeignPosition);
+    }
     if writer.has_foreign_token {
         return Err(EncodeError::ForeignToken);
     }
@@ -182,15 +186,18 @@ fn write_path(writer: &mut Writer<'_>, request: &Request, segments: &[&str]) -> 
     Ok(())
 }
 
-/// A query is a string in which tokens left holes, and the tokens.
-fn write_query(writer: &mut Writer<'_>, query: Option<&str>) {
+/// A query is a string in which tokens left holes, and the tokens. Says whether one of them is a foreign position of sliding sync.
+fn write_query(writer: &mut Writer<'_>, query: Option<&str>) -> bool {
     writer.at(Role::Value, QUERY);
-    let Some(query) = query else { return writer.code(code::ABSENT) };
+    let Some(query) = query else {
+        writer.code(code::ABSENT);
+        return false;
+    };
     let mut taken = Vec::new();
     let parts = query.split('&').map(|part| match part.split_once('=') {
         Some((name, value)) if tables::is_token_parameter(name) => match tokens::parse_client_token(value) {
             Some(token) => {
-                taken.push(token);
+                taken.push((name == POSITION, token));
                 format!("{name}={HOLE}")
             }
             None => part.to_owned(),
@@ -199,10 +206,16 @@ fn write_query(writer: &mut Writer<'_>, query: Option<&str>) {
     });
     let template = parts.collect::<Vec<String>>().join("&");
     writer.query(&template);
-    for (generation, number) in taken {
+    let mut has_foreign_position = false;
+    for (is_position, (generation, number)) in taken {
         writer.take_token(generation, number);
+        has_foreign_position |= is_position && generation != writer.known.agreement.tokens;
     }
+    has_foreign_position
 }
+
+/// The parameter with a position of sliding sync.
+const POSITION: &str = "pos";
 
 /// Stands in a query where a token was; no query has it in it.
 const HOLE: char = '\u{1}';
@@ -259,12 +272,21 @@ fn epoch(known: &Known<'_>) -> u8 {
 pub struct Limits {
     /// The bytes of a body, and of its items.
     pub output: usize,
+    /// The bytes of items that the model makes, each of which takes it as long as it takes other coders to make hundreds.
+    pub model: usize,
+}
+
+impl Limits {
+    /// Those of requests: less by the model, as a gateway has many peers.
+    pub const OF_REQUEST: Limits = Limits { output: 16 << 20, model: coder::MODEL_ITEMS_OF_REQUEST };
+    /// Those of responses.
+    pub const OF_RESPONSE: Limits = Limits { output: 16 << 20, model: coder::MODEL_ITEMS };
 }
 
 impl Default for Limits {
-    /// 16 MiB.
+    /// Those of responses, which are the larger ones.
     fn default() -> Self {
-        Limits { output: 16 << 20 }
+        Self::OF_RESPONSE
     }
 }
 
@@ -368,7 +390,12 @@ fn read_query(reader: &mut Reader<'_>, limits: Limits) -> Result<Option<String>,
     let mut query = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         let code = reader.code()?;
-        let filling = reader.string(code)?;
+        let is_position =
+            query.strip_suffix('=').is_some_and(|before| before.rsplit('&').next() == Some(POSITION));
+        let filling = reader.string(code).map_err(|error| match error {
+            DecodeError::UnknownToken(number) if is_position => DecodeError::UnknownPosition(number),
+            error => error,
+        })?;
         match code {
             // A homeserver's tokens may have anything in them; what a client said stands as it was sent.
             code::TOKEN | code::TOKEN_BARE => query::encode_value(&filling, &mut query),
@@ -453,7 +480,7 @@ fn open<'a>(
     dictionary: &'a Dictionary,
     limits: Limits,
 ) -> Result<(u8, Source<'a>), DecodeError> {
-    let (header, source) = dictionary.coders().open(payload, name, limits.output)?;
+    let (header, source) = dictionary.coders().open(payload, name, limits)?;
     let ours = epoch(known);
     if header.epoch != ours {
         return Err(DecodeError::UnknownEpoch { theirs: header.epoch, ours });

@@ -36,16 +36,25 @@ pub(super) struct Mark {
 
 /// The homeserver's tokens, at the gateway.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(from = "StoredTokens", into = "StoredTokens")]
 pub(super) struct Tokens {
     next: u64,
     entries: BTreeMap<u64, (String, Mark)>,
     numbers: BTreeMap<String, u64>,
     bytes: usize,
     /// Those that the proxy is not known to have, with the messages that gave them.
-    #[serde(default)]
     awaited: BTreeMap<u64, u64>,
     /// The access tokens in use, the one that came into use last at the front.
-    #[serde(default)]
+    held: VecDeque<u64>,
+}
+
+/// What the rest follows from.
+#[derive(Serialize, Deserialize)]
+struct StoredTokens {
+    next: u64,
+    /// Each with the last time in its message and the number of the alias that would have come next.
+    entries: Vec<(u64, String, i64, u64)>,
+    awaited: Vec<(u64, u64)>,
     held: VecDeque<u64>,
 }
 
@@ -63,13 +72,15 @@ impl Tokens {
         found.ok_or(DecodeError::UnknownToken(number))
     }
 
-    /// An access token that is in use: it is kept, whatever comes after it.
-    pub(super) fn hold(&mut self, number: u64) -> Result<&str, DecodeError> {
-        if self.entries.contains_key(&number) && !self.held.contains(&number) {
-            self.held.truncate(MOST_HELD - 1);
-            self.held.push_front(number);
-        }
-        self.token(number)
+    /// Whether a token is known, and not among the access tokens in use.
+    pub(super) fn is_idle(&self, number: u64) -> bool {
+        self.entries.contains_key(&number) && !self.held.contains(&number)
+    }
+
+    /// Notes that an access token is in use: it is kept, whatever comes after it.
+    pub(super) fn hold(&mut self, number: u64) {
+        self.held.truncate(MOST_HELD - 1);
+        self.held.push_front(number);
     }
 
     /// What both ends know since the token was given.
@@ -85,6 +96,11 @@ impl Tokens {
     /// The message that gave a token, if the proxy was not known to have it.
     pub(super) fn given_by(&self, number: u64) -> Option<u64> {
         self.awaited.get(&number).copied()
+    }
+
+    /// Whether it is to be noted that a message arrived.
+    pub(super) fn awaits(&self, message: u64) -> bool {
+        self.awaited.values().any(|giving| *giving == message)
     }
 
     /// Notes that a message arrived.
@@ -116,6 +132,31 @@ impl Tokens {
             if self.numbers.get(&token) == Some(&number) {
                 self.numbers.remove(&token);
             }
+        }
+    }
+}
+
+impl From<StoredTokens> for Tokens {
+    fn from(StoredTokens { next, entries, awaited, held }: StoredTokens) -> Self {
+        let mut tokens = Tokens { next, awaited: awaited.into_iter().collect(), held, ..Tokens::default() };
+        for (number, token, time, next) in entries {
+            tokens.bytes += token.len();
+            tokens.numbers.insert(token.clone(), number);
+            tokens.entries.insert(number, (token, Mark { token: number, time, next }));
+        }
+        tokens
+    }
+}
+
+impl From<Tokens> for StoredTokens {
+    fn from(tokens: Tokens) -> Self {
+        let entries = tokens.entries.into_iter();
+        let entries = entries.map(|(number, (token, mark))| (number, token, mark.time, mark.next));
+        StoredTokens {
+            next: tokens.next,
+            entries: entries.collect(),
+            awaited: tokens.awaited.into_iter().collect(),
+            held: tokens.held,
         }
     }
 }

@@ -31,7 +31,7 @@ pub(super) struct Writer<'a> {
     /// The transactions that the message begins: number, and the client's id.
     pub(super) transaction: Option<(u64, String)>,
     pub(super) clock: Clock,
-    known: Known<'a>,
+    pub(super) known: Known<'a>,
     spelling: Spelling,
     places: &'a [Place],
     /// The names that lead to the value, and what the coders are told of them.

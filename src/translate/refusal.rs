@@ -64,6 +64,9 @@ pub enum Refusal {
     /// A message of the packed profile by a peer that has not begun, or of which that is not known any more.
     #[error("there is no agreement with this peer: it has to begin one")]
     NoAgreement,
+    /// A message by the packed profile's model before that is ready, and after too many others.
+    #[error("the gateway is not ready to read this yet")]
+    NotReady,
     /// A peer whose dictionary is another.
     #[error("the tables and the dictionary here are {}, and the peer has {theirs}", listed(ours))]
     Dictionary {

@@ -218,7 +218,7 @@ fn code(refusal: &Refusal) -> (Code, ErrorCode) {
         Refusal::Body(_) => (Code::BAD_REQUEST, ErrorCode::NotJson),
         // Not 5.03, after which a client may try again by itself.
         Refusal::Interrupted => (Code::INTERNAL_SERVER_ERROR, ErrorCode::Unknown),
-        Refusal::ShuttingDown => (Code::SERVICE_UNAVAILABLE, ErrorCode::Unknown),
+        Refusal::ShuttingDown | Refusal::NotReady => (Code::SERVICE_UNAVAILABLE, ErrorCode::Unknown),
         Refusal::Fetch(FetchError::Unreachable(_)) => (Code::BAD_GATEWAY, ErrorCode::ConnectionFailed),
         Refusal::Fetch(FetchError::Timeout) => (Code::GATEWAY_TIMEOUT, ErrorCode::ConnectionTimeout),
         Refusal::Fetch(FetchError::TooLarge { .. })
@@ -238,10 +238,11 @@ fn packed_code(error: &packed::DecodeError) -> (Code, ErrorCode) {
             (Code::UNPROCESSABLE_ENTITY, ErrorCode::Unknown)
         }
         DecodeError::UnknownToken(_) => (Code::BAD_REQUEST, ErrorCode::InvalidParam),
+        DecodeError::UnknownPosition(_) => (Code::BAD_REQUEST, ErrorCode::UnknownPos),
         DecodeError::UnknownRoute(_) | DecodeError::UnknownRow(_) => {
             (Code::NOT_FOUND, ErrorCode::Unrecognized)
         }
-        DecodeError::Output { .. } | DecodeError::Depth { .. } => {
+        DecodeError::Output { .. } | DecodeError::Model { .. } | DecodeError::Depth { .. } => {
             (Code::REQUEST_ENTITY_TOO_LARGE, ErrorCode::TooLarge)
         }
         _ => (Code::BAD_REQUEST, ErrorCode::NotJson),
@@ -263,6 +264,7 @@ fn device_code(refused: &Refused) -> (Code, ErrorCode) {
 fn max_age(refusal: &Refusal) -> Option<u32> {
     match refusal {
         Refusal::Device(Refused::Excess(excess)) => excess.max_age(),
+        Refusal::NotReady => Some(1),
         Refusal::Fetch(FetchError::Token(TokenError::Unavailable { wait, .. })) => {
             Some(u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1))
         }

@@ -10,7 +10,8 @@ WORD = 0xFFFFFFFF
 CONTEXTS = 12
 LINE_BITS = 18
 PLACE_BITS = 18
-LARGEST = 65536
+# Bytes of items, of a request and of a response.
+LARGEST = (8192, 65536)
 EVEN = 1 << 15
 FIRST = 0x40000000
 HEAVIEST = 8 << 16
@@ -301,7 +302,7 @@ class Source:
         self.settled = 0
         self.taken = 4
         self.value = int.from_bytes(message[:4].ljust(4, b"\0"), "big")
-        self.left = LARGEST
+        self.left = LARGEST[1]
 
     def bit(self, probability):
         """The next bit, given the probability of a 1."""
@@ -316,7 +317,7 @@ class Source:
 
     def byte(self, role, name, parent):
         if self.left == 0:
-            raise DecodeError("Output")
+            raise DecodeError("Model")
         if self.settled > len(self.message):
             raise DecodeError("Truncated")
         self.left -= 1
@@ -354,7 +355,10 @@ def open_message(taught, message, route):
     epoch = 0
     for _ in range(3):
         epoch = epoch << 1 | source.bit(EVEN)
+    # What follows counts.
+    source.left += 1
     flags = source.byte(*header_place(route))
+    source.left = LARGEST[route is not None]
     if flags > 3:
         raise DecodeError("Damaged", "b and s")
     return Head(epoch, bool(flags & 2), bool(flags & 1)), source

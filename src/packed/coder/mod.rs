@@ -16,9 +16,12 @@ pub(super) mod model;
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 use crate::packed::dictionary::DictionaryError;
 use crate::packed::error::DecodeError;
+use crate::packed::message::Limits;
 use crate::packed::samples;
 use crate::packed::samples::Sample;
 use crate::packed::stream::Coded;
@@ -49,6 +52,11 @@ pub(super) struct Header {
 }
 
 impl Header {
+    /// Of how many items the model may be used.
+    fn most_of_model(&self) -> usize {
+        if self.name == 0 { MODEL_ITEMS_OF_REQUEST } else { MODEL_ITEMS }
+    }
+
     /// What the model is told of the flags.
     pub(super) fn context(&self) -> Context {
         Context { role: Role::Header, name: self.name, parent: 0 }
@@ -62,16 +70,19 @@ const NONE: u8 = 0;
 const DEFLATE: u8 = 1;
 const MODEL: u8 = 2;
 
-/// The model takes microseconds for each byte, so it is not for messages of more items than these.
-const MODEL_ITEMS: usize = 64 << 10;
+/// The model takes as long for each byte as other coders do for hundreds, and a few bytes may stand for many; so it is not for messages of
+/// more items than these. A gateway has many peers, and does not let any of them keep it for long.
+pub(super) const MODEL_ITEMS: usize = 64 << 10;
+pub(super) const MODEL_ITEMS_OF_REQUEST: usize = 8 << 10;
 
 /// The coders of a dictionary.
 pub(super) struct Coders {
     /// The items of its samples, for coder 1.
     text: Vec<u8>,
     samples: Vec<Sample>,
-    /// Made when it is first of use: it takes a while.
+    /// Made when it is first of use, or by a [`Primer`]: it takes a while.
     model: OnceLock<model::Model>,
+    is_priming: AtomicBool,
 }
 
 impl Coders {
@@ -81,7 +92,12 @@ impl Coders {
     /// Those with these samples.
     pub(super) fn new(samples: &[u8], tables: &Tables) -> Result<Self, DictionaryError> {
         let samples = samples::read(samples, tables)?;
-        Ok(Coders { text: deflate::text(&samples), samples, model: OnceLock::new() })
+        Ok(Coders {
+            text: deflate::text(&samples),
+            samples,
+            model: OnceLock::new(),
+            is_priming: AtomicBool::new(false),
+        })
     }
 
     /// How many samples there are.
@@ -91,6 +107,25 @@ impl Coders {
 
     fn model(&self) -> &model::Model {
         self.model.get_or_init(|| model::Model::primed(&self.samples))
+    }
+
+    /// Makes the model ready, which keeps the thread for a while.
+    pub(super) fn prime(&self) {
+        self.model();
+    }
+
+    /// Says whether somebody makes the model ready. Until that is done, nothing is written with the model, so that nobody waits for it.
+    pub(super) fn set_priming(&self, is_priming: bool) {
+        self.is_priming.store(is_priming, Ordering::Relaxed);
+    }
+
+    /// Whether a message is to wait for the model, which is being made ready; reading it would wait as well.
+    pub(super) fn awaits_model(&self, message: &[u8]) -> bool {
+        self.is_busy() && message.first().is_some_and(|first| *first >= FIRST)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.is_priming.load(Ordering::Relaxed) && self.model.get().is_none()
     }
 
     /// A message by that of the `allowed` coders which makes the fewest bytes: the header, the coded items, the raw items.
@@ -106,21 +141,23 @@ impl Coders {
         match coder {
             NONE => Some(in_front(NONE, header, &written.bytes)),
             DEFLATE => Some(in_front(DEFLATE, header, &deflate::deflate(&self.text, &written.bytes)?)),
-            MODEL if written.bytes.len() <= MODEL_ITEMS => Some(self.model().encode(header, written)),
+            MODEL if written.bytes.len() <= header.most_of_model() && !self.is_busy() => {
+                Some(self.model().encode(header, written))
+            }
             _ => None,
         }
     }
 
-    /// Opens a message for reading, of which no more than `limit` bytes of items are produced. `name` is what it is to the model.
+    /// Opens a message for reading, of which no more items are produced than the limits allow. `name` is what it is to the model.
     pub(super) fn open<'a>(
         &'a self,
         message: &'a [u8],
         name: u16,
-        limit: usize,
+        limits: Limits,
     ) -> Result<(Header, Source<'a>), DecodeError> {
         let (&first, rest) = message.split_first().ok_or(DecodeError::Truncated)?;
         if first >= FIRST {
-            let mut decoder = self.model().decoder(message, limit.min(MODEL_ITEMS));
+            let mut decoder = self.model().decoder(message, limits.model.min(limits.output));
             let header = decoder.header(name)?;
             return Ok((header, Source::new(Coded::Model(Box::new(decoder)), message)));
         }
@@ -128,7 +165,7 @@ impl Coders {
         let coded = match first >> 5 {
             NONE => Coded::Plain { items: Cow::Borrowed(rest), length: None, read: 0 },
             _ => {
-                let (items, length) = deflate::inflate(&self.text, rest, limit)?;
+                let (items, length) = deflate::inflate(&self.text, rest, limits.output)?;
                 Coded::Plain { items: Cow::Owned(items), length: Some(length), read: 0 }
             }
         };

@@ -136,7 +136,7 @@ impl Model {
         out
     }
 
-    /// Begins to decode a message of which no more than `limit` bytes are wanted.
+    /// Begins to decode a message of which no more than `limit` bytes of items are wanted.
     pub(super) fn decoder<'a>(&'a self, message: &'a [u8], limit: usize) -> Decoder<'a> {
         let mut decoder = Decoder {
             predictor: self.message(),
@@ -180,12 +180,14 @@ impl Decoder<'_> {
             self.interval.narrow(EVEN, bit);
             header.epoch = header.epoch << 1 | u8::from(bit);
         }
+        // The header is none of the items.
+        self.left = self.left.saturating_add(1);
         header.flags = self.byte(header.context())?;
         if header.flags > 3 { Err(DecodeError::Damaged) } else { Ok(header) }
     }
 
     pub(in crate::packed) fn byte(&mut self, context: Context) -> Result<u8, DecodeError> {
-        self.left = self.left.checked_sub(1).ok_or(DecodeError::Output { limit: self.limit })?;
+        self.left = self.left.checked_sub(1).ok_or(DecodeError::Model { limit: self.limit })?;
         if self.shifted > self.message.len() {
             return Err(DecodeError::Truncated);
         }

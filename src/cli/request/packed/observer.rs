@@ -112,7 +112,7 @@ impl<'a> PackedObserver<'a> {
                     return Err(failure.hint("a gateway observes /sync, and so many of them for each peer"));
                 }
             };
-            match self.speaker.notified(&pending, &response)? {
+            match self.speaker.notified(&pending, &response).await? {
                 Ok(http) => self.print(&response, &http, false)?,
                 // Another epoch has begun with it; the gateway has ended the observation once it hears of that.
                 Err(error) => {
@@ -128,9 +128,9 @@ impl<'a> PackedObserver<'a> {
     async fn register(
         &mut self,
     ) -> Result<(Pending, Observation, Response, http::Response<Bytes>), Unregistered> {
-        let (mut pending, mut step) = match self.speaker.begin(self.request()?) {
+        let (mut pending, mut step) = match self.speaker.begin(self.call, self.request()?).await {
             Err(CallError::Encode(EncodeError::ForeignToken)) if self.since.take().is_some() => {
-                self.speaker.begin(self.request()?)
+                self.speaker.begin(self.call, self.request()?).await
             }
             begun => begun,
         }
@@ -140,13 +140,13 @@ impl<'a> PackedObserver<'a> {
             let request = self.speaker.prepare(self.call, request)?;
             if pending.is_hello() {
                 let answer = self.call.in_time(self.call.client.request(request)).await?;
-                step = self.speaker.receive(&mut pending, &answer?)?;
+                step = self.speaker.receive(self.call, &mut pending, &answer?).await?;
                 continue;
             }
             let mut observation = self.call.client.observe(request);
             let answer = self.call.in_time(observation.next()).await?;
             let answer = answer.unwrap_or(Err(RequestError::Closed))?;
-            step = match self.speaker.receive(&mut pending, &answer)? {
+            step = match self.speaker.receive(self.call, &mut pending, &answer).await? {
                 Step::Done(http) => return Ok((pending, observation, answer, http)),
                 step => step,
             };

@@ -279,7 +279,7 @@ fn notifications_go_on_from_any_position_that_is_known() {
 fn a_repeated_transaction_has_the_same_id_upstream_and_comes_back_as_the_clients() {
     let mut pair = Pair::new(DEFLATE);
     let (first, _) = pair.exchange(&send("t1", "Good evening"), &json!({"event_id": event(1)}));
-    let saved = ciborium_bytes(&pair.gateway);
+    let saved = stored(&pair.gateway);
     let (again, _) = pair.exchange(&send("t1", "Good evening"), &json!({"event_id": event(1)}));
     assert_eq!(first.path, again.path);
     // The gateway comes back with what it was before.
@@ -596,7 +596,7 @@ fn nothing_that_happens_to_messages_makes_an_identifier_another() {
         let mut chance = Chance(seed);
         let (mut proxy, mut gateway) = (ProxyEnd::new(AGREEMENT), GatewayEnd::new(AGREEMENT));
         let mut epoch = 1;
-        let mut saved = ciborium_bytes(&gateway);
+        let mut saved = stored(&gateway);
         let (mut ups, mut downs) = (Vec::new(), Vec::new());
         let (mut understood, mut refused) = (0, 0);
         let asked = Asked::default();
@@ -614,7 +614,7 @@ fn nothing_that_happens_to_messages_makes_an_identifier_another() {
                         json!(std::iter::repeat_with(|| identifier(&mut chance)).take(4).collect::<Vec<_>>());
                     let sent = Response { status: None, body: Some(serde_json::to_vec(&body).unwrap()) };
                     let down = gateway.encode_response(&sent, asked, &dictionary, Spelling::Short);
-                    saved = ciborium_bytes(&gateway); // it is on the disk before it leaves
+                    saved = stored(&gateway); // it is on the disk before it leaves
                     downs.push((down, sent));
                 }
                 // Any of those on their way arrives, in any order; it may arrive again, and its acknowledgement may be lost.
@@ -624,7 +624,7 @@ fn nothing_that_happens_to_messages_makes_an_identifier_another() {
                         Ok((read, _)) => {
                             understood += 1;
                             assert_eq!(read, *sent, "seed {seed}");
-                            saved = ciborium_bytes(&gateway);
+                            saved = stored(&gateway);
                             if chance.below(3) > 0 {
                                 proxy.acknowledge(up.message);
                             }
@@ -652,7 +652,7 @@ fn nothing_that_happens_to_messages_makes_an_identifier_another() {
                     epoch += 1;
                     proxy = ProxyEnd::new(Agreement { epoch, tokens: 7, transactions: 9 + epoch });
                     gateway.begin_epoch(epoch, 9 + epoch);
-                    saved = ciborium_bytes(&gateway);
+                    saved = stored(&gateway);
                     if chance.below(2) == 0 {
                         (ups, downs) = (Vec::new(), Vec::new());
                     }

@@ -302,7 +302,7 @@ class Source:
         self.settled = 0
         self.taken = 4
         self.value = int.from_bytes(message[:4].ljust(4, b"\0"), "big")
-        self.left = LARGEST[1]
+        self.left = LARGEST[1] + 1
 
     def bit(self, probability):
         """The next bit, given the probability of a 1."""
@@ -355,8 +355,6 @@ def open_message(taught, message, route):
     epoch = 0
     for _ in range(3):
         epoch = epoch << 1 | source.bit(EVEN)
-    # What follows counts.
-    source.left += 1
     flags = source.byte(*header_place(route))
     source.left = LARGEST[route is not None]
     if flags > 3:

@@ -169,9 +169,11 @@ pub fn is_packed(request: &coap::Request) -> bool {
         && !request.payload.is_empty()
 }
 
-/// Whether a response is packed: the gateway's own words, and what ends an observation, say what they are and are CBOR.
+/// Whether a response is packed, or an error of CoAP's own with a text: the gateway's words, and what ends an observation, say what they are and are
+/// CBOR. An error without anything is CoAP's own, too.
 pub fn is_packed_response(response: &coap::Response) -> bool {
     response.options.get(OptionNumber::CONTENT_FORMAT).is_none()
+        && (response.code.is_success() || !response.payload.is_empty())
 }
 
 /// Takes over what the options of a packed request say: the access token, where the gateway has none.

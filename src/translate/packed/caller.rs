@@ -197,6 +197,13 @@ impl Caller {
                         end.acknowledge(message);
                         Ok(Step::Done(of_packed(response, read)))
                     }
+                    // RFC 7252 §5.5.2: what is no packed message in an error is CoAP's own text. The gateway has not read the request.
+                    Err(_)
+                        if !response.code.is_success() && std::str::from_utf8(&response.payload).is_ok() =>
+                    {
+                        end.refused(message);
+                        Ok(Step::Done(to_http(response, &Limits::default())?))
+                    }
                     Err(_) if pending.http.method().is_idempotent() && spelling == Spelling::Short => {
                         self.send_hello(pending, dictionary)
                     }
@@ -389,6 +396,28 @@ mod tests {
         let welcome = Welcome { version: VERSION, epoch, tokens: 7 };
         let step = caller.receive(pending, &welcome.response(), &dictionary()).unwrap();
         assert!(matches!(step, Step::Send(_)));
+    }
+
+    #[test]
+    fn what_coap_says_by_itself_is_no_packed_answer() {
+        let texts = [
+            "body is larger than the limit",
+            "block is beyond the end of the body",
+            "block and its size differ",
+            "blocks of one body do not fit together",
+            "Q-Block1 without Request-Tag",
+            "",
+        ];
+        for (text, epoch) in texts.iter().flat_map(|text| (1..9).map(move |epoch| (text, epoch))) {
+            let mut caller = Caller::new([0, 0, 0, epoch, 0, 0, 0, 2]);
+            let mut pending = begin(&mut caller);
+            welcome(&mut caller, &mut pending, epoch.into());
+            let mut response = coap::Response::new(Code::REQUEST_ENTITY_TOO_LARGE);
+            response.payload = Bytes::from_static(text.as_bytes());
+            let answer = caller.receive(&mut pending, &response, &dictionary()).unwrap();
+            assert!(matches!(answer, Step::Done(http) if http.status() == 413), "{text}");
+            assert!(caller.end().is_some(), "{text}: the epoch goes on");
+        }
     }
 
     #[test]

@@ -443,7 +443,8 @@ fn a_poll_that_finds_nothing_is_answered_here() {
 #[test]
 fn what_is_against_caches_in_a_poll_is_no_other_poll() {
     let mut far = Far::agreed();
-    let client = far.asks("GET", "/_matrix/client/v3/sync?filter=0&timeout=0&_cacheBuster=1795546934818", None);
+    let client =
+        far.asks("GET", "/_matrix/client/v3/sync?filter=0&timeout=0&_cacheBuster=1795546934818", None);
     let (id, ..) = far.crosses("GET", "/_matrix/client/v3/sync?filter=0");
     far.hears_more(id, delta("s1", "first"));
     far.answered(client, 200);

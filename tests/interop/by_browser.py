@@ -52,8 +52,8 @@ class Conversation:
         self.transcript.block(f"browser> {what}\n< {cut(compact(value), 1_200)} after {time.monotonic() - started:.1f} s")
         return value
 
-    def asks(self, what, **given):
-        return self.does(what, "asks", what=what, given=given)
+    def asks(self, which, **given):
+        return self.does(which, "asks", which=which, given=given)
 
     def counters(self):
         return self.world.proxy_status()["counters"]

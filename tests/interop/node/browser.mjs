@@ -50,7 +50,7 @@ await serve({
     return { origin, browser: await browser.version() };
   },
 
-  asks: ({ what, given }) => page.evaluate((what, given) => window.chat[what](given), what, given),
+  asks: ({ which, given }) => page.evaluate((which, given) => window.chat[which](given), which, given),
 
   async shows({ text }) {
     await page.waitForFunction((text) => document.body.innerText.includes(text), { timeout: 120 * SECONDS }, text);

@@ -454,6 +454,24 @@ fn what_is_against_caches_in_a_poll_is_no_other_poll() {
 }
 
 #[test]
+fn a_client_that_goes_on_by_another_filter_is_observed_by_that_alone_and_misses_nothing() {
+    let mut far = Far::agreed();
+    let client = far.asks("GET", "/_matrix/client/v3/sync?filter=first&full_state=false", None);
+    let (first, ..) = far.crosses("GET", "/_matrix/client/v3/sync?filter=first");
+    far.hears_more(first, delta("s1", "first"));
+    far.answered(client, 200);
+    far.hears_more(first, delta("s2", "meanwhile"));
+    let client = far.asks("GET", "/_matrix/client/v3/sync?filter=0&timeout=30000&since=s1", None);
+    assert_eq!(far.answered(client, 200)["next_batch"], "s2");
+    assert_eq!(far.cancelled, [first]);
+    let client = far.asks("GET", "/_matrix/client/v3/sync?filter=0&timeout=30000&since=s2", None);
+    let (second, ..) = far.crosses("GET", "/_matrix/client/v3/sync?filter=0&since=s2");
+    far.hears_more(second, delta("s3", "then"));
+    assert_eq!(far.answered(client, 200)["next_batch"], "s3");
+    assert_eq!(far.proxy.status(far.now).syncs, 1);
+}
+
+#[test]
 fn news_is_handed_to_who_waits_and_kept_for_who_comes() {
     let mut far = Far::agreed();
     let id = synced(&mut far);

@@ -17,6 +17,7 @@ mod call;
 mod config;
 mod line;
 mod memory;
+mod page;
 pub mod policy;
 mod route;
 mod status;

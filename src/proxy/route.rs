@@ -180,7 +180,7 @@ fn poll(request: &http::Request<Bytes>) -> Option<Poll> {
     let mut rest = ["since", "timeout", "_cacheBuster"]
         .iter()
         .fold(options, |rest, name| query::with(&rest, name, None));
-    if since.is_none() {
+    if since.is_none() || query::get(&rest, "full_state") == Some("false") {
         // Who has nothing is told the full state anyway.
         rest = query::with(&rest, "full_state", None);
     }

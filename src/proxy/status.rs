@@ -10,6 +10,7 @@ use super::Proxy;
 use super::answer;
 use super::call::Kind;
 use super::call::State;
+use super::page;
 use crate::coap::Instant;
 
 /// How a proxy does.
@@ -50,6 +51,8 @@ pub struct Waiting {
     pub method: String,
     /// Its path.
     pub path: String,
+    /// What it is, for people: a message to a room, …
+    pub what: String,
     /// Bytes of its body, before it is packed.
     pub bytes: usize,
     /// Seconds since it came.
@@ -78,6 +81,7 @@ impl Proxy {
             Waiting {
                 method: call.request.method().to_string(),
                 path: call.request.uri().path().to_owned(),
+                what: page::description(call.request.method().as_str(), call.request.uri().path()),
                 bytes: call.request.body().len(),
                 age_s: now.since(call.begun).as_secs(),
                 state: call.state.name(),
@@ -114,46 +118,9 @@ impl Status {
         if !page {
             return answer::json(StatusCode::OK, &value);
         }
-        let mut response = http::Response::new(Bytes::from(self.page()));
+        let mut response = http::Response::new(Bytes::from(page::page(self)));
         let html = HeaderValue::from_static("text/html; charset=utf-8");
         response.headers_mut().insert(header::CONTENT_TYPE, html);
         response
     }
-
-    fn page(&self) -> String {
-        let link = match self.link {
-            Link::Unknown => "nothing was asked yet",
-            Link::Up => "up",
-            Link::Down => "down",
-        };
-        let heard = self.heard_s.map_or("never".to_owned(), |seconds| format!("{seconds} s ago"));
-        let error = self
-            .last_error
-            .as_deref()
-            .map_or(String::new(), |error| format!("<p>Last error: {}</p>", escaped(error)));
-        let rows: String = self
-            .queue
-            .iter()
-            .map(|waiting| {
-                let (path, state) = (escaped(&waiting.path), waiting.state);
-                let (method, bytes, age) = (escaped(&waiting.method), waiting.bytes, waiting.age_s);
-                format!("<tr><td>{method}<td>{path}<td>{bytes}<td>{age} s<td>{state}</tr>")
-            })
-            .collect();
-        let queue = match self.queue.is_empty() {
-            true => "<p>Nothing waits.</p>".to_owned(),
-            false => format!("<table><tr><th>method<th>path<th>bytes<th>age<th>state</tr>{rows}</table>"),
-        };
-        format!(
-            "<!doctype html><meta charset=utf-8><meta http-equiv=refresh content=5><title>lowband</title>\
-             <style>body{{font:16px sans-serif;margin:2em;max-width:60em}}td,th{{text-align:left;padding:.2em 1em .2em 0}}</style>\
-             <h1>lowband proxy</h1><p>Link: <b>{link}</b>; gateway last heard {heard}.</p>{error}\
-             <p>{} requests under way, {} syncs.</p><h2>Queue</h2>{queue}",
-            self.under_way, self.syncs
-        )
-    }
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -107,12 +107,17 @@ impl Stream {
 
     /// Whether a request polls the same, wherever from.
     pub(super) fn is_of(&self, request: &http::Request<Bytes>) -> bool {
-        self.request.uri() == request.uri() && token(&self.request) == token(request)
+        self.request.uri() == request.uri() && self.is_of_client(request)
+    }
+
+    /// Whether a request is of the same client.
+    pub(super) fn is_of_client(&self, request: &http::Request<Bytes>) -> bool {
+        token(&self.request) == token(request)
     }
 
     /// Whether what is new for who asks this is told by itself.
     pub(super) fn is_observed_by(&self, request: &http::Request<Bytes>) -> bool {
-        matches!(self.state, State::Observing(_)) && token(&self.request) == token(request)
+        matches!(self.state, State::Observing(_)) && self.is_of_client(request)
     }
 
     /// Whether a position is one that it can go on from.

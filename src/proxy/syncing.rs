@@ -67,6 +67,17 @@ impl Proxy {
         {
             return Some(known);
         }
+        // Clients go on from their first sync by another filter. What has come meanwhile they are told all the same: a device has one sequence of
+        // polls, and of what is sent to it the homeserver forgets what any of them was told.
+        if since.is_some()
+            && let Some(known) = self.streams.iter().position(|stream| {
+                stream.poll.is_none() && stream.is_of_client(request) && stream.knows(since)
+            })
+        {
+            self.silence(known);
+            self.streams.get_mut(known)?.request = request.clone();
+            return Some(known);
+        }
         // A client that begins anew has no use for what it had.
         if let Some(left) =
             self.streams.iter().position(|stream| stream.is_of(request) && stream.poll.is_none())

@@ -11,6 +11,7 @@ import by_aiocoap_edhoc
 import by_aiocoap_oscore
 import by_aiocoap_slowly
 import by_bot_sdk
+import by_browser
 import by_dtls
 import by_js_sdk
 import by_libcoap
@@ -32,6 +33,7 @@ CONVERSATIONS = {
     "nio": by_nio,
     "js-sdk": by_js_sdk,
     "bot-sdk": by_bot_sdk,
+    "browser": by_browser,
     "session": by_session,
 }
 
@@ -65,7 +67,7 @@ def hold_until_fair(name, conversation, arguments):
 
 def hold(name, conversation, arguments, seed, unfair):
     """Takes the steps of a conversation in turn; each needs those before it, so the first that fails is the last."""
-    transcript = Transcript(f"A conversation by {conversation.TITLE}", name)
+    transcript = Transcript(f"A conversation by {conversation.TITLE}", name, arguments.transcripts is not None)
     done = 0
     world = getattr(conversation, "WORLD", World)(arguments.lowband)
     if seed is not None:

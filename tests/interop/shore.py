@@ -3,7 +3,7 @@
 import time
 import urllib.parse
 
-from world import PATIENCE
+from slow import SLOW_PATIENCE
 from world import login
 
 
@@ -35,7 +35,7 @@ class Shore:
 
     def hears(self, wanted, room):
         """Syncs until an event of a room is what is wanted, be it one that passes like a receipt; the event."""
-        give_up = time.monotonic() + PATIENCE
+        give_up = time.monotonic() + SLOW_PATIENCE
         while time.monotonic() < give_up:
             found = [event for of, event in self.events if of == room and wanted(event)]
             if found:

@@ -47,12 +47,15 @@ class SlowWorld(World):
     def __enter__(self):
         super().__enter__()
         self.behind = self.gateway
+        self.start_relay("127.0.0.1:0")
+        return self
+
+    def start_relay(self, listen):
         with open(self.directory / "relay.log", "w") as log:
             self.relay = subprocess.Popen(
-                [self.lowband, *self.relaying("127.0.0.1:0")], stdout=subprocess.PIPE, stderr=log, text=True
+                [self.lowband, *self.relaying(listen)], stdout=subprocess.PIPE, stderr=log, text=True
             )
         self.gateway = self.wait_for_relay()
-        return self
 
     def wait_for_relay(self):
         give_up = time.monotonic() + PATIENCE

@@ -4,7 +4,9 @@ import json
 
 
 class Transcript:
-    def __init__(self, title, name):
+    def __init__(self, title, name, is_wanted=False):
+        # Whether it is written, and pictures with it.
+        self.is_wanted = is_wanted
         self.parts = [
             f"# {title}\n\nWritten by `tests/interop/run --transcripts docs/transcripts {name}`: what was sent and what came"
             " back, in full but for what says that it is cut. The homeserver is Synapse 1.163.2, and gone: so are its tokens.\n"

@@ -74,7 +74,7 @@ impl Proxy {
                 stream.poll.is_none() && stream.is_of_client(request) && stream.knows(since)
             })
         {
-            self.silence(known);
+            self.silence(known, now);
             self.streams.get_mut(known)?.request = request.clone();
             return Some(known);
         }

@@ -353,7 +353,10 @@ impl Driver {
                 let _ = events.send(event);
             }),
         };
-        self.asked.insert(id, task.abort_handle());
+        // What was observed by the same before is not any more.
+        if let Some(before) = self.asked.insert(id, task.abort_handle()) {
+            before.abort();
+        }
         self.asked.retain(|_, task| !task.is_finished());
     }
 }

@@ -104,7 +104,7 @@ class SlowWorld(World):
         behind = self.behind.removeprefix("coap://")
         transcript.block(f"$ cat gateway.toml\n{self.config()}")
         transcript.block(
-            f"$ lowband gateway --insecure-coap --config gateway.toml --listen {behind}={LINK} --homeserver {self.homeserver} &"
+            f"$ lowband gateway --insecure-coap --config gateway.toml --listen {behind}={self.link} --homeserver {self.homeserver} &"
         )
         transcript.block(f"$ lowband {' '.join(self.relaying(listen))} 2> relay.log &")
 

@@ -75,6 +75,9 @@ impl Peer {
         let is_lost = step.is_err();
         let http = match self.read(step) {
             Step::Send(request) => {
+                if notification {
+                    self.endpoint.cancel(observing.id, now);
+                }
                 observing.id = self.ask_to_observe(&observing.conversation, request, now);
                 self.observing = Some(observing);
                 return;

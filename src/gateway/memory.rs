@@ -133,6 +133,12 @@ pub fn is_of_packed(key: &[u8]) -> bool {
     matches!(key.first(), Some(&Key::PACKED | &Key::PACKED_CHANGE))
 }
 
+/// The peer of which what is stored under this key is a change.
+pub(super) fn changed_peer(key: &[u8]) -> Option<Association> {
+    let (peer, _): (Association, u64) = key.strip_prefix(&[Key::PACKED_CHANGE]).and_then(decode)?;
+    Some(peer)
+}
+
 /// The version of all values' format.
 const VERSION: u8 = 1;
 

@@ -28,7 +28,7 @@ use bytes::Bytes;
 use tracing::{debug, warn};
 
 use crate::coap;
-use crate::coap::{Instant, ObservationId, Observe};
+use crate::coap::{Code, Instant, ObservationId, Observe};
 use crate::codec::Keys;
 use crate::device::{Generation, Name, Refused, TokenError};
 use crate::endpoint;
@@ -352,10 +352,15 @@ impl Gateway {
         now: Instant,
     ) {
         let Some(request) = self.defer(key, association, request, recalled, now) else { return };
+        let is_packed = self.packed.is_spoken() && translate::packed::is_packed(&request);
+        if is_packed && request.observe == Some(Observe::Deregister) {
+            // RFC 7641 §3.6: it repeats the registration, which may be of long ago, and nobody reads its answer: neither says anything of what
+            // the two ends know.
+            return self.endpoint.respond(key, coap::Response::new(Code::CONTENT), now);
+        }
         let barred = self.bars_token(association, &request);
         let session = self.sessions.of(association, now);
         let before = session.clone();
-        let is_packed = self.packed.is_spoken() && translate::packed::is_packed(&request);
         let call = match barred {
             true => Err(Refused::Token.into()),
             false if is_packed => match translate::packed::read_options(&request, session) {

@@ -211,6 +211,7 @@ impl Packed {
     /// Takes up what was stored, with what has changed since; forgets it where the peer's dictionary is spoken here no more.
     pub(super) fn restore(&mut self, peer: Association, end: End) {
         let Some(dictionary) = self.dictionary(end.identity) else {
+            self.forgotten.push((peer, end.journal));
             self.changed.insert(peer);
             return;
         };

@@ -1,6 +1,6 @@
 //! What outlives the process: records of sessions and observations, written as they change and read at the start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tracing::{info, warn};
@@ -9,6 +9,7 @@ use super::Gateway;
 use super::devices::has_token;
 use super::feed::Checked;
 use super::journal::StoredChange;
+use super::memory;
 use super::memory::{Key, Record, StoredDelta, StoredFormat, StoredObservation, StoredPosition};
 use super::observation::{Observation, Position};
 use super::packed::End;
@@ -27,6 +28,7 @@ impl Gateway {
     pub fn restore(&mut self, records: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>, now: Instant) {
         let (mut memories, mut observations) = (Vec::new(), Vec::new());
         let (mut ends, mut changes) = (Vec::new(), BTreeMap::<_, BTreeMap<_, _>>::new());
+        let mut broken = BTreeSet::new();
         for (key, value) in records {
             match Record::read(&key, &value) {
                 Some(Record::Endpoint(key, memory)) => memories.push((key, memory)),
@@ -50,11 +52,13 @@ impl Gateway {
                 }
                 None => {
                     self.counters.unreadable += 1;
+                    // An end without its last change would give again what it has given with that.
+                    broken.extend(memory::changed_peer(&key));
                     self.memories.forget_bytes(key);
                 }
             }
         }
-        self.restore_packed(ends, changes);
+        self.restore_packed(ends, changes, &broken);
         self.forget_sessions();
         self.remember_packed();
         let known = memories.iter().filter_map(|(key, _)| match key {
@@ -86,12 +90,13 @@ impl Gateway {
         &mut self,
         ends: Vec<(Association, Box<End>)>,
         mut changes: BTreeMap<Association, BTreeMap<u64, StoredChange>>,
+        broken: &BTreeSet<Association>,
     ) {
         for (peer, end) in ends {
             let changes = changes.remove(&peer).unwrap_or_default();
             let numbers: Vec<u64> = changes.keys().copied().collect();
             let first = end.first_change;
-            let redone = end.redone(changes);
+            let redone = end.redone(changes).filter(|_| !broken.contains(&peer));
             let is_redone = redone.is_some();
             for number in numbers.into_iter().filter(|number| !is_redone || *number < first) {
                 self.memories.forget(&Key::PackedChange(peer, number));

@@ -68,6 +68,8 @@ impl Answers {
         if !asked.is_alone || asked.round != self.round {
             return;
         }
+        // Of two answers to one request that was made again one may be the only one that is read.
+        self.awaited.retain(|_, of| *of != asked.fingerprint);
         self.awaited.insert(message, asked.fingerprint);
         if self.awaited.len() > MOST_AWAITED {
             self.awaited.pop_first();

@@ -67,6 +67,8 @@ pub struct Pending {
     sent: Sent,
     /// How often something was sent for it.
     steps: u8,
+    /// Whether what was sent last has the access token.
+    introduces: bool,
 }
 
 impl Pending {
@@ -80,7 +82,8 @@ impl Pending {
 #[derive(Clone, Copy, Debug)]
 enum Sent {
     Hello(Hello),
-    Packed(Asked, MessageNumber, Spelling),
+    /// With the epoch that it is of.
+    Packed(Asked, MessageNumber, Spelling, u32),
     Compatible,
 }
 
@@ -159,7 +162,7 @@ impl Caller {
         http: http::Request<Bytes>,
         dictionary: &Dictionary,
     ) -> Result<(Pending, Step), CallError> {
-        let mut pending = Pending { http, sent: Sent::Compatible, steps: 0 };
+        let mut pending = Pending { http, sent: Sent::Compatible, steps: 0, introduces: false };
         let step = match (&self.end, self.is_compatible()) {
             (_, true) => self.send_compatible(&mut pending),
             (None, false) => self.send_hello(&mut pending, dictionary),
@@ -184,10 +187,16 @@ impl Caller {
         if pending.steps >= Self::MOST_STEPS {
             return Err(CallError::Unmended);
         }
+        // Who was forgotten says again who it is: nothing was done.
+        let is_unknown = response.code == Code::UNAUTHORIZED && matches!(pending.sent, Sent::Packed(..));
+        if is_unknown && !pending.introduces && pending.http.headers().contains_key(header::AUTHORIZATION) {
+            self.said = None;
+            return self.introduce(pending, response, dictionary);
+        }
         match pending.sent {
             Sent::Compatible => Ok(Step::Done(to_http(response, &Limits::default())?)),
             Sent::Hello(hello) => self.receive_welcome(pending, &hello, response, dictionary),
-            Sent::Packed(asked, message, spelling) if is_packed_response(response) => {
+            Sent::Packed(asked, message, spelling, epoch) if is_packed_response(response) => {
                 let end = self.end.as_mut().ok_or(CallError::Unmended)?;
                 let read =
                     end.decode_response(&response.payload, asked, dictionary, packed::Limits::default());
@@ -205,7 +214,7 @@ impl Caller {
                         Ok(Step::Done(to_http(response, &Limits::default())?))
                     }
                     Err(_) if pending.http.method().is_idempotent() && spelling == Spelling::Short => {
-                        self.send_hello(pending, dictionary)
+                        self.mend(pending, epoch, dictionary)
                     }
                     Err(error) => {
                         self.is_lost = true;
@@ -213,7 +222,7 @@ impl Caller {
                     }
                 }
             }
-            Sent::Packed(_, message, spelling) => {
+            Sent::Packed(_, message, spelling, epoch) => {
                 if let Some(end) = &mut self.end {
                     end.refused(message);
                 }
@@ -222,15 +231,9 @@ impl Caller {
                         self.send_packed(pending, Spelling::Full, dictionary)
                     }
                     (Code::UNPROCESSABLE_ENTITY | Code::PRECONDITION_FAILED, _) => {
-                        self.send_hello(pending, dictionary)
+                        self.mend(pending, epoch, dictionary)
                     }
-                    _ => {
-                        // Who was forgotten says the next time who it is.
-                        if response.code == Code::UNAUTHORIZED {
-                            self.said = None;
-                        }
-                        Ok(Step::Done(to_http(response, &Limits::default())?))
-                    }
+                    _ => Ok(Step::Done(to_http(response, &Limits::default())?)),
                 }
             }
         }
@@ -239,7 +242,7 @@ impl Caller {
     /// Says that nobody waits for the answer to a request any more, and that nothing of it can come to the gateway any more: EXCHANGE_LIFETIME
     /// after its last message was begun (RFC 7252 §4.8.2). Until that is said the gateway is told that its answer is waited for.
     pub fn give_up(&mut self, pending: &Pending) {
-        if let (Sent::Packed(_, message, _), Some(end)) = (pending.sent, &mut self.end) {
+        if let (Sent::Packed(_, message, ..), Some(end)) = (pending.sent, &mut self.end) {
             end.give_up(message);
         }
     }
@@ -302,6 +305,40 @@ impl Caller {
         self.send_compatible(pending)
     }
 
+    /// Makes a request again with the access token, which the gateway does not have. What it has said is read all the same: it counts on that.
+    fn introduce(
+        &mut self,
+        pending: &mut Pending,
+        response: &coap::Response,
+        dictionary: &Dictionary,
+    ) -> Result<Step, CallError> {
+        if let (Sent::Packed(asked, message, ..), Some(end)) = (pending.sent, &mut self.end) {
+            let limits = packed::Limits::default();
+            let is_read = is_packed_response(response)
+                && end.decode_response(&response.payload, asked, dictionary, limits).is_ok();
+            match is_read {
+                true => end.acknowledge(message),
+                false => end.refused(message),
+            }
+        }
+        self.send_packed(pending, Spelling::Short, dictionary)
+    }
+
+    /// Makes a request again in another epoch than this: the one that others have begun meanwhile, or a new one.
+    fn mend(
+        &mut self,
+        pending: &mut Pending,
+        epoch: u32,
+        dictionary: &Dictionary,
+    ) -> Result<Step, CallError> {
+        match self.agreement() {
+            Some(now) if now.epoch != epoch && !self.is_lost => {
+                self.send_packed(pending, Spelling::Short, dictionary)
+            }
+            _ => self.send_hello(pending, dictionary),
+        }
+    }
+
     fn send_hello(&mut self, pending: &mut Pending, dictionary: &Dictionary) -> Result<Step, CallError> {
         let (first, chosen) = self.chance;
         let before = self.agreement();
@@ -326,7 +363,7 @@ impl Caller {
         let (method, request) = request(&pending.http).map_err(SendError::from)?;
         let end = self.end.as_mut().ok_or(CallError::Unmended)?;
         let encoded = end.encode_request(&request, dictionary, spelling)?;
-        pending.sent = Sent::Packed(encoded.asked, encoded.message, spelling);
+        pending.sent = Sent::Packed(encoded.asked, encoded.message, spelling, end.agreement().epoch);
         let mut request = coap::Request::new(method);
         request.payload = encoded.payload.into();
         Ok(self.send(pending, request))
@@ -341,11 +378,13 @@ impl Caller {
     /// A request of this profile, with the access token where the gateway was not told.
     fn send(&mut self, pending: &mut Pending, mut request: coap::Request) -> Step {
         let token = pending.http.headers().get(header::AUTHORIZATION);
+        pending.introduces = false;
         if let Some(header) = token.filter(|header| self.said.as_ref() != Some(header)) {
             let bytes = header.as_bytes();
             let token = bytes.strip_prefix(b"Bearer ").unwrap_or(bytes);
             request.options.push(OptionNumber::ACCESS_TOKEN, token);
             self.said = Some(header.clone());
+            pending.introduces = true;
         }
         pending.steps += 1;
         Step::Send(request)
@@ -445,14 +484,39 @@ mod tests {
     }
 
     #[test]
-    fn who_is_forgotten_says_who_it_is() {
+    fn who_is_forgotten_says_who_it_is_and_asks_again_once() {
         let mut caller = Caller::new([0; 8]);
         let mut pending = begin(&mut caller);
         welcome(&mut caller, &mut pending, 1);
-        caller.said = Some(HeaderValue::from_static("Bearer t"));
+        let token = HeaderValue::from_static("Bearer t");
+        caller.said = Some(token.clone());
+        let url = "/_matrix/client/v3/account/whoami";
+        let http = http::Request::get(url).header(header::AUTHORIZATION, token).body(Bytes::new()).unwrap();
+        let (mut pending, _) = caller.begin(http, &dictionary()).unwrap();
         let mut refused = coap::Response::new(Code::UNAUTHORIZED);
         refused.options.push(OptionNumber::CONTENT_FORMAT, []);
-        caller.receive(&mut pending, &refused, &dictionary()).unwrap();
-        assert_eq!(caller.said, None);
+        let Step::Send(again) = caller.receive(&mut pending, &refused, &dictionary()).unwrap() else {
+            panic!("it is asked again");
+        };
+        assert_eq!(again.options.get(OptionNumber::ACCESS_TOKEN), Some(b"t".as_slice()));
+        let step = caller.receive(&mut pending, &refused, &dictionary()).unwrap();
+        assert!(matches!(step, Step::Done(http) if http.status() == 401));
+    }
+
+    #[test]
+    fn a_request_of_an_epoch_that_is_over_is_made_again_in_the_next_and_begins_none() {
+        let mut caller = Caller::new([0, 0, 0, 1, 0, 0, 0, 2]);
+        let mut first = begin(&mut caller);
+        welcome(&mut caller, &mut first, 1);
+        let mut late = begin(&mut caller);
+        caller.is_lost = true;
+        let mut other = begin(&mut caller);
+        welcome(&mut caller, &mut other, 2);
+        let mut refused = coap::Response::new(Code::PRECONDITION_FAILED);
+        refused.options.push(OptionNumber::CONTENT_FORMAT, []);
+        caller.receive(&mut late, &refused, &dictionary()).unwrap();
+        assert!(!late.is_hello());
+        caller.receive(&mut late, &refused, &dictionary()).unwrap();
+        assert!(late.is_hello(), "it is this epoch that the gateway does not know");
     }
 }

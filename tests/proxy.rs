@@ -753,3 +753,46 @@ fn without_a_cache_each_question_crosses() {
     fetches(&mut far, "/_matrix/client/versions", json!({ "versions": [] }));
     fetches(&mut far, "/_matrix/client/versions", json!({ "versions": [] }));
 }
+
+#[test]
+fn what_has_come_and_was_not_taken_outlasts_the_process() {
+    let mut far = Far::agreed();
+    let id = synced(&mut far);
+    polls(&mut far, "s1");
+    far.hears_more(id, delta("s2", "second"));
+    far.hears_more(id, delta("s3", "third"));
+    far.restarts();
+    // The answer with the second one may not have arrived.
+    for (since, next, text) in [("s1", "s2", "second"), ("s2", "s3", "third")] {
+        let client = polls(&mut far, since);
+        assert_eq!(far.answered(client, 200), delta(next, text));
+    }
+    far.nothing_crosses();
+    let client = polls(&mut far, "s3");
+    far.refuses_to_pack();
+    let (id, ..) = far.crosses("GET", "/_matrix/client/v3/sync?filter=1&since=s3");
+    far.hears_more(id, delta("s4", "fourth"));
+    assert_eq!(far.answered(client, 200), delta("s4", "fourth"));
+    far.restarts();
+    assert_eq!(far.proxy.status(far.now).syncs, 1);
+    far.passes(seconds(1_801));
+    assert_eq!(far.disk.len(), 1, "the line alone is left: {:?}", far.disk.keys());
+}
+
+#[test]
+fn a_position_that_the_homeserver_does_not_know_any_more_is_begun_anew_once() {
+    let mut far = Far::agreed();
+    let client = polls(&mut far, "s1");
+    let (id, ..) = far.crosses("GET", "/_matrix/client/v3/sync?filter=1&since=s1");
+    let unknown = json!({ "errcode": "M_INVALID_PARAM", "error": "Invalid stream token" });
+    far.hears(id, 400, unknown.clone());
+    let (id, ..) = far.crosses("GET", "/_matrix/client/v3/sync?filter=1");
+    far.hears_more(id, delta("s9", "all of it"));
+    assert_eq!(far.answered(client, 200), delta("s9", "all of it"));
+    let again = polls(&mut far, "s1");
+    assert_eq!(far.answered(again, 200), delta("s9", "all of it"));
+    let client = far.asks("GET", "/_matrix/client/v3/sync?filter=broken&timeout=0", None);
+    let (id, ..) = far.crosses("GET", "/_matrix/client/v3/sync?filter=broken");
+    far.hears(id, 400, unknown.clone());
+    assert_eq!(far.answered(client, 400), unknown);
+}

@@ -24,6 +24,7 @@ mod status;
 mod stream;
 mod syncing;
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -139,6 +140,7 @@ pub struct Proxy {
     line_changed: bool,
     calls: Calls,
     streams: Vec<Stream>,
+    next_stream: u64,
     /// Answers that hold for a while; none where none are to be kept.
     cache: Option<Cache>,
     outputs: VecDeque<Output>,
@@ -160,6 +162,7 @@ impl Proxy {
             line_changed: false,
             calls: Calls::default(),
             streams: Vec::new(),
+            next_stream: 0,
             outputs: VecDeque::new(),
             counters: Counters::default(),
             heard: None,
@@ -170,24 +173,33 @@ impl Proxy {
     /// Takes up what was stored before the process ended, right after [`Proxy::new`]: the queue goes on. What cannot be read is counted,
     /// and taken away.
     pub fn restore(&mut self, records: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>, now: Instant) {
+        let mut deltas = BTreeMap::new();
         for (key, value) in records {
-            let queued = match Record::read(&key, &value) {
+            let read = match Record::read(&key, &value) {
                 Some(Record::Caller(caller)) => {
                     self.line = Line::new(*caller);
-                    continue;
+                    Some(())
                 }
-                Some(Record::Queued(number, stored)) => stored.read().map(|stored| (number, stored)),
+                Some(Record::Queued(number, stored)) => stored.read().map(|(request, answer)| {
+                    let mut call = self.call_of(request, Kind::Queued, Priority::Message, now);
+                    call.state = answer.map_or(State::Waiting, State::Done);
+                    self.calls.add(number, call);
+                }),
+                Some(Record::Stream(number, stored)) => {
+                    stored.read(number, now).map(|stream| self.streams.push(stream))
+                }
+                Some(Record::Delta(stream, number, stored)) => {
+                    deltas.insert((stream, number), stored.read());
+                    Some(())
+                }
                 None => None,
             };
-            let Some((number, (request, answer))) = queued else {
+            if read.is_none() {
                 self.counters.unreadable += 1;
                 self.outputs.push_back(Output::Store { key, value: None });
-                continue;
-            };
-            let mut call = self.call_of(request, Kind::Queued, Priority::Message, now);
-            call.state = answer.map_or(State::Waiting, State::Done);
-            self.calls.add(number, call);
+            }
         }
+        self.restore_streams(deltas);
         self.run();
         self.drain(now);
     }

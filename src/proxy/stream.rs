@@ -4,10 +4,13 @@
 //! nothing of it crosses the line. A delta is kept until the client has gone on from it: one that asks for it again gets it again.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header;
+use serde::Deserialize;
+use serde::Serialize;
 use serde_json::Value;
 use serde_json::json;
 
@@ -17,19 +20,29 @@ use crate::coap::Instant;
 use crate::matrix::sync::Counters;
 use crate::matrix::sync::summary;
 
+/// The number of a stream, which no other has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct StreamNumber(pub(super) u64);
+
 /// One sequence of polls.
 #[derive(Debug)]
 pub(super) struct Stream {
+    pub(super) number: StreamNumber,
     /// The poll, without its position and without how long it waits.
     pub(super) request: http::Request<Bytes>,
     pub(super) state: State,
-    /// What has come and the client has not gone on from, the oldest first.
+    /// What has come and the client has not gone on from, the oldest first; and the number of the first.
     pub(super) deltas: VecDeque<Delta>,
+    pub(super) first: u64,
+    /// The numbers of those that are on the disk.
+    pub(super) stored: Range<u64>,
     /// Where the client is when it has all of them; none before it has anything.
     pub(super) at: Option<String>,
     /// A later position of the homeserver's with nothing new since.
     pub(super) latest: Option<String>,
-    counters: Counters,
+    pub(super) counters: Counters,
+    /// Whether the gateway does not have the position any more: what comes next is the state as it is, to who is there.
+    pub(super) is_lost: bool,
     pub(super) poll: Option<Poll>,
     /// When the client last asked.
     pub(super) used: Instant,
@@ -61,8 +74,8 @@ pub(super) struct Poll {
 /// What is new since a position.
 #[derive(Clone, Debug)]
 pub(super) struct Delta {
-    from: Option<String>,
-    to: String,
+    pub(super) from: Option<String>,
+    pub(super) to: String,
     pub(super) response: http::Response<Bytes>,
 }
 
@@ -90,14 +103,23 @@ pub(super) enum Taken {
 
 impl Stream {
     /// One that begins at a position.
-    pub(super) fn new(request: http::Request<Bytes>, at: Option<String>, now: Instant) -> Self {
+    pub(super) fn new(
+        number: StreamNumber,
+        request: http::Request<Bytes>,
+        at: Option<String>,
+        now: Instant,
+    ) -> Self {
         Self {
+            number,
             request,
             state: State::Idle,
             deltas: VecDeque::new(),
+            first: 0,
+            stored: 0..0,
             at,
             latest: None,
             counters: Counters::default(),
+            is_lost: false,
             poll: None,
             used: now,
             heard: now,
@@ -138,8 +160,10 @@ impl Stream {
         // Who goes on from a delta has it, and all before it.
         if let Some(place) = self.deltas.iter().position(|delta| Some(delta.to.as_str()) == since) {
             self.deltas.drain(..=place);
+            self.first += place as u64 + 1;
         }
         if since.is_some() && since == self.latest.as_deref() {
+            self.first += self.deltas.len() as u64;
             self.deltas.clear();
         }
         match self.deltas.front() {
@@ -151,7 +175,7 @@ impl Stream {
     /// Takes in an answer of the homeserver.
     pub(super) fn take(&mut self, response: http::Response<Bytes>) -> Taken {
         let Ok(said) = summary(response.body()) else { return Taken::Other };
-        let is_first = self.at.is_none();
+        let is_first = self.at.is_none() || std::mem::take(&mut self.is_lost);
         let is_news = is_first || !said.is_empty_since(&self.counters);
         self.counters.merge(&said.counters);
         self.latest = None;
@@ -191,8 +215,16 @@ impl Stream {
         self.at.is_some()
     }
 
+    /// The number of what comes next.
+    pub(super) fn next(&self) -> u64 {
+        self.first + self.deltas.len() as u64
+    }
+
     /// Where a registration begins: after all that has come.
     pub(super) fn resume(&self) -> Option<&str> {
+        if self.is_lost {
+            return None;
+        }
         self.latest.as_deref().or(self.at.as_deref())
     }
 

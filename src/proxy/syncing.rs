@@ -1,5 +1,6 @@
 //! Polls of `/sync`, and the observations that they are answered from.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,20 +9,26 @@ use http::StatusCode;
 use super::ClientKey;
 use super::Failure;
 use super::Follows;
+use super::Output;
 use super::Proxy;
 use super::answer;
 use super::line::AskId;
 use super::line::Heard;
 use super::line::Wants;
+use super::memory;
 use super::route;
 use super::stream;
+use super::stream::Delta;
 use super::stream::Polled;
 use super::stream::State;
 use super::stream::Stream;
+use super::stream::StreamNumber;
 use super::stream::Taken;
 use crate::coap::Instant;
 use crate::coap::Priority;
 use crate::matrix::error::ErrorCode;
+use crate::packed::EncodeError;
+use crate::translate::packed::caller::CallError;
 
 const QUERY: &str = "the query cannot be read";
 
@@ -52,6 +59,7 @@ impl Proxy {
         if let Some(before) = before.filter(|before| before.client != client) {
             self.answer(before.client, answer::later(1_000, "another poll has taken its place"));
         }
+        self.remember_stream(place);
         self.advance_streams(now);
     }
 
@@ -89,8 +97,49 @@ impl Proxy {
             let (oldest, _) = idle.min_by_key(|(_, stream)| stream.used)?;
             self.end_stream(oldest, now);
         }
-        self.streams.push(Stream::new(request.clone(), since.map(str::to_owned), now));
+        let number = StreamNumber(self.next_stream);
+        self.next_stream += 1;
+        self.streams.push(Stream::new(number, request.clone(), since.map(str::to_owned), now));
         Some(self.streams.len() - 1)
+    }
+
+    /// Takes up what had come before a restart, for the streams that there are. What does not follow on from what is there comes again.
+    pub(super) fn restore_streams(&mut self, deltas: BTreeMap<(StreamNumber, u64), Delta>) {
+        for ((stream, number), delta) in deltas {
+            let found = self.streams.iter_mut().find(|known| known.number == stream);
+            match found.filter(|known| known.next() == number) {
+                Some(known) => known.deltas.push_back(delta),
+                None => {
+                    let key = memory::key_of_delta(stream, number);
+                    self.outputs.push_back(Output::Store { key, value: None });
+                }
+            }
+        }
+        for stream in &mut self.streams {
+            stream.stored = stream.first..stream.next();
+            // What is lost at the end is asked for again.
+            if let Some(last) = stream.deltas.back().filter(|last| stream.at.as_ref() != Some(&last.to)) {
+                (stream.at, stream.latest) = (Some(last.to.clone()), None);
+            }
+            self.next_stream = self.next_stream.max(stream.number.0 + 1);
+        }
+    }
+
+    /// Has what has changed of a stream stored: a homeserver forgets what was sent to a device once the gateway has gone on.
+    fn remember_stream(&mut self, place: usize) {
+        let Some(stream) = self.streams.get_mut(place) else { return };
+        let (number, first, next) = (stream.number, stream.first, stream.next());
+        let before = std::mem::replace(&mut stream.stored, first..next);
+        let (key, value) = memory::stream(stream);
+        self.outputs.push_back(Output::Store { key, value: Some(value) });
+        for gone in before.start..first.min(before.end) {
+            let key = memory::key_of_delta(number, gone);
+            self.outputs.push_back(Output::Store { key, value: None });
+        }
+        for (come, delta) in (first..).zip(&stream.deltas).filter(|(come, _)| *come >= before.end) {
+            let (key, value) = memory::delta(number, come, delta);
+            self.outputs.push_back(Output::Store { key, value: Some(value) });
+        }
     }
 
     /// Asks the gateway to tell what is new.
@@ -113,6 +162,10 @@ impl Proxy {
         let Some(place) = self.stream_asked(id) else { return };
         let (response, follows) = match heard {
             Heard::Answer(response, follows) => (response, follows),
+            // The gateway has lost what the position stood for: its client is told all anew, as far as it goes on from there.
+            Heard::Unaskable(CallError::Encode(EncodeError::ForeignToken)) if self.begins_anew(place) => {
+                return self.register(place, now);
+            }
             Heard::Unaskable(error) => {
                 let message = error.to_string();
                 let response = answer::error(StatusCode::BAD_REQUEST, ErrorCode::InvalidParam, &message);
@@ -123,6 +176,10 @@ impl Proxy {
         };
         let Some(stream) = self.streams.get_mut(place) else { return };
         stream.heard = now;
+        if response.status() == StatusCode::BAD_REQUEST && self.begins_anew(place) {
+            return self.register(place, now);
+        }
+        let Some(stream) = self.streams.get_mut(place) else { return };
         if response.status() != StatusCode::OK {
             return self.stream_refused(place, response, now);
         }
@@ -135,7 +192,12 @@ impl Proxy {
         if let Some(cache) = &mut self.cache {
             cache.synced(response.body());
         }
-        match stream.take(response.clone()) {
+        let taken = stream.take(response.clone());
+        if taken != Taken::Other {
+            self.remember_stream(place);
+        }
+        let Some(stream) = self.streams.get(place) else { return };
+        match taken {
             Taken::Other => self.end_with(place, response, now),
             Taken::News => self.deliver(place, now),
             Taken::Nothing if stream.state == State::Idle => {
@@ -144,6 +206,14 @@ impl Proxy {
             }
             Taken::Nothing => {}
         }
+    }
+
+    /// Whether a stream is to be asked for from the beginning: it has a position, which is of no use any more.
+    fn begins_anew(&mut self, place: usize) -> bool {
+        let Some(stream) = self.streams.get_mut(place) else { return false };
+        let has_position = stream.resume().is_some();
+        stream.is_lost |= has_position;
+        has_position
     }
 
     /// Gives a client that waits what is new.
@@ -204,7 +274,11 @@ impl Proxy {
     fn end_stream(&mut self, place: usize, now: Instant) {
         self.silence(place, now);
         if place < self.streams.len() {
-            self.streams.remove(place);
+            let stream = self.streams.remove(place);
+            let deltas = stream.stored.map(|number| memory::key_of_delta(stream.number, number));
+            for key in deltas.chain([memory::key_of_stream(stream.number)]) {
+                self.outputs.push_back(Output::Store { key, value: None });
+            }
         }
     }
 

@@ -159,7 +159,7 @@ fn whatever_is_lost_the_packed_profile_says_nothing_wrong() {
     assert!(all.aliases > 1_000 && all.compared > 1_000 && all.shared > 100, "{all:?}");
     let lost = [all.reboots, all.losses, all.lost_ends, all.lost_positions, all.not_spoken];
     assert!(lost.iter().all(|times| *times > 0), "{all:?}");
-    // That something cannot be read takes a bug, or an end that was put back: tests/gateway_packed.rs has it.
+    // That something cannot be read takes a bug, or an end that was put back: src/translate/packed/caller.rs has it.
     assert!(all.hellos > 100 && all.without_agreement > 10 && all.equal > 10, "{all:?}");
 }
 

@@ -519,4 +519,24 @@ mod tests {
         caller.receive(&mut late, &refused, &dictionary()).unwrap();
         assert!(late.is_hello(), "it is this epoch that the gateway does not know");
     }
+
+    #[test]
+    fn what_cannot_be_read_begins_an_epoch_and_is_asked_for_again_where_that_does_no_harm() {
+        let mut caller = Caller::new([0, 0, 0, 1, 0, 0, 0, 2]);
+        let mut pending = begin(&mut caller);
+        welcome(&mut caller, &mut pending, 1);
+        let mut answer = coap::Response::new(Code::CONTENT);
+        // Coder 0, epoch 1: a reference to what nobody has given.
+        answer.payload = Bytes::from_static(&[0x04, 0x62, 0x7e]);
+        caller.receive(&mut pending, &answer, &dictionary()).unwrap();
+        assert!(pending.is_hello(), "a GET is made again");
+        welcome(&mut caller, &mut pending, 2);
+
+        let http = http::Request::post("/_matrix/client/v3/createRoom").body(Bytes::new()).unwrap();
+        let (mut pending, _) = caller.begin(http, &dictionary()).unwrap();
+        answer.payload = Bytes::from_static(&[0x08, 0x62, 0x7e]);
+        let unread = caller.receive(&mut pending, &answer, &dictionary());
+        assert!(matches!(unread, Err(CallError::Unread(_))), "{unread:?}");
+        assert!(begin(&mut caller).is_hello());
+    }
 }

@@ -1,17 +1,14 @@
 //! What a body of 200 kB costs in the codec: time, allocations and bytes allocated, beside the same by way of a tree of
 //! values (serde_json's and ciborium's), in the same run. `cargo bench --bench codec`.
 
-#![expect(unsafe_code, reason = "the trait of a global allocator is unsafe to implement")]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a bench fails by panicking")]
 
-use std::alloc::GlobalAlloc;
-use std::alloc::Layout;
-use std::alloc::System;
+#[path = "support/counting.rs"]
+mod counting;
+
 use std::hint::black_box;
 use std::io::BufRead;
 use std::io::BufReader;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
 
 use criterion::BenchmarkGroup;
 use criterion::Criterion;
@@ -24,36 +21,7 @@ use lowband::codec::cbor_to_json;
 use lowband::codec::json_to_cbor;
 use serde_json::Value;
 
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-static BYTES: AtomicU64 = AtomicU64::new(0);
-
-/// The system's allocator, counting what it hands out. A reallocation counts as an allocation of what it adds.
-struct Counting;
-
-// SAFETY: every call is passed on to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        BYTES.fetch_add(layout.size() as u64, Ordering::Relaxed);
-        // SAFETY: as of this function.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as of this function.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        BYTES.fetch_add(size.saturating_sub(layout.size()) as u64, Ordering::Relaxed);
-        // SAFETY: as of this function.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
+use counting::counted;
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
@@ -86,10 +54,7 @@ fn main() {
 
 /// Prints what one call allocates, then hands it to criterion.
 fn measure(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, mut convert: impl FnMut() -> Vec<u8>) {
-    let before = (ALLOCATIONS.load(Ordering::Relaxed), BYTES.load(Ordering::Relaxed));
-    let out = black_box(convert());
-    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before.0;
-    let bytes = BYTES.load(Ordering::Relaxed) - before.1;
+    let (out, (allocations, bytes)) = counted(&mut convert);
     println!("{name}: {allocations} allocations of {bytes} bytes for {} bytes", out.len());
     group.bench_function(name, |bencher| bencher.iter(&mut convert));
 }

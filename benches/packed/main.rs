@@ -1,18 +1,14 @@
 //! What messages of the packed profile cost by each coder: time and allocations to write and to read them, what the model takes until it is
 //! ready, and what a hostile message of its makes of a reader. `cargo bench --bench packed`.
 
-#![expect(unsafe_code, reason = "the trait of a global allocator is unsafe to implement")]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a bench fails by panicking")]
 #![expect(clippy::disallowed_methods, reason = "a bench looks at the clock")]
 
+#[path = "../support/counting.rs"]
+mod counting;
 mod exchange;
 
-use std::alloc::GlobalAlloc;
-use std::alloc::Layout;
-use std::alloc::System;
 use std::hint::black_box;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use criterion::BenchmarkGroup;
@@ -29,38 +25,8 @@ use lowband::packed::Request;
 use lowband::packed::Response;
 use lowband::packed::Spelling;
 
+use counting::counted;
 use exchange::Steady;
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-static BYTES: AtomicU64 = AtomicU64::new(0);
-
-/// The system's allocator, counting what it hands out. A reallocation counts as an allocation of what it adds.
-struct Counting;
-
-// SAFETY: every call is passed on to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        BYTES.fetch_add(layout.size() as u64, Ordering::Relaxed);
-        // SAFETY: as of this function.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as of this function.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        BYTES.fetch_add(size.saturating_sub(layout.size()) as u64, Ordering::Relaxed);
-        // SAFETY: as of this function.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
@@ -107,13 +73,6 @@ fn measure<T>(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, mut call: im
     let (_, (allocations, bytes)) = counted(&mut call);
     println!("{name}: {allocations} allocations of {bytes} bytes");
     group.bench_function(name, |bencher| bencher.iter(|| black_box(call())));
-}
-
-fn counted<T>(call: impl FnOnce() -> T) -> (T, (u64, u64)) {
-    let before = (ALLOCATIONS.load(Ordering::Relaxed), BYTES.load(Ordering::Relaxed));
-    let out = black_box(call());
-    let after = (ALLOCATIONS.load(Ordering::Relaxed), BYTES.load(Ordering::Relaxed));
-    (out, (after.0 - before.0, after.1 - before.1))
 }
 
 /// Two ends that have agreed, and a client that has asked for /sync.

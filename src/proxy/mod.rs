@@ -413,16 +413,14 @@ impl Proxy {
     fn call_heard(&mut self, number: CallNumber, heard: Heard, now: Instant) {
         match heard {
             Heard::Answer(response, _) => {
-                let waits = self.calls.get(number).is_some_and(|call| call.clients.is_empty());
-                let queued = self.calls.get(number).is_some_and(|call| call.kind == Kind::Queued);
-                if waits && queued && is_passing(response.status()) {
+                let Some(call) = self.calls.get(number) else { return };
+                let is_left = call.kind == Kind::Queued && call.clients.is_empty();
+                if is_left && is_passing(response.status()) {
                     return self.rest(number, after(&response), now);
                 }
-                if let Some(call) = self.calls.get(number) {
-                    let observed = self.observes(&call.request);
-                    if let Some(cache) = &mut self.cache {
-                        cache.take(&call.request, &response, observed, now);
-                    }
+                let observed = self.observes(&call.request);
+                if let Some(cache) = &mut self.cache {
+                    cache.take(&call.request, &response, observed, now);
                 }
                 self.conclude(number, response, now);
             }
